@@ -1,0 +1,74 @@
+use crate::model::{ClaimRef, DeviceName, PodRef};
+use crate::node::StepError;
+use crate::plan::Step;
+
+/// Why a device could not be prepared, attached or given back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The device is neither prepared for this claim nor on the host.
+    #[error("device {device} is not on this node")]
+    NoSuchDevice { device: DeviceName },
+
+    /// Another claim holds the device.
+    #[error("device {device} is in use by claim {holder} ({uid})", uid = .holder.uid)]
+    InUse { device: DeviceName, holder: ClaimRef },
+
+    /// The claim's wishes cannot be had on this device.
+    #[error("device {device}: {reason}")]
+    Impossible { device: DeviceName, reason: String },
+
+    /// The pod shares the host's network namespace, so there is nowhere to move a device to.
+    #[error("pod {pod} uses the host network, a device cannot be moved there")]
+    HostNetwork { pod: PodRef },
+
+    /// Unprepare was asked for while the device is still in a sandbox.
+    #[error("device {device} is still attached to pod {pod}")]
+    StillAttached { device: DeviceName, pod: PodRef },
+
+    /// A step of the plan failed. What earlier steps changed was undone, except for `residue`.
+    #[error("device {device}: {step}: {source}{}", residue_text(.residue))]
+    Step { device: DeviceName, step: Box<Step>, residue: Vec<String>, source: StepError },
+
+    /// The time ran out between two steps. What was done was undone, except for `residue`.
+    #[error("device {device}: out of time before: {step}{}", residue_text(.residue))]
+    OutOfTime { device: DeviceName, step: Box<Step>, residue: Vec<String> },
+
+    /// The node could not be looked at, so nothing was changed.
+    #[error("look at {device}: {source}")]
+    Observe { device: DeviceName, source: StepError },
+
+    /// The checkpoint could not be written, so the node was not touched.
+    #[error("record {device}: {message}")]
+    Record { device: DeviceName, message: String },
+
+    /// The worker's thread has ended; the driver is stopping.
+    #[error("the driver is stopping")]
+    Stopping,
+}
+
+fn residue_text(residue: &[String]) -> String {
+    if residue.is_empty() {
+        String::new()
+    } else {
+        format!(" (could not be undone: {})", residue.join(", "))
+    }
+}
+
+impl AttachError {
+    /// The value of the `reason` metric label: one of a fixed set, free of names and numbers.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoSuchDevice { .. } => "no_such_device",
+            Self::InUse { .. } => "in_use",
+            Self::Impossible { .. } => "impossible",
+            Self::HostNetwork { .. } => "host_network",
+            Self::StillAttached { .. } => "still_attached",
+            Self::Step { step, .. } => step.kind(),
+            Self::OutOfTime { .. } => "out_of_time",
+            Self::Observe { .. } => "observe",
+            Self::Record { .. } => "record",
+            Self::Stopping => "stopping",
+        }
+    }
+}

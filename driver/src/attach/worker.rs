@@ -1,0 +1,148 @@
+//! The one thread that changes the node, and the handle by which others ask it to.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::AttachError;
+use crate::model::{ClaimRef, ClaimUid, Device, DeviceName, PodRef, Record, Sandbox, Wishes};
+
+/// Prepare what a claim was allocated.
+#[derive(Clone, Debug)]
+pub struct PrepareClaim {
+    pub claim: ClaimRef,
+    /// The pod that the claim is reserved for.
+    pub pod: PodRef,
+    pub devices: Vec<Wanted>,
+}
+
+/// One allocated device and what the claim wishes of it.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Names of the claim's requests that the device answers, without subrequests.
+    pub requests: Vec<String>,
+    pub pool: String,
+    pub name: DeviceName,
+    /// The device as the inventory sees it now; `None` while it is in a pod, or gone.
+    pub found: Option<Device>,
+    pub wishes: Wishes,
+}
+
+/// What the worker can be asked for. Each command carries the way to its answer; a caller that has
+/// gone away does not stop a command half-way.
+#[derive(Debug)]
+pub enum Command {
+    Prepare {
+        wanted: PrepareClaim,
+        answer: oneshot::Sender<Result<Vec<Record>, AttachError>>,
+    },
+    Unprepare {
+        claim: ClaimUid,
+        answer: oneshot::Sender<Result<(), AttachError>>,
+    },
+    Attach {
+        sandbox: Sandbox,
+        deadline: Instant,
+        answer: oneshot::Sender<Result<Vec<Record>, AttachError>>,
+    },
+    Detach {
+        sandbox: Sandbox,
+        answer: oneshot::Sender<Vec<Record>>,
+    },
+    Synchronize {
+        sandboxes: Vec<Sandbox>,
+        answer: oneshot::Sender<()>,
+    },
+}
+
+/// The handle to the one thread that changes the node.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    commands: mpsc::UnboundedSender<Command>,
+    records: watch::Receiver<Arc<Vec<Record>>>,
+}
+
+/// The worker's own ends of the channels that a [`Worker`] holds.
+#[derive(Debug)]
+pub struct Desk {
+    pub commands: mpsc::UnboundedReceiver<Command>,
+    pub records: watch::Sender<Arc<Vec<Record>>>,
+}
+
+impl Worker {
+    /// A handle and the desk that serves it.
+    pub fn pair() -> (Self, Desk) {
+        let (commands, incoming) = mpsc::unbounded_channel();
+        let (outgoing, records) = watch::channel(Arc::default());
+        (Self { commands, records }, Desk { commands: incoming, records: outgoing })
+    }
+
+    /// Prepares a claim's devices: programs loaded and attached, everything recorded. Repeated for
+    /// the same claim it answers the same and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Any [`AttachError`]; none of the claim's devices is then prepared, except what an earlier
+    /// call prepared.
+    pub async fn prepare(&self, wanted: PrepareClaim) -> Result<Vec<Record>, AttachError> {
+        self.ask(|answer| Command::Prepare { wanted, answer }).await?
+    }
+
+    /// Forgets a claim and removes what prepare made. A claim that nobody knows is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError::StillAttached`], [`AttachError::Step`] or [`AttachError::Record`]; the claim
+    /// is still known then, and the call can be repeated.
+    pub async fn unprepare(&self, claim: ClaimUid) -> Result<(), AttachError> {
+        self.ask(|answer| Command::Unprepare { claim, answer }).await?
+    }
+
+    /// Moves everything that was prepared for the sandbox's pod into it. Answers what is attached:
+    /// an empty list for a pod that has no claim of ours.
+    ///
+    /// # Errors
+    ///
+    /// Any [`AttachError`]; all devices of the pod are then back on the host, `Prepared`. A command
+    /// that is still queued at `deadline` is answered [`AttachError::OutOfTime`] untried.
+    pub async fn attach(
+        &self,
+        sandbox: Sandbox,
+        deadline: Instant,
+    ) -> Result<Vec<Record>, AttachError> {
+        self.ask(|answer| Command::Attach { sandbox, deadline, answer }).await?
+    }
+
+    /// Takes the pod's devices back to the host. Never fails: what could not be put back is logged
+    /// and stays recorded. Answers what was detached.
+    pub async fn detach(&self, sandbox: Sandbox) -> Vec<Record> {
+        self.ask(|answer| Command::Detach { sandbox, answer }).await.unwrap_or_default()
+    }
+
+    /// Compares what is recorded with the sandboxes that the runtime has now, and detaches from
+    /// those that are gone.
+    pub async fn synchronize(&self, sandboxes: Vec<Sandbox>) {
+        // An answer that never comes means that the driver is stopping.
+        let _ = self.ask(|answer| Command::Synchronize { sandboxes, answer }).await;
+    }
+
+    /// What is recorded now, in a stable order.
+    pub fn records(&self) -> Arc<Vec<Record>> {
+        Arc::clone(&self.records.borrow())
+    }
+
+    /// Tells of every change to what is recorded.
+    pub fn watch(&self) -> watch::Receiver<Arc<Vec<Record>>> {
+        self.records.clone()
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, AttachError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(command(answer)).map_err(|_| AttachError::Stopping)?;
+        answered.await.map_err(|_| AttachError::Stopping)
+    }
+}

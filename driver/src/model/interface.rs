@@ -1,0 +1,65 @@
+//! A kernel network interface: where it is and what it is like.
+
+use std::fmt;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{IfIndex, IfName, MacAddr, NetnsRef};
+
+/// Which namespace something is in.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Place {
+    /// The namespace that the driver runs in.
+    Host,
+    /// The namespace of a pod's sandbox.
+    Pod(NetnsRef),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("host"),
+            Self::Pod(netns) => netns.id.fmt(f),
+        }
+    }
+}
+
+/// An interface by place and name.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct At {
+    pub place: Place,
+    pub interface: IfName,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {}", self.interface, self.place)
+    }
+}
+
+/// How to find an interface within its namespace. A pod may rename what it was given; the index
+/// stays.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum By {
+    Name(IfName),
+    Index(IfIndex),
+}
+
+/// What an interface is like now, as far as attaching changes it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InterfaceState {
+    pub name: IfName,
+    pub index: IfIndex,
+    /// None where the link layer has no 48-bit addresses.
+    pub mac: Option<MacAddr>,
+    /// In bytes, without the link-layer header.
+    pub mtu: u32,
+    /// Administratively up (`IFF_UP`); says nothing about the carrier.
+    pub up: bool,
+    /// Addresses that somebody assigned: IPv6 link-local ones, which the kernel makes by itself,
+    /// are left out. Sorted.
+    pub addresses: Vec<IpNet>,
+}

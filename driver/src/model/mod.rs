@@ -1,0 +1,30 @@
+//! Our nouns as types: what the other rooms talk about.
+//!
+//! A value of one of these types has been checked at the only door, its constructor; nothing
+//! behind that door checks again. This room does no input or output and knows no other room.
+
+mod address;
+mod device;
+mod identity;
+mod interface;
+mod name;
+mod problem;
+mod record;
+mod traffic;
+mod wishes;
+
+pub use self::address::{MacAddr, MacAddrError, PciAddress, PciAddressError};
+pub use self::device::{Device, EbpfAbilities, PciFacts, Sriov, XdpFeatures};
+pub use self::identity::{
+    AttachmentId, ClaimRef, ClaimUid, IdentityError, IfIndex, NetnsId, NetnsRef, PodRef, PodUid,
+    Sandbox,
+};
+pub use self::interface::{At, By, InterfaceState, Place};
+pub use self::name::{DeviceName, DeviceNameError, IfName, IfNameError};
+pub use self::problem::{Problem, Problems};
+pub use self::record::{BuildId, DatapathSpec, IngressHook, Phase, Record};
+pub use self::traffic::{DirectionTraffic, PacketCount, Traffic};
+pub use self::wishes::{
+    Action, DirectionFilter, EbpfWishes, Filter, FilterRule, HookWish, InterfaceWishes, PortRange,
+    Protocol, Route, Telemetry, Wishes,
+};

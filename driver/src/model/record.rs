@@ -1,0 +1,136 @@
+//! What is remembered of an attachment: the checkpoint's content, and what others may know of it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AttachmentId, ClaimRef, Device, Filter, IfIndex, IfName, InterfaceState, NetnsRef, PodRef,
+    Telemetry, Wishes,
+};
+
+/// One prepared device, from prepare to unprepare.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    pub claim: ClaimRef,
+    /// The pod that the claim was reserved for when it was prepared.
+    pub pod: PodRef,
+    /// Names of the requests that this device answers.
+    pub requests: Vec<String>,
+    pub pool: String,
+    /// The device as it was published when it was prepared.
+    pub device: Device,
+    pub wishes: Wishes,
+    /// `None` when the claim wants no program.
+    pub datapath: Option<DatapathSpec>,
+    /// Which build of the programs is attached.
+    pub build: BuildId,
+    /// What the interface was like on the host before it was first touched.
+    pub before: InterfaceState,
+    pub phase: Phase,
+}
+
+impl Record {
+    pub fn id(&self) -> AttachmentId {
+        AttachmentId { claim: self.claim.uid.clone(), device: self.device.name.clone() }
+    }
+
+    /// What the interface is called inside the pod.
+    pub fn pod_interface(&self) -> &IfName {
+        self.wishes.interface.name.as_ref().unwrap_or(&self.before.name)
+    }
+}
+
+/// Where one prepared device stands on its way into a sandbox and back.
+///
+/// ```text
+///              sandbox started            done
+///  Preparing ▶ Prepared ──────▶ Attaching ─────▶ Attached
+///                 ▲  ▲             │    │            │
+///                 │  └── undone ───┘    │            │ sandbox stopped
+///                 │                     ▼            ▼
+///                 └────── freed ──── Detaching ◀─────┘
+/// ```
+///
+/// A phase is on disk before the node is touched. After a crash, `Preparing`, `Attaching`,
+/// `Detaching` and `Unpreparing` thus mean "perhaps partly done", and the start settles them; the
+/// other two mean what they say. A freed device is `Prepared` again, not gone: the runtime may start
+/// the pod's sandbox a second time under the same claim. Only unprepare removes the record.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "phase", rename_all = "camelCase")]
+pub enum Phase {
+    Preparing,
+    Prepared,
+    Attaching { netns: NetnsRef },
+    Attached { netns: NetnsRef, inside: IfIndex },
+    Detaching { netns: NetnsRef },
+    Unpreparing,
+}
+
+impl Phase {
+    /// One word of a closed set, for labels and tables.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Prepared => "prepared",
+            Self::Attaching { .. } => "attaching",
+            Self::Attached { .. } => "attached",
+            Self::Detaching { .. } => "detaching",
+            Self::Unpreparing => "unpreparing",
+        }
+    }
+
+    /// The namespace that the device is in, or on its way into or out of.
+    pub fn netns(&self) -> Option<&NetnsRef> {
+        match self {
+            Self::Attaching { netns }
+            | Self::Attached { netns, .. }
+            | Self::Detaching { netns } => Some(netns),
+            Self::Preparing | Self::Prepared | Self::Unpreparing => None,
+        }
+    }
+}
+
+/// Which build of the programs: changes whenever their object changes.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct BuildId(pub String);
+
+/// Everything that decides what is loaded and where it is attached.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DatapathSpec {
+    pub id: AttachmentId,
+    pub ingress: IngressHook,
+    pub telemetry: Telemetry,
+    pub filter: Option<Filter>,
+}
+
+/// Where the ingress program sits. Egress is always TCX.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum IngressHook {
+    /// Native XDP.
+    Xdp,
+    /// Native XDP that takes packets in several buffers.
+    XdpFrags,
+    Tcx,
+}
+
+impl IngressHook {
+    /// One word of a closed set, for labels and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::XdpFrags => "xdp.frags",
+            Self::Tcx => "tcx",
+        }
+    }
+}
+
+impl fmt::Display for IngressHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

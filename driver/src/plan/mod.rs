@@ -1,0 +1,8 @@
+//! From what is wished and what was observed to a list of steps, and the way back.
+//!
+//! Everything here is pure: a plan is data that can be logged, stored, compared and tested without
+//! a node. `attach` asks for plans and has a [`Node`](crate::node::Node) carry them out.
+
+mod step;
+
+pub use self::step::{DatapathState, Observed, Step, Subject, Was};
