@@ -57,7 +57,9 @@ impl Archive {
             DEBIAN_SUITES.map(str::to_owned).to_vec()
         } else {
             // Newer toolchains come as updates of the release, or with the release in the making.
-            [source.suites.clone(), vec!["devel".to_owned()]].concat()
+            let same = sources.iter().filter(|other| other.uri == source.uri);
+            let configured = same.flat_map(|other| &other.suites).cloned();
+            configured.chain(["devel".to_owned()]).collect()
         };
         Some(Self { uri: source.uri.clone(), suites, signed_by: source.signed_by.clone() })
     }
@@ -235,5 +237,98 @@ impl State {
             }
         }
         bail!("apt-get left no package in {} ({})", folder.display(), env::consts::ARCH)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEBIAN: &str = "Types: deb\n# a comment\nURIs: http://mirror.example/debian\n\
+        Suites: bookworm bookworm-updates\nComponents: main contrib\n\
+        Signed-By: /usr/share/keyrings/archive.gpg\n\n\
+        Types: deb\nURIs: http://mirror.example/debian-security\nSuites: bookworm-security\n\
+        Components: main\n\nTypes: deb\nURIs: http://off.example/debian\nSuites: bookworm-updates\n\
+        Components: main\nEnabled: no\n";
+    const ID_DEBIAN: &str = "PRETTY_NAME=\"Debian GNU/Linux 12\"\nID=debian\n";
+
+    #[test]
+    fn stanzas_are_read_and_those_switched_off_are_not() {
+        let sources = parse_stanzas(DEBIAN);
+        assert_eq!(sources.len(), 2);
+        assert_eq!(sources[0].suites, ["bookworm", "bookworm-updates"]);
+        assert_eq!(sources[0].components, ["main", "contrib"]);
+        assert_eq!(sources[0].signed_by.as_deref(), Some("/usr/share/keyrings/archive.gpg"));
+        assert_eq!(sources[1].uri, "http://mirror.example/debian-security");
+    }
+
+    #[test]
+    fn an_embedded_key_keeps_its_lines() {
+        let key = "Signed-By:\n -----BEGIN KEY-----\n .\n AAAA\n";
+        let sources =
+            parse_stanzas(&format!("Types: deb\nURIs: http://a/debian\nSuites: x\n{key}"));
+        let archive = Archive {
+            uri: String::new(),
+            suites: vec!["sid".to_owned()],
+            signed_by: sources[0].signed_by.clone(),
+        };
+        assert!(archive.stanza().contains("\n -----BEGIN KEY-----\n .\n AAAA\n"), "{archive:?}");
+    }
+
+    #[test]
+    fn lines_are_read_with_their_options() {
+        let sources = parse_lines(
+            "# deb http://no.example/debian x main\n\
+             deb [arch=amd64 signed-by=/k.gpg] http://a.example/debian trixie main non-free # why\n\
+             deb-src http://a.example/debian trixie main\n",
+        );
+        let expected = Source {
+            uri: "http://a.example/debian".to_owned(),
+            suites: vec!["trixie".to_owned()],
+            components: vec!["main".to_owned(), "non-free".to_owned()],
+            signed_by: Some("/k.gpg".to_owned()),
+        };
+        assert_eq!(sources, [expected]);
+    }
+
+    #[test]
+    fn the_distributions_archive_is_told_from_others() {
+        let mut sources = parse_lines(
+            "deb http://tools.example/linux/debian bookworm stable\n\
+             deb http://packages.example/apt cloud main\n\
+             deb http://also.example/some/debian bookworm main\n",
+        );
+        assert_eq!(Archive::choose(&sources[..2], ID_DEBIAN), None);
+        sources.extend(parse_stanzas(DEBIAN));
+        let archive = Archive::choose(&sources, ID_DEBIAN).expect("there is one");
+        assert_eq!(archive.uri, "http://mirror.example/debian");
+        assert_eq!(archive.suites, DEBIAN_SUITES);
+    }
+
+    #[test]
+    fn ubuntu_is_asked_for_its_own_suites() {
+        let sources = parse_lines(
+            "deb http://archive.example/ubuntu/ noble main universe\n\
+             deb http://archive.example/ubuntu/ noble-updates main universe\n",
+        );
+        let archive =
+            Archive::choose(&sources, "ID=ubuntu\nID_LIKE=debian\n").expect("there is one");
+        assert_eq!(archive.suites, ["noble", "noble-updates", "devel"]);
+        assert_eq!(archive.source_packages("1.95.0"), ["rust-src", "rust-1.95-src"]);
+    }
+
+    #[test]
+    fn a_mirror_list_is_known_by_its_name() {
+        assert!(is_named("mirror+file:/etc/apt/mirrors/debian.list", "debian"));
+        assert!(!is_named("http://a.example/debian-security", "debian"));
+    }
+
+    #[test]
+    fn the_version_that_is_asked_for_is_picked() {
+        let listing = " rust-src | 1.97.1+dfsg1-1 | http://a.example/debian sid/main amd64 Packages\n\
+            rust-src | 1.95.0+dfsg1-2~bpo13+1 | http://a.example/debian b/main amd64 Packages\n\
+            rust-src | 1.95.01-1 | http://a.example/debian c/main amd64 Packages\n";
+        assert_eq!(version_of(listing, "1.95.0").as_deref(), Some("1.95.0+dfsg1-2~bpo13+1"));
+        assert_eq!(version_of(listing, "1.96.0"), None);
     }
 }

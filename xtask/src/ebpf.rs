@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
@@ -27,16 +28,32 @@ const FLAGS: [&str; 4] = [
 
 /// Builds the object, with the tools for it where they are missing, and answers where it is.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
+    shell::run(cargo(workspace, "build")?.arg("--bins"))?;
+    let built = folder(workspace).join(TARGET).join("release").join(OBJECT);
+    let content = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+    let object = workspace.target.join("ebpf-object").join(OBJECT);
+    if write_if_different(&object, &content)? {
+        shell::say(&format!("wrote {} ({} bytes)", object.display(), content.len()));
+    }
+    Ok(object)
+}
+
+/// Runs clippy on the programs, for the target that they are built for.
+pub(crate) fn lint(workspace: &Workspace) -> Result<()> {
+    shell::run(cargo(workspace, "clippy")?.args(["--bins", "--", "--deny", "warnings"]))
+}
+
+/// A nested cargo for the eBPF target. It takes the linker and the source of `core` from where the
+/// set-up put them.
+fn cargo(workspace: &Workspace, subcommand: &str) -> Result<Command> {
     let rustc = Rustc::ask(&workspace.root)?;
     let linker = linker::ensure(workspace, &rustc)?;
     let library = rust_src::ensure(workspace, &rustc)?;
-    let folder = workspace.target.join("ebpf-build");
-
-    let mut cargo = workspace.isolated_cargo("build");
+    let mut cargo = workspace.isolated_cargo(subcommand);
     cargo
-        .args(["--package", "ebpf", "--bins", "--release", "--target", TARGET])
-        .args(["-Z", "build-std=core", "--target-dir"])
-        .arg(&folder)
+        .args(["--package", "ebpf", "--release", "--target", TARGET, "-Z", "build-std=core"])
+        .arg("--target-dir")
+        .arg(folder(workspace))
         // The target has no precompiled core, and aya-ebpf itself uses unstable features: this
         // makes the pinned stable compiler accept both.
         .env("RUSTC_BOOTSTRAP", "1")
@@ -46,13 +63,9 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
         // Cargo's own tests set this; it is the only way to name a library outside the sysroot.
         cargo.env("__CARGO_TESTS_ONLY_SRC_ROOT", path);
     }
-    shell::run(&mut cargo)?;
+    Ok(cargo)
+}
 
-    let built = folder.join(TARGET).join("release").join(OBJECT);
-    let content = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
-    let object = workspace.target.join("ebpf-object").join(OBJECT);
-    if write_if_different(&object, &content)? {
-        shell::say(&format!("wrote {} ({} bytes)", object.display(), content.len()));
-    }
-    Ok(object)
+fn folder(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("ebpf-build")
 }

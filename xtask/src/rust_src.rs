@@ -36,7 +36,7 @@ pub(crate) fn ensure(workspace: &Workspace, rustc: &Rustc) -> Result<Library> {
         shell::say("adding the component rust-src by rustup");
         let mut add = Command::new("rustup");
         add.args(["component", "add", "rust-src"]).current_dir(&workspace.root);
-        if shell::succeeds_within(&mut add, Duration::from_secs(120))? && in_sysroot.exists() {
+        if shell::succeeds_within(&mut add, Duration::from_mins(2))? && in_sysroot.exists() {
             return Ok(Library::InSysroot);
         }
         shell::say("rustup could not add it");

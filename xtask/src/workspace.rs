@@ -6,6 +6,8 @@ use std::{env, path};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::shell;
+
 /// Variables that `cargo run` sets for us as if we were the package to build. A nested cargo that
 /// inherits them may think that something changed and build it again.
 const OF_THE_OUTER_CARGO: [&str; 4] =
@@ -38,6 +40,35 @@ impl Workspace {
             command.env("CARGO_TARGET_DIR", &self.target);
         }
         command
+    }
+
+    /// Adds the one selection of packages and features that every build of this workspace uses.
+    ///
+    /// Cargo unites the features of whatever is selected, so two selections would compile the same
+    /// dependencies twice. Narrow by target (`--lib`, `--test node`), never by package.
+    #[expect(clippy::unused_self, reason = "the selection belongs to the workspace")]
+    pub(crate) fn select<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command.args(["--workspace", "--exclude", "ebpf", "--features", "driver/libbpf"])
+    }
+
+    /// Builds all programs, with the features that tests see.
+    ///
+    /// There are no examples. Asking for them makes cargo unite the features of what only tests
+    /// depend on too, as it does for tests.
+    pub(crate) fn build_programs(&self) -> Result<()> {
+        let mut build = self.cargo("build");
+        self.select(&mut build).args(["--bins", "--examples"]);
+        shell::run(&mut build)
+    }
+
+    /// Where [`Self::build_programs`] puts the program `name`.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.target.join("debug").join(name)
+    }
+
+    /// The manifests that the demo applies.
+    pub(crate) fn examples(&self) -> PathBuf {
+        self.root.join("deploy").join("examples")
     }
 
     /// A nested cargo that takes nothing over from the outer one but where its home is, how it
