@@ -68,7 +68,7 @@ impl LinuxNode {
             Place::Pod(netns) => match Netns::open_ref(netns) {
                 Ok(netns) => look(&Netlink::open_in(&netns)?),
                 // A namespace dies with its pod; then there is nothing in it, which is no error.
-                Err(NetnsError::Gone { .. }) => Ok(None),
+                Err(error) if error.is_gone() => Ok(None),
                 Err(error) => Err(error.into()),
             },
         }
