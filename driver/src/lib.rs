@@ -26,6 +26,7 @@ pub mod nri;
 
 pub mod telemetry;
 
+pub mod app;
 pub mod cli;
 
 pub mod config;

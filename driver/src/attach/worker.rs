@@ -139,6 +139,11 @@ impl Worker {
         self.records.clone()
     }
 
+    /// Returns when the worker's thread has ended, and not before.
+    pub async fn ended(&self) {
+        self.commands.closed().await;
+    }
+
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
