@@ -27,6 +27,7 @@ pub(crate) struct Source {
 pub(crate) struct Archive {
     pub(crate) uri: String,
     pub(crate) suites: Vec<String>,
+    components: &'static str,
     signed_by: Option<String>,
 }
 
@@ -53,15 +54,16 @@ impl Archive {
             same.flat_map(|source| &source.suites).any(|suite| suite.ends_with("-updates"))
         };
         let source = candidates.clone().find(has_updates).or_else(|| candidates.clone().next())?;
-        let suites = if name == "debian" {
-            DEBIAN_SUITES.map(str::to_owned).to_vec()
+        let (suites, components) = if name == "debian" {
+            (DEBIAN_SUITES.map(str::to_owned).to_vec(), "main")
         } else {
             // Newer toolchains come as updates of the release, or with the release in the making.
             let same = sources.iter().filter(|other| other.uri == source.uri);
             let configured = same.flat_map(|other| &other.suites).cloned();
-            configured.chain(["devel".to_owned()]).collect()
+            (configured.chain(["devel".to_owned()]).collect(), "main universe")
         };
-        Some(Self { uri: source.uri.clone(), suites, signed_by: source.signed_by.clone() })
+        let (uri, signed_by) = (source.uri.clone(), source.signed_by.clone());
+        Some(Self { uri, suites, components, signed_by })
     }
 
     /// Packages that may hold the standard library's source for Rust `version`: Debian's, and the
@@ -76,9 +78,10 @@ impl Archive {
         let signed_by = self.signed_by.as_ref();
         let signed_by = signed_by.map(|key| format!("Signed-By: {key}\n")).unwrap_or_default();
         format!(
-            "Types: deb\nURIs: {}\nSuites: {}\nComponents: main universe\n{signed_by}",
+            "Types: deb\nURIs: {}\nSuites: {}\nComponents: {}\n{signed_by}",
             self.uri,
-            self.suites.join(" ")
+            self.suites.join(" "),
+            self.components
         )
     }
 }
@@ -270,6 +273,7 @@ mod tests {
         let archive = Archive {
             uri: String::new(),
             suites: vec!["sid".to_owned()],
+            components: "main",
             signed_by: sources[0].signed_by.clone(),
         };
         assert!(archive.stanza().contains("\n -----BEGIN KEY-----\n .\n AAAA\n"), "{archive:?}");

@@ -23,7 +23,7 @@ const FLAGS: [&str; 4] = [
     "-Cdebuginfo=2",
     "-Clink-arg=--btf",
     "-Ctarget-cpu=v3",
-    "-Ctarget-feature=+allows-misaligned-mem-access",
+    "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
 ];
 
 /// Builds the object, with the tools for it where they are missing, and answers where it is.
