@@ -5,3 +5,5 @@
 
 pub mod netlink;
 pub mod netns;
+pub mod sysfs;
+pub mod xdp;

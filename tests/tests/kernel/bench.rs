@@ -1,9 +1,13 @@
-//! Namespaces of a test's own.
+//! Namespaces of a test's own, and a way to do in them what the driver itself never does.
 
 use std::panic;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
+use driver::model::{By, IfIndex, IfName};
+use driver::sys::netlink::Netlink;
 use driver::sys::netns::Netns;
 use nix::mount::{self, MsFlags};
 use nix::sched::{self, CloneFlags};
@@ -39,7 +43,7 @@ impl MadeNetns {
         Self { netns, directory }
     }
 
-    pub(crate) fn path(&self) -> std::path::PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().join("netns")
     }
 }
@@ -49,4 +53,40 @@ impl Drop for MadeNetns {
         // Fails where a test has removed it already.
         let _ = Netns::remove(&self.path());
     }
+}
+
+/// Runs a program in the caller's namespaces.
+pub(crate) fn run(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status().unwrap();
+    assert!(status.success(), "{program} {arguments:?}: {status}");
+}
+
+/// Waits for what the kernel or another thread does by and by.
+pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(2), "waited 2 s for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A veth pair, both ends up and ready to send.
+///
+/// An interface that has just been set up drops what it shall send until the kernel's link watch has
+/// run (`net/core/link_watch.c`); the operational state tells when.
+pub(crate) fn veth_pair(netlink: &Netlink, one: &str, other: &str) -> (IfIndex, IfIndex) {
+    let names: [IfName; 2] = [one, other].map(|name| name.parse().unwrap());
+    netlink.add_veth(&names[0], &names[1]).unwrap();
+    let [one, other] = names.map(|name| netlink.link(&By::Name(name)).unwrap().unwrap().index);
+    for end in [one, other] {
+        netlink.set_up(end).unwrap();
+    }
+    for end in [one, other] {
+        await_state(netlink, end, "up");
+    }
+    (one, other)
+}
+
+pub(crate) fn await_state(netlink: &Netlink, index: IfIndex, state: &str) {
+    until(state, || netlink.link(&By::Index(index)).unwrap().unwrap().oper_state == state);
 }

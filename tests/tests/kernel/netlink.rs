@@ -8,7 +8,7 @@ use driver::sys::netlink::Netlink;
 use driver::sys::netns::{Netns, NetnsError};
 use ipnet::IpNet;
 
-use crate::bench::{MadeNetns, in_own_namespaces};
+use crate::bench::{MadeNetns, await_state, in_own_namespaces, run, veth_pair};
 
 fn name(text: &str) -> IfName {
     text.parse().unwrap()
@@ -26,24 +26,11 @@ fn route(destination: &str, gateway: Option<&str>) -> Route {
     }
 }
 
-fn index(netlink: &Netlink, of: &str) -> IfIndex {
-    netlink.link(&By::Name(name(of))).unwrap().expect(of).index
-}
-
-/// A veth pair `v0` and `v1`, both up.
-fn veth_pair(netlink: &Netlink) -> (IfIndex, IfIndex) {
-    netlink.add_veth(&name("v0"), &name("v1")).unwrap();
-    let pair = (index(netlink, "v0"), index(netlink, "v1"));
-    netlink.set_up(pair.0).unwrap();
-    netlink.set_up(pair.1).unwrap();
-    pair
-}
-
 #[test]
 fn an_interface_shows_what_was_made_of_it() {
     in_own_namespaces(|_| {
         let netlink = Netlink::open().unwrap();
-        let (v0, v1) = veth_pair(&netlink);
+        let (v0, v1) = veth_pair(&netlink, "v0", "v1");
         let mac: MacAddr = "02:00:00:00:00:aa".parse().unwrap();
         netlink.set_mtu(v0, 9000).unwrap();
         netlink.set_mac(v0, mac).unwrap();
@@ -56,8 +43,7 @@ fn an_interface_shows_what_was_made_of_it() {
         assert_eq!((facts.parent, facts.controller), (None, None), "a peer is no parent");
 
         netlink.set_down(v1).unwrap();
-        let state = netlink.link(&By::Index(v0)).unwrap().unwrap().oper_state;
-        assert_eq!(state, "lowerlayerdown");
+        await_state(&netlink, v0, "lowerlayerdown");
         netlink.rename(v1, &name("renamed")).unwrap();
 
         let links = netlink.links().unwrap();
@@ -76,7 +62,7 @@ fn an_interface_shows_what_was_made_of_it() {
 fn alternative_names_find_nothing() {
     in_own_namespaces(|_| {
         let netlink = Netlink::open().unwrap();
-        veth_pair(&netlink);
+        veth_pair(&netlink, "v0", "v1");
         run("ip", &["link", "property", "add", "dev", "v0", "altname", "other"]);
         assert_eq!(netlink.link(&By::Name(name("other"))).unwrap(), None);
     });
@@ -86,7 +72,7 @@ fn alternative_names_find_nothing() {
 fn addresses_come_back_sorted_and_without_what_the_kernel_made() {
     in_own_namespaces(|_| {
         let netlink = Netlink::open().unwrap();
-        let (v0, v1) = veth_pair(&netlink);
+        let (v0, v1) = veth_pair(&netlink, "v0", "v1");
         let addresses = [net("10.0.0.1/24"), net("10.0.0.9/32"), net("fd00::1/64")];
         for address in addresses.iter().rev() {
             netlink.add_address(v0, *address).unwrap();
@@ -109,7 +95,7 @@ fn addresses_come_back_sorted_and_without_what_the_kernel_made() {
 fn an_ipv6_address_is_usable_at_once() {
     in_own_namespaces(|_| {
         let netlink = Netlink::open().unwrap();
-        let (v0, _) = veth_pair(&netlink);
+        let (v0, _) = veth_pair(&netlink, "v0", "v1");
         netlink.add_address(v0, net("fd00::1/64")).unwrap();
         // Binding to a tentative address fails.
         std::net::UdpSocket::bind("[fd00::1]:0").unwrap();
@@ -120,7 +106,7 @@ fn an_ipv6_address_is_usable_at_once() {
 fn routes_come_back_as_added_and_without_what_the_kernel_made() {
     in_own_namespaces(|_| {
         let netlink = Netlink::open().unwrap();
-        let (v0, v1) = veth_pair(&netlink);
+        let (v0, v1) = veth_pair(&netlink, "v0", "v1");
         netlink.add_address(v0, net("10.0.0.1/24")).unwrap();
         netlink.add_address(v0, net("fd00::1/64")).unwrap();
         let mut routes = [
@@ -156,7 +142,7 @@ fn routes_come_back_as_added_and_without_what_the_kernel_made() {
 fn every_hop_of_a_default_route_counts_and_other_tables_do_not() {
     in_own_namespaces(|_| {
         let netlink = Netlink::open().unwrap();
-        let (v0, v1) = veth_pair(&netlink);
+        let (v0, v1) = veth_pair(&netlink, "v0", "v1");
         netlink.add_address(v0, net("10.0.0.1/24")).unwrap();
         netlink.add_address(v1, net("10.0.1.1/24")).unwrap();
         run("ip", &["route", "add", "default", "via", "10.0.0.2", "table", "1000"]);
@@ -175,7 +161,7 @@ fn every_hop_of_a_default_route_counts_and_other_tables_do_not() {
 fn a_refusal_carries_the_kernels_own_words() {
     in_own_namespaces(|_| {
         let netlink = Netlink::open().unwrap();
-        let (v0, _) = veth_pair(&netlink);
+        let (v0, _) = veth_pair(&netlink, "v0", "v1");
         let error = netlink.set_mtu(v0, 70_000).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -206,7 +192,7 @@ fn an_interface_moves_under_a_new_name_and_back() {
         let pod = MadeNetns::new();
         let host = Netlink::open().unwrap();
         let here = Netns::of_this_thread().unwrap();
-        let (v0, _) = veth_pair(&host);
+        let (v0, _) = veth_pair(&host, "v0", "v1");
         let mac: MacAddr = "02:00:00:00:00:aa".parse().unwrap();
         host.set_mtu(v0, 9000).unwrap();
         host.set_mac(v0, mac).unwrap();
@@ -232,7 +218,7 @@ fn a_move_takes_down_an_interface_that_is_up() {
     in_own_namespaces(|_| {
         let pod = MadeNetns::new();
         let host = Netlink::open().unwrap();
-        let (v0, _) = veth_pair(&host);
+        let (v0, _) = veth_pair(&host, "v0", "v1");
         host.move_to(v0, &pod.netns, &name("net1")).unwrap();
         let inside = Netlink::open_in(&pod.netns).unwrap();
         assert!(!inside.link(&By::Name(name("net1"))).unwrap().unwrap().up);
@@ -244,7 +230,7 @@ fn a_move_onto_a_taken_name_moves_nothing() {
     in_own_namespaces(|_| {
         let pod = MadeNetns::new();
         let host = Netlink::open().unwrap();
-        let (v0, _) = veth_pair(&host);
+        let (v0, _) = veth_pair(&host, "v0", "v1");
         let inside = Netlink::open_in(&pod.netns).unwrap();
         inside.add_veth(&name("eth0"), &name("other")).unwrap();
 
@@ -259,7 +245,7 @@ fn a_move_onto_a_taken_name_moves_nothing() {
 fn packets_are_counted_on_both_ends() {
     in_own_namespaces(|_| {
         let netlink = Netlink::open().unwrap();
-        let (v0, v1) = veth_pair(&netlink);
+        let (v0, v1) = veth_pair(&netlink, "v0", "v1");
         netlink.add_address(v0, net("10.0.0.1/24")).unwrap();
         let before = netlink.statistics(v1).unwrap().unwrap();
         let socket = std::net::UdpSocket::bind("10.0.0.1:0").unwrap();
@@ -324,10 +310,4 @@ fn a_process_tells_of_its_namespace_where_the_path_does_not() {
         assert!(Netns::open_ref(&found).unwrap_err().is_gone());
         assert!(Netns::resolve(path, Some(child.id())).is_err());
     });
-}
-
-/// For what the driver itself never does.
-fn run(program: &str, arguments: &[&str]) {
-    let status = Command::new(program).args(arguments).status().unwrap();
-    assert!(status.success(), "{program} {arguments:?}: {status}");
 }
