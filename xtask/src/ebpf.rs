@@ -17,8 +17,9 @@ const OBJECT: &str = "weir-datapath";
 ///
 /// BPF's third instruction set (32-bit jumps and arithmetic) is in every kernel that we support.
 /// Misaligned loads are what packet headers need, and are right on machines that do them
-/// efficiently, which are x86-64 and arm64. The map definitions of aya travel as BTF, and BTF is
-/// made from debug information.
+/// efficiently, which are x86-64 and arm64; it is the linker that generates code, so it is told, and
+/// rustc does not warn. The map definitions of aya travel as BTF, which is made from debug
+/// information.
 const FLAGS: [&str; 4] = [
     "-Cdebuginfo=2",
     "-Clink-arg=--btf",

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: the rings of tests, from those that need nothing to those that need a kernel.
 
+use std::path::Path;
 use std::process::Command;
-use std::{env, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -62,7 +62,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         shell::say("ring kernel, in namespaces of its own");
         // The tests share what is one per namespace, such as the bpffs root.
         let further = [vec!["--test-threads=1".to_owned()], arguments.further.clone()].concat();
-        let runner = runner(&Rustc::ask(&workspace.root)?, &env::current_exe()?)?;
+        // The file that this process was started from may have been replaced by the build.
+        let runner = runner(&Rustc::ask(&workspace.root)?, &workspace.program("xtask"))?;
         ring(workspace, &["--test", "kernel"], &further, &["--config".to_owned(), runner])?;
     }
     Ok(())
