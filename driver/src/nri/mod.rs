@@ -1,1 +1,5 @@
-//! To be written.
+//! The runtime's side.
+
+pub mod mux;
+pub mod proto;
+pub mod ttrpc;

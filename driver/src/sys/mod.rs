@@ -1,1 +1,3 @@
-//! To be written.
+//! Stub.
+
+pub mod netns;
