@@ -15,7 +15,6 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use prost::Message as _;
 
 pub use self::client::{CallError, Client};
 pub use self::server::{Call, serve};

@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use prost::Message as _;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex, join, sink};
 use tokio_util::task::TaskTracker;
 
