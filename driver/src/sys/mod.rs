@@ -1,1 +1,3 @@
-//! To be written.
+//! Raw system calls, and the only unsafe code of the driver.
+
+pub mod bpf;
