@@ -11,8 +11,8 @@
 
 mod frame;
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::macros::{btf_map, classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
@@ -72,9 +72,9 @@ fn weir_xdp_frags(ctx: XdpContext) -> u32 {
         packet = far::parse(Reloaded::xdp(ctx.ctx, len));
     }
     let decision = decide(&packet, Direction::Ingress, || {
-        packet.peer(&frame, Direction::Ingress).or_else(|| {
-            far::peer(Reloaded::xdp(ctx.ctx, len), packet, Direction::Ingress)
-        })
+        packet
+            .peer(&frame, Direction::Ingress)
+            .or_else(|| far::peer(Reloaded::xdp(ctx.ctx, len), packet, Direction::Ingress))
     });
     count(&packet, decision, Direction::Ingress, 1, len.into());
     xdp_action(decision.action)

@@ -16,8 +16,8 @@ mod rule;
 
 use crate::{Action, MAX_RULES, Packet, Verdict};
 
-pub use self::rule::{Criteria, Rule};
 use self::rule::Question;
+pub use self::rule::{Criteria, Rule};
 
 /// The filter of one direction of one attachment: a value of the map `weir_rules`.
 #[repr(C)]

@@ -15,6 +15,7 @@ use kube::api::{DeleteParams, PostParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +45,8 @@ pub struct Publisher {
     inventory: Inventory,
     worker: Worker,
     metrics: Arc<Metrics>,
+    /// Whether the API server has what the inventory found at least once.
+    published: watch::Sender<bool>,
     owner: Option<OwnerReference>,
     /// The highest generation that was ever written from here.
     generation: i64,
@@ -61,9 +64,20 @@ impl Publisher {
         inventory: Inventory,
         worker: Worker,
         metrics: Arc<Metrics>,
+        published: watch::Sender<bool>,
     ) -> Self {
         let kernel = kernel_release.to_owned();
-        Self { pool, kernel, client, inventory, worker, metrics, owner: None, generation: 0 }
+        Self {
+            pool,
+            kernel,
+            client,
+            inventory,
+            worker,
+            metrics,
+            published,
+            owner: None,
+            generation: 0,
+        }
     }
 
     /// Publishes until `shutdown`, and leaves the slices there: kubelet withdraws them if the driver
@@ -94,7 +108,10 @@ impl Publisher {
                 Ok(()) = devices.changed() => pace.news_from_here(Instant::now()),
                 Ok(()) = records.changed() => pace.news_from_here(Instant::now()),
                 () = pace.due(), if mirror.is_complete() => match self.round(&mut mirror).await {
-                    Ok(()) => pace.succeeded(),
+                    Ok(()) => {
+                        self.published.send_replace(true);
+                        pace.succeeded();
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "devices not published");
                         if matches!(error, PublishError::Outdated { .. }) {

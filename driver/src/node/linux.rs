@@ -95,13 +95,7 @@ impl LinuxNode {
         Ok(Was::Otherwise)
     }
 
-    fn send(
-        &self,
-        netlink: &Netlink,
-        index: IfIndex,
-        from: &At,
-        to: &At,
-    ) -> Result<(), StepError> {
+    fn send(&self, netlink: &Netlink, index: IfIndex, from: &At, to: &At) -> Result<(), StepError> {
         match &to.place {
             place if *place == from.place => netlink.rename(index, &to.interface)?,
             Place::Host => netlink.move_to(index, &self.host_netns, &to.interface)?,
@@ -116,9 +110,7 @@ impl LinuxNode {
 impl Node for LinuxNode {
     fn observe(&mut self, subject: &Subject) -> Result<Observed, StepError> {
         match subject {
-            Subject::Interface { place, by } => {
-                self.interface(place, by).map(Observed::Interface)
-            }
+            Subject::Interface { place, by } => self.interface(place, by).map(Observed::Interface),
             Subject::Datapath(id) => Ok(Observed::Datapath(self.datapath.observe(id)?)),
         }
     }
@@ -130,12 +122,12 @@ impl Node for LinuxNode {
             }
             Step::ReplaceDatapath { spec } => Ok(self.datapath.replace(spec)?),
             Step::RemoveDatapath { id } => Ok(self.datapath.remove(id)?),
-            Step::SetUp { at } => self.change(at, |netlink, link| {
-                unless(link.up, || netlink.set_up(link.index))
-            }),
-            Step::SetDown { at } => self.change(at, |netlink, link| {
-                unless(!link.up, || netlink.set_down(link.index))
-            }),
+            Step::SetUp { at } => {
+                self.change(at, |netlink, link| unless(link.up, || netlink.set_up(link.index)))
+            }
+            Step::SetDown { at } => {
+                self.change(at, |netlink, link| unless(!link.up, || netlink.set_down(link.index)))
+            }
             Step::SetMtu { at, mtu } => self.change(at, |netlink, link| {
                 if link.mtu == *mtu {
                     return Ok(Was::Same);
@@ -155,12 +147,11 @@ impl Node for LinuxNode {
             Step::RemoveAddress { at, address } => self.change(at, |netlink, link| {
                 unless_gone(netlink.remove_address(link.index, *address))
             }),
-            Step::AddRoute { at, route } => self.change(at, |netlink, link| {
-                unless_there(netlink.add_route(link.index, route))
-            }),
-            Step::RemoveRoute { at, route } => self.change(at, |netlink, link| {
-                unless_gone(netlink.remove_route(link.index, route))
-            }),
+            Step::AddRoute { at, route } => {
+                self.change(at, |netlink, link| unless_there(netlink.add_route(link.index, route)))
+            }
+            Step::RemoveRoute { at, route } => self
+                .change(at, |netlink, link| unless_gone(netlink.remove_route(link.index, route))),
             Step::Move { from, to } => self.relocate(from, to),
         }
     }

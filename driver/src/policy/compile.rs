@@ -94,7 +94,8 @@ fn entries(rule: &FilterRule, problems: &mut Problems) -> Vec<Criteria> {
     if networks.is_empty() {
         networks.push((only, None));
     }
-    let mut ports: Vec<_> = rule.ports.iter().map(|range| Some((range.first, range.last))).collect();
+    let mut ports: Vec<_> =
+        rule.ports.iter().map(|range| Some((range.first, range.last))).collect();
     if ports.is_empty() {
         ports.push(None);
     }
@@ -115,7 +116,8 @@ fn family(cidr: &IpNet) -> Family {
 fn network(cidr: &IpNet) -> ([u32; 4], [u32; 4]) {
     match cidr {
         IpNet::V4(cidr) => {
-            let word = |address: std::net::Ipv4Addr| [u32::from_ne_bytes(address.octets()), 0, 0, 0];
+            let word =
+                |address: std::net::Ipv4Addr| [u32::from_ne_bytes(address.octets()), 0, 0, 0];
             (word(cidr.network()), word(cidr.netmask()))
         }
         IpNet::V6(cidr) => (words(cidr.network()), words(cidr.netmask())),
@@ -188,7 +190,8 @@ mod tests {
         };
         assert_eq!(network(1), [10, 0, 0, 0], "host bits do not count");
         assert_eq!(network(3), [0x20, 0x01, 0x0d, 0xb8]);
-        let range = |index: usize| (ruleset.rules[index].first_port, ruleset.rules[index].last_port);
+        let range =
+            |index: usize| (ruleset.rules[index].first_port, ruleset.rules[index].last_port);
         assert_eq!((range(0), range(1), range(2)), ((0, u16::MAX), (80, 80), (8000, 8999)));
         assert_eq!(compiled.egress, None);
     }

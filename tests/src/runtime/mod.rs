@@ -136,15 +136,16 @@ impl Runtime {
             stopping: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
-        let accepting = thread::Builder::new().name("runtime-accept".to_owned()).spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if accepting.stopping.load(Ordering::SeqCst) {
-                    return;
+        let accepting =
+            thread::Builder::new().name("runtime-accept".to_owned()).spawn(move || {
+                for stream in listener.incoming().map_while(Result::ok) {
+                    if accepting.stopping.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let shared = Arc::clone(&accepting);
+                    thread::spawn(move || shared.meet(stream));
                 }
-                let shared = Arc::clone(&accepting);
-                thread::spawn(move || shared.meet(stream));
-            }
-        })?;
+            })?;
         Ok(Self { socket: socket.to_owned(), shared, accepting: Some(accepting) })
     }
 
@@ -351,7 +352,8 @@ impl Shared {
             if (wire::varint(&answer, 2) == 1) != more {
                 return Err(format!("Synchronize: part {nth} answered {answer:?}"));
             }
-            if more && answer.iter().any(|(number, value)| *number == 1 && *value != Value::Varint(0))
+            if more
+                && answer.iter().any(|(number, value)| *number == 1 && *value != Value::Varint(0))
             {
                 return Err(format!("Synchronize: updates in answer to part {nth}"));
             }
