@@ -31,5 +31,7 @@ pub mod cli;
 
 pub mod config;
 
+pub mod app;
+
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

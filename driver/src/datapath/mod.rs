@@ -42,3 +42,25 @@ impl Datapath {
         BuildId("none".to_owned())
     }
 }
+
+/// One program of an attachment.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProgramFacts {
+    /// Where it sits: `xdp`, `tcx ingress`, `tcx egress`.
+    pub hook: String,
+    /// The kernel's number for the program.
+    pub id: u32,
+    pub name: String,
+    /// Its link is still attached to an interface.
+    pub is_attached: bool,
+}
+
+/// The programs that are pinned for `id` below `bpffs`.
+pub fn programs(_bpffs: &Path, _id: &AttachmentId) -> Result<Vec<ProgramFacts>, DatapathError> {
+    Err(DatapathError)
+}
+
+/// Why the datapath could not be seen.
+#[derive(Debug, thiserror::Error)]
+#[error("no datapath yet")]
+pub struct DatapathError;

@@ -180,3 +180,24 @@ impl Collector for Snapshot {
         count_families().iter().try_for_each(|family| self.encode_count(&mut encoder, family))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::netns;
+
+    #[test]
+    fn every_phase_is_among_those_that_are_shown() {
+        let netns = netns(1);
+        for phase in [
+            Phase::Preparing,
+            Phase::Prepared,
+            Phase::Attaching { netns: netns.clone() },
+            Phase::Attached { netns: netns.clone(), inside: crate::model::IfIndex(1) },
+            Phase::Detaching { netns, inside: None },
+            Phase::Unpreparing,
+        ] {
+            assert!(PHASES.contains(&phase.name()), "{phase:?}");
+        }
+    }
+}

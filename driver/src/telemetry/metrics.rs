@@ -157,7 +157,7 @@ impl Metrics {
         self.counter_read_errors.inc();
     }
 
-    /// Writes all of it as OpenMetrics text, without the mark of the end.
+    /// Writes all of it as `OpenMetrics` text, without the mark of the end.
     pub(super) fn encode(&self, text: &mut String) -> fmt::Result {
         encode_registry(text, &self.registry)
     }
@@ -177,7 +177,7 @@ mod tests {
     fn requests_are_counted_by_outcome_and_timed() {
         let metrics = Metrics::new();
         metrics.dra_request("NodePrepareResources", Outcome::Success, Duration::from_millis(3));
-        metrics.dra_request("NodePrepareResources", Outcome::Failed, Duration::from_secs(60));
+        metrics.dra_request("NodePrepareResources", Outcome::Failed, Duration::from_mins(1));
         metrics.nri_request("RunPodSandbox", Outcome::NotOurs, Duration::ZERO);
         metrics.attach_error("out_of_time");
 

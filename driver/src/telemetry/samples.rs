@@ -1,60 +1,29 @@
-//! Records and traffic for the tests of this room and of `cli`.
+//! A record and traffic for the tests of this room and of `cli`.
 
 use crate::model::{
-    AttachmentId, BuildId, ClaimRef, DatapathSpec, Device, DirectionTraffic, EbpfAbilities,
-    IfIndex, IngressHook, InterfaceState, NetnsId, NetnsRef, PacketCount, Phase, PodRef, Record,
-    Telemetry, Traffic, Wishes,
+    AttachmentId, BuildId, DatapathSpec, DirectionTraffic, IfIndex, IngressHook, InterfaceState,
+    PacketCount, Phase, Record, Telemetry, Traffic, Wishes,
 };
+use crate::testing::{claim, device, netns, pod};
 
-pub(crate) fn device(name: &str) -> Device {
-    Device {
-        name: name.parse().unwrap(),
-        interface: name.parse().unwrap(),
-        index: IfIndex(7),
-        mac: Some("02:00:00:00:00:07".parse().unwrap()),
-        mtu: 1500,
-        state: "up".to_owned(),
-        kind: "veth".to_owned(),
-        encapsulation: "ether".to_owned(),
-        is_virtual: true,
-        addresses: vec!["192.0.2.7/24".parse().unwrap()],
-        pci: None,
-        numa_node: None,
-        driver: Some("veth".to_owned()),
-        speed_mbps: Some(10_000),
-        sriov: None,
-        is_sriov_vf: false,
-        rdma_device: None,
-        ebpf: EbpfAbilities { tcx: true, ..EbpfAbilities::default() },
-    }
-}
-
-/// `device`, attached to pod `default/web` as `net1` for claim `default/nic`, with a datapath.
-pub(crate) fn record(name: &str) -> Record {
-    let device = device(name);
-    let claim = ClaimRef {
-        namespace: "default".to_owned(),
-        name: "nic".to_owned(),
-        uid: "c1a1-01".parse().unwrap(),
-    };
-    let id = AttachmentId { claim: claim.uid.clone(), device: device.name.clone() };
+/// `device_name`, attached to pod `default/web` as `net1` for claim `default/nic`, with a datapath.
+pub(crate) fn record(device_name: &str) -> Record {
+    let (claim, device) = (claim("nic"), device(device_name));
     let mut wishes = Wishes::default();
     wishes.interface.name = Some("net1".parse().unwrap());
+    let datapath = DatapathSpec {
+        id: AttachmentId { claim: claim.uid.clone(), device: device.name.clone() },
+        ingress: IngressHook::Xdp,
+        telemetry: Telemetry::Counters,
+        filter: None,
+    };
     Record {
-        pod: PodRef {
-            namespace: "default".to_owned(),
-            name: "web".to_owned(),
-            uid: "b0d-01".parse().unwrap(),
-        },
+        claim,
+        pod: pod("web"),
         requests: vec!["nic".to_owned()],
         pool: "node-a".to_owned(),
         wishes,
-        datapath: Some(DatapathSpec {
-            id,
-            ingress: IngressHook::Xdp,
-            telemetry: Telemetry::Counters,
-            filter: None,
-        }),
+        datapath: Some(datapath),
         build: BuildId("0123abcd".to_owned()),
         before: InterfaceState {
             name: device.interface.clone(),
@@ -62,16 +31,10 @@ pub(crate) fn record(name: &str) -> Record {
             mac: device.mac,
             mtu: device.mtu,
             up: true,
-            addresses: device.addresses.clone(),
+            addresses: vec!["192.0.2.7/24".parse().unwrap()],
         },
-        phase: Phase::Attached {
-            netns: NetnsRef {
-                path: "/run/netns/web".into(),
-                id: NetnsId { device: 4, inode: 4_026_532_000 },
-            },
-            inside: IfIndex(3),
-        },
-        claim,
+        sandbox: Some("sandbox-1".to_owned()),
+        phase: Phase::Attached { netns: netns(4_026_532_000), inside: IfIndex(3) },
         device,
     }
 }

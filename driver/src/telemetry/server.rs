@@ -21,7 +21,7 @@ use super::{Metrics, Readiness};
 use crate::attach::Worker;
 use crate::datapath::CounterSource;
 
-/// What OpenMetrics 1.0 says that its text is served as.
+/// What `OpenMetrics` 1.0 says that its text is served as.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How long requests that are being answered may hold up the end.
