@@ -28,7 +28,7 @@ fn node(args: &NodeArgs) -> ExitCode {
         }
     };
     telemetry::start_logs(config.log_format);
-    match app::run(config) {
+    match app::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = telemetry::chain(&error), "driver stopped");
