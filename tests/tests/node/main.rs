@@ -1,0 +1,3 @@
+//! The node ring: rooms of the driver between real sockets, without a kernel to change.
+
+mod dra;
