@@ -1,1 +1,7 @@
-//! To be written.
+//! The kernel's doors: namespaces, route netlink, sysfs, and the questions about XDP.
+//!
+//! The only room with `unsafe` and raw system calls. What comes in through here becomes a `model`
+//! type on the line where it arrives. This room decides nothing and knows no other room but `model`.
+
+pub mod netlink;
+pub mod netns;
