@@ -1,3 +1,6 @@
-//! The node ring: rooms of the driver between real sockets, without a kernel to change.
+//! The node ring: the driver's rooms against the real wire protocols, on a machine that needs
+//! nothing but Rust.
 
+mod api_server;
 mod dra;
+mod manifests;
