@@ -26,7 +26,6 @@ pub mod nri;
 
 pub mod telemetry;
 
-pub mod app;
 pub mod cli;
 
 pub mod config;
