@@ -7,7 +7,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -97,12 +96,7 @@ fn start_worker(config: &Config) -> Result<Worker, AppError> {
     let node = LinuxNode::open(Datapath::open(&config.bpffs)?)?;
     let mut engine = Engine::new(node, checkpoint, Datapath::build());
     engine.settle();
-    let (worker, desk) = Worker::pair();
-    thread::Builder::new()
-        .name("worker".to_owned())
-        .spawn(move || engine.serve(desk))
-        .map_err(AppError::Thread)?;
-    Ok(worker)
+    engine.start().map_err(AppError::Thread)
 }
 
 /// What the tasks share.

@@ -7,8 +7,9 @@ mod tests;
 mod travel;
 
 use std::sync::Arc;
+use std::{io, thread};
 
-use super::worker::{Command, Desk};
+use super::worker::{Command, Desk, Worker};
 use crate::attach::AttachError;
 use crate::model::{AttachmentId, BuildId, By, DeviceName, InterfaceState, Place, Record};
 use crate::node::{Node, StepError};
@@ -29,9 +30,24 @@ impl<N: Node> Engine<N> {
         Self { node, checkpoint, build }
     }
 
-    /// Serves commands until the last handle is gone. Blocks; meant for a thread of its own.
-    pub fn serve(mut self, mut desk: Desk) {
+    /// Starts the one thread that from now on changes the node, and answers the handle to it. What
+    /// is recorded can be seen by the handle at once. The thread ends with the last handle.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when it has no thread to give.
+    pub fn start(self) -> io::Result<Worker>
+    where
+        N: Send + 'static,
+    {
+        let (worker, desk) = Worker::pair();
         self.show(&desk);
+        let named = thread::Builder::new().name("worker".to_owned());
+        named.spawn(move || self.serve(desk))?;
+        Ok(worker)
+    }
+
+    fn serve(mut self, mut desk: Desk) {
         while let Some(command) = desk.commands.blocking_recv() {
             // An answer that nobody waits for any more is no reason to stop: the command has run
             // to its end, and the checkpoint says how it ended.
