@@ -1,13 +1,15 @@
 //! One look at all interfaces.
 
+use std::collections::BTreeMap;
 use std::error::Error;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use super::InventoryError;
 use super::naming::{Nameable, device_names};
 use super::publishable::{NOT_IN_SYSFS, UNREADABLE, left_out};
-use crate::model::{Device, DeviceName, EbpfAbilities, IfName};
+use crate::model::{Device, DeviceName, EbpfAbilities, IfIndex, IfName, XdpFeatures};
 use crate::sys::netlink::{LinkFacts, Netlink};
 use crate::sys::sysfs::{Sysfs, SysfsFacts};
 use crate::sys::xdp::{self, XdpError};
@@ -17,7 +19,20 @@ pub struct Scanner {
     sysfs: Sysfs,
     netlink: Netlink,
     has_tcx: bool,
+    features: BTreeMap<(IfIndex, IfName), KnownFeatures>,
 }
+
+/// An answer of the kernel, and when it was given.
+#[derive(Clone, Copy)]
+struct KnownFeatures {
+    features: Option<XdpFeatures>,
+    asked: Instant,
+}
+
+/// How long an answer about XDP features is good for. They belong to the driver and seldom change (a
+/// veth can be a target of redirection once its peer has a program), but each question has libbpf
+/// list all interfaces: 2 ms among 250 of them.
+const FEATURES_LAST: Duration = Duration::from_secs(50);
 
 /// What one look has shown.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -55,10 +70,11 @@ impl Scanner {
                 false
             })
         });
-        Ok(Self { sysfs, netlink, has_tcx })
+        Ok(Self { sysfs, netlink, has_tcx, features: BTreeMap::new() })
     }
 
-    /// Looks at everything. An interface that vanishes meanwhile is no error.
+    /// Looks at everything, except that XDP features may be up to a minute old. An interface that
+    /// vanishes meanwhile is no error.
     ///
     /// # Errors
     ///
@@ -71,6 +87,7 @@ impl Scanner {
         let mut addresses = self.netlink.all_addresses()?;
         let reasons = left_out(&links, &default_routes);
 
+        self.features.retain(|_, known| known.asked.elapsed() < FEATURES_LAST);
         let mut scan = Scan::default();
         let mut candidates = Vec::new();
         for link in links {
@@ -115,18 +132,28 @@ impl Scanner {
         }
     }
 
-    fn ebpf(&self, link: &LinkFacts) -> Result<EbpfAbilities, XdpError> {
+    fn ebpf(&mut self, link: &LinkFacts) -> Result<EbpfAbilities, XdpError> {
         let mut programs = xdp::program_names(&link.xdp_programs)?;
         if self.has_tcx {
             programs.extend(xdp::tcx_programs(&link.name)?);
         }
         programs.sort_unstable();
         Ok(EbpfAbilities {
-            xdp: xdp::features(link.index)?,
+            xdp: self.features(link)?,
             xdp_in_use: link.is_xdp_attached(),
             tcx: self.has_tcx,
             programs,
         })
+    }
+
+    fn features(&mut self, link: &LinkFacts) -> Result<Option<XdpFeatures>, XdpError> {
+        let key = (link.index, link.name.clone());
+        if let Some(known) = self.features.get(&key) {
+            return Ok(known.features);
+        }
+        let features = xdp::features(link.index)?;
+        self.features.insert(key, KnownFeatures { features, asked: Instant::now() });
+        Ok(features)
     }
 }
 

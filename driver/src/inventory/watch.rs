@@ -1,7 +1,7 @@
 //! The thread that looks again whenever the network has changed.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use std::{fmt, thread};
@@ -51,7 +51,7 @@ impl Inventory {
         let wished = Arc::clone(&wish);
         thread::Builder::new()
             .name("inventory".to_owned())
-            .spawn(move || match Watcher::new(sysfs, wished, shutdown) {
+            .spawn(move || match Watcher::new(&sysfs, wished, shutdown) {
                 Ok((watcher, devices)) => {
                     let _ = first.send(Ok(devices));
                     watcher.run();
@@ -112,7 +112,7 @@ enum Next {
 
 impl Watcher {
     fn new(
-        sysfs: PathBuf,
+        sysfs: &Path,
         wish: Arc<Notify>,
         shutdown: CancellationToken,
     ) -> Result<(Self, watch::Receiver<Devices>), InventoryError> {
@@ -123,7 +123,7 @@ impl Watcher {
             .map_err(InventoryError::Start)?;
         // Listening begins before the first look, so that no change falls between them.
         let events = runtime.block_on(async { LinkEvents::open() })?;
-        let mut scanner = Scanner::new(Sysfs::new(&sysfs)?)?;
+        let mut scanner = Scanner::new(Sysfs::new(sysfs)?)?;
         let Scan { devices, left_out } = scanner.scan()?;
         tell_left_out(&left_out);
         let (sender, receiver) = watch::channel(Arc::new(devices));

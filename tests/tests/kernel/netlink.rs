@@ -263,36 +263,40 @@ fn packets_are_counted_on_both_ends() {
 
 #[test]
 fn a_visit_works_inside_and_leaves_this_thread_where_it_is() {
-    let made = MadeNetns::new();
-    let before = Netns::of_this_thread().unwrap().id();
-    let (seen, links) = made
-        .netns
-        .run(|inside| {
-            assert_eq!(inside.id(), made.netns.id());
-            (Netns::of_this_thread().unwrap().id(), Netlink::open().unwrap().links().unwrap())
-        })
-        .unwrap();
-    assert_eq!(seen, made.netns.id());
-    assert_eq!(links.len(), 1, "a new namespace has its loopback only: {links:?}");
-    assert_eq!(Netns::of_this_thread().unwrap().id(), before);
-    assert_ne!(before, made.netns.id());
+    in_own_namespaces(|_| {
+        let made = MadeNetns::new();
+        let before = Netns::of_this_thread().unwrap().id();
+        let (seen, links) = made
+            .netns
+            .run(|inside| {
+                assert_eq!(inside.id(), made.netns.id());
+                (Netns::of_this_thread().unwrap().id(), Netlink::open().unwrap().links().unwrap())
+            })
+            .unwrap();
+        assert_eq!(seen, made.netns.id());
+        assert_eq!(links.len(), 1, "a new namespace has its loopback only: {links:?}");
+        assert_eq!(Netns::of_this_thread().unwrap().id(), before);
+        assert_ne!(before, made.netns.id());
+    });
 }
 
 #[test]
 fn a_namespace_that_is_unmounted_is_gone() {
-    let made = MadeNetns::new();
-    let recorded = NetnsRef { path: made.path(), id: made.netns.id() };
-    assert_eq!(Netns::open_ref(&recorded).unwrap().id(), made.netns.id());
+    in_own_namespaces(|_| {
+        let made = MadeNetns::new();
+        let recorded = NetnsRef { path: made.path(), id: made.netns.id() };
+        assert_eq!(Netns::open_ref(&recorded).unwrap().id(), made.netns.id());
 
-    nix::mount::umount2(&recorded.path, nix::mount::MntFlags::MNT_DETACH).unwrap();
-    let error = Netns::open_ref(&recorded).unwrap_err();
-    assert!(error.is_gone(), "an empty file is left: {error}");
-    let error = Netns::open(&recorded.path).unwrap_err();
-    assert!(matches!(error, NetnsError::NotANamespace { .. }), "{error}");
+        nix::mount::umount2(&recorded.path, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        let error = Netns::open_ref(&recorded).unwrap_err();
+        assert!(error.is_gone(), "an empty file is left: {error}");
+        let error = Netns::open(&recorded.path).unwrap_err();
+        assert!(matches!(error, NetnsError::NotANamespace { .. }), "{error}");
 
-    fs::remove_file(&recorded.path).unwrap();
-    assert!(Netns::open_ref(&recorded).unwrap_err().is_gone());
-    made.netns.run(|_| ()).expect("an open namespace lives on");
+        fs::remove_file(&recorded.path).unwrap();
+        assert!(Netns::open_ref(&recorded).unwrap_err().is_gone());
+        made.netns.run(|_| ()).expect("an open namespace lives on");
+    });
 }
 
 #[test]
