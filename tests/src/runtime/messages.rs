@@ -27,8 +27,7 @@ pub enum Netns {
 impl PodSandbox {
     /// The message, with an annotation of `ballast` bytes, which real pods have plenty of.
     pub(super) fn message(&self, netns: Netns, ballast: usize) -> Fields {
-        let namespace =
-            |kind: &str, path: &str| Fields::new().string(1, kind).string(2, path);
+        let namespace = |kind: &str, path: &str| Fields::new().string(1, kind).string(2, path);
         let mut linux = Fields::new()
             .string(3, "/kubepods.slice")
             .message(5, &namespace("pid", ""))

@@ -136,15 +136,16 @@ impl Runtime {
             stopping: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
-        let accepting = thread::Builder::new().name("runtime-accept".to_owned()).spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if accepting.stopping.load(Ordering::SeqCst) {
-                    return;
+        let accepting =
+            thread::Builder::new().name("runtime-accept".to_owned()).spawn(move || {
+                for stream in listener.incoming().map_while(Result::ok) {
+                    if accepting.stopping.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let shared = Arc::clone(&accepting);
+                    thread::spawn(move || shared.meet(stream));
                 }
-                let shared = Arc::clone(&accepting);
-                thread::spawn(move || shared.meet(stream));
-            }
-        })?;
+            })?;
         Ok(Self { socket: socket.to_owned(), shared, accepting: Some(accepting) })
     }
 
@@ -181,11 +182,17 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// After [`HookError::Plugin`] the sandbox is not there; after the others it is, and runs.
+    /// After [`HookError::Plugin`] the sandbox has been stopped and removed again, and the plugins
+    /// were told so; after the others it is there, and runs.
     pub fn run_pod_sandbox(&self, sandbox: &PodSandbox) -> Result<Duration, HookError> {
         let mut state = lock(&self.shared.state);
         let told = self.shared.tell(&mut state, 1, "RunPodSandbox", sandbox, Netns::Told);
-        if !matches!(told, Err(HookError::Plugin(_))) {
+        if matches!(told, Err(HookError::Plugin(_))) {
+            // As containerd 1.7.24 and 2.1.9 do; what the plugins answer changes nothing.
+            for (event, method) in [(2, "StopPodSandbox"), (3, "RemovePodSandbox")] {
+                let _ = self.shared.tell(&mut state, event, method, sandbox, Netns::Told);
+            }
+        } else {
             state.sandboxes.push(sandbox.clone());
         }
         told
@@ -351,7 +358,8 @@ impl Shared {
             if (wire::varint(&answer, 2) == 1) != more {
                 return Err(format!("Synchronize: part {nth} answered {answer:?}"));
             }
-            if more && answer.iter().any(|(number, value)| *number == 1 && *value != Value::Varint(0))
+            if more
+                && answer.iter().any(|(number, value)| *number == 1 && *value != Value::Varint(0))
             {
                 return Err(format!("Synchronize: updates in answer to part {nth}"));
             }

@@ -19,10 +19,7 @@ fn trunk() -> (tokio::task::JoinHandle<Result<(), MuxError>>, [Conn; 2], DuplexS
 
 #[test]
 fn a_message_is_one_frame_with_connection_and_length_in_front() {
-    assert_eq!(
-        frames(ConnId::RUNTIME, b"\x01\x02\x03")[..],
-        [0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3],
-    );
+    assert_eq!(frames(ConnId::RUNTIME, b"\x01\x02\x03")[..], [0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3],);
 }
 
 #[test]

@@ -82,10 +82,7 @@ impl Client {
 }
 
 impl Pending {
-    fn add(
-        &mut self,
-        answer: oneshot::Sender<Result<Vec<u8>, CallError>>,
-    ) -> Result<u32, Closed> {
+    fn add(&mut self, answer: oneshot::Sender<Result<Vec<u8>, CallError>>) -> Result<u32, Closed> {
         let stream = self.next.ok_or(Closed)?;
         self.next = stream.checked_add(2);
         self.calls.insert(stream, answer);
