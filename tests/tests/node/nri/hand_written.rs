@@ -2,7 +2,7 @@
 //! it is made of generated types.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use driver::attach::{Command, Desk, Worker};
 use driver::nri::{NriConfig, Plugin};
@@ -111,13 +111,16 @@ async fn the_bytes_of_a_session_are_those_of_the_protocol() {
         [(7, "StateChange", &state_change), (9, "RunPodSandbox", &field(1, &pod))]
     {
         runtime.write_all(&request(stream, method, payload)).await.unwrap();
-        let Command::Attach { sandbox, answer, .. } = commands.recv().await.unwrap() else {
+        let Command::Attach { sandbox, deadline, answer } = commands.recv().await.unwrap() else {
             panic!("{method}: not an Attach")
         };
         assert_eq!(sandbox.id, "s1", "{method}");
         assert_eq!(sandbox.pod.to_string(), "prod/web", "{method}");
         assert_eq!(sandbox.pod.uid.as_str(), "u1", "{method}");
         assert!(sandbox.netns.is_some(), "{method}");
+        // The limit is from Configure: the calls carry none.
+        let left = deadline.saturating_duration_since(Instant::now());
+        assert!(left < Duration::from_millis(1500), "{method}: {left:?}");
         answer.send(Ok(Vec::new())).unwrap();
         expect(&mut runtime, &response(stream, b"")).await;
     }
