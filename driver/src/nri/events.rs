@@ -28,7 +28,7 @@ enum EventError {
     #[error("pod {pod}: {source}")]
     Netns { pod: PodRef, source: NetnsError },
     #[error("pod {pod}: {source}")]
-    Attach { pod: PodRef, source: AttachError },
+    Attach { pod: PodRef, source: Box<AttachError> },
     #[error("pod {pod}: not attached within {budget:?}")]
     OutOfTime { pod: PodRef, budget: Duration },
     #[error("pod {pod}: {source}")]
@@ -175,19 +175,15 @@ impl Events {
                 report("attached", &pod, &records, budget.started);
                 Ok((sandbox, records))
             }
-            Err(source) => {
-                // The runtime drops a sandbox whose run failed without another word.
-                self.sandboxes.take(&sandbox.id);
-                Err(EventError::Attach { pod, source })
-            }
+            Err(source) => Err(EventError::Attach { pod, source: Box::new(source) }),
         }
     }
 
-    /// Detaches what was attached only after its event had been answered with an error: that sandbox
-    /// is taken down without a stop, and the interfaces in it with it.
+    /// Detaches what was attached only after its event had been answered with an error. containerd
+    /// stops and removes a sandbox whose run failed (observed with 1.7.24 and 2.1.9), but that is
+    /// not promised, and an interface must not go down with the sandbox.
     async fn take_back(self: Arc<Self>, attaching: task::JoinHandle<Attached>) {
         let Ok(Ok((sandbox, records))) = attaching.await else { return };
-        self.sandboxes.take(&sandbox.id);
         if !records.is_empty() {
             tracing::warn!(pod = %sandbox.pod, "attached too late, taken back");
             self.worker.detach(sandbox).await;

@@ -11,6 +11,7 @@
 mod events;
 pub mod mux;
 mod plugin;
+#[expect(clippy::doc_markdown, reason = "generated")]
 pub mod proto;
 mod sandboxes;
 mod session;

@@ -71,25 +71,22 @@ pub fn decode(mut bytes: &[u8]) -> Option<Vec<(u32, Value)>> {
 
 /// The last varint field of that number; 0 if there is none.
 pub fn varint(fields: &[(u32, Value)], number: u32) -> u64 {
-    let values = fields.iter().rev().filter(|(found, _)| *found == number);
-    values.filter_map(|(_, value)| as_varint(value)).next().unwrap_or_default()
-}
-
-fn as_varint(value: &Value) -> Option<u64> {
-    match value {
+    let mut values = fields.iter().rev().filter(|(found, _)| *found == number);
+    let varint = values.find_map(|(_, value)| match value {
         Value::Varint(value) => Some(*value),
         Value::Bytes(_) => None,
-    }
+    });
+    varint.unwrap_or_default()
 }
 
 /// The last field of that number that holds bytes; empty if there is none.
 pub fn bytes(fields: &[(u32, Value)], number: u32) -> &[u8] {
-    let values = fields.iter().rev().filter(|(found, _)| *found == number);
-    let mut values = values.filter_map(|(_, value)| match value {
+    let mut values = fields.iter().rev().filter(|(found, _)| *found == number);
+    let bytes = values.find_map(|(_, value)| match value {
         Value::Varint(_) => None,
         Value::Bytes(value) => Some(value.as_slice()),
     });
-    values.next().unwrap_or_default()
+    bytes.unwrap_or_default()
 }
 
 /// The last text of that number; empty if there is none.
@@ -99,10 +96,10 @@ pub fn string(fields: &[(u32, Value)], number: u32) -> String {
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
+        out.push(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.push(value.to_le_bytes()[0]);
 }
 
 fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
