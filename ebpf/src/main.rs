@@ -17,7 +17,7 @@ use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::macros::{btf_map, classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use aya_ebpf::{EbpfContext as _, Global};
-use common::{Action, Counters, Decision, Direction, Frame as _, Packet, Ruleset};
+use common::{Action, Address, Counters, Decision, Direction, Frame as _, Packet, Ruleset};
 
 use self::frame::{Linear, Reloaded};
 
@@ -124,7 +124,7 @@ fn tcx(ctx: &TcContext, direction: Direction) -> i32 {
 fn decide(
     packet: &Packet,
     direction: Direction,
-    peer: impl FnOnce() -> Option<[u32; 4]>,
+    peer: impl FnOnce() -> Option<Address>,
 ) -> Decision {
     if has_filter(direction) {
         // The map has an entry for each direction; should it not, the packet passes.
@@ -177,7 +177,7 @@ const fn xdp_action(action: Action) -> u32 {
 
 /// The way to what is not in the first piece of a packet. Seldom taken, so kept apart from the rest.
 mod far {
-    use common::{Direction, Packet};
+    use common::{Address, Direction, Packet};
 
     use crate::frame::Reloaded;
 
@@ -189,7 +189,7 @@ mod far {
 
     #[cold]
     #[inline(never)]
-    pub(crate) fn peer(frame: Reloaded, packet: Packet, direction: Direction) -> Option<[u32; 4]> {
+    pub(crate) fn peer(frame: Reloaded, packet: Packet, direction: Direction) -> Option<Address> {
         packet.peer(&frame, direction)
     }
 }

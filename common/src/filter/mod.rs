@@ -14,7 +14,7 @@
 
 mod rule;
 
-use crate::{Action, MAX_RULES, Packet, Verdict};
+use crate::{Action, Address, MAX_RULES, Packet, Verdict};
 
 use self::rule::Question;
 pub use self::rule::{Criteria, Rule};
@@ -34,11 +34,10 @@ pub struct Ruleset {
 }
 
 const _: () = assert!(size_of::<Ruleset>() == 64 + MAX_RULES * size_of::<Rule>());
-const _: () = assert!(size_of::<Ruleset>().is_multiple_of(64) && align_of::<Ruleset>() == 4);
+const _: () = assert!(size_of::<Ruleset>().is_multiple_of(64) && align_of::<Ruleset>() == 8);
 
 #[cfg(feature = "user")]
-// SAFETY: `repr(C)` and made of `u32` and `Rule` only, so without padding, and any bytes are a
-// value.
+// SAFETY: `repr(C)` and made of integers only; the assertion above leaves no room for padding.
 unsafe impl aya::Pod for Ruleset {}
 
 impl Ruleset {
@@ -83,7 +82,7 @@ pub const fn pass(packet: &Packet) -> Decision {
 /// The decision of `rules` about a packet whose [`peer`](Packet::peer) is given; without it, hardly
 /// anything is known of the packet.
 #[inline(always)]
-pub fn judge(packet: &Packet, peer: Option<[u32; 4]>, rules: &Ruleset) -> Decision {
+pub fn judge(packet: &Packet, peer: Option<Address>, rules: &Ruleset) -> Decision {
     if packet.is_foreign() || packet.is_neighbour_discovery() {
         return pass(packet);
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::output::{columns, pretty, print, traffic_json};
 use super::top::Counted;
 use super::{CliError, InspectArgs, Output};
-use crate::datapath::{self, MapCounters, ProgramFacts};
+use crate::datapath::{self, HookFacts, MapCounters};
 use crate::model::{Action, DirectionFilter, DirectionTraffic, Record};
 use crate::{state, telemetry};
 
@@ -15,7 +15,7 @@ use crate::{state, telemetry};
 struct Inspected {
     record: Record,
     /// Or why they cannot be seen.
-    programs: Result<Vec<ProgramFacts>, String>,
+    programs: Result<Vec<HookFacts>, String>,
     counted: Counted,
 }
 
@@ -61,14 +61,18 @@ fn text(it: &Inspected) -> String {
     match &it.programs {
         Ok(programs) if programs.is_empty() => {}
         Ok(programs) => {
-            let row = |program: &ProgramFacts| {
-                let state = if program.is_attached { "attached" } else { "detached" };
-                let ProgramFacts { hook, id, name, .. } = program;
-                vec![hook.clone(), id.to_string(), name.clone(), state.to_owned()]
+            let row = |at: &HookFacts| {
+                let state = if at.interface.is_some() { "attached" } else { "severed" };
+                let program = at.program.as_ref();
+                let name = program.map_or("?", |program| program.name.as_str());
+                let bytes = program.map_or(0, |program| program.jited_bytes);
+                [at.hook, &at.program_id.to_string(), name, state, &bytes.to_string()]
+                    .map(ToOwned::to_owned)
+                    .to_vec()
             };
             text.push('\n');
             text.push_str(&columns(
-                &["HOOK", "PROGRAM ", "NAME", "STATE"],
+                &["HOOK", "PROGRAM ", "NAME", "STATE", "JITED "],
                 programs.iter().map(row),
             ));
         }
@@ -149,13 +153,9 @@ fn counts(direction: &str, traffic: &DirectionTraffic) -> Vec<Vec<String>> {
 }
 
 fn json(it: &Inspected) -> Value {
-    let program = |program: &ProgramFacts| {
-        let ProgramFacts { hook, id, name, is_attached } = program;
-        json!({ "hook": hook, "id": id, "name": name, "attached": is_attached })
-    };
     let mut value = json!({
         "record": it.record,
-        "programs": it.programs.as_ref().ok().map(|all| all.iter().map(program).collect::<Vec<_>>()),
+        "programs": it.programs.as_ref().ok(),
         "traffic": it.counted.traffic().map(traffic_json),
     });
     let mut errors = Vec::new();
@@ -172,6 +172,7 @@ fn json(it: &Inspected) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datapath::ProgramFacts;
     use crate::model::{Filter, FilterRule, Phase};
     use crate::telemetry::samples::{record, traffic};
 
@@ -187,12 +188,20 @@ mod tests {
         let ingress = DirectionFilter { default_action: Action::Deny, rules: vec![rule] };
         record.wishes.ebpf.filter = Some(Filter { ingress: Some(ingress), egress: None });
         let program = ProgramFacts {
-            hook: "xdp".to_owned(),
-            id: 17,
-            name: "weir_ingress".to_owned(),
-            is_attached: true,
+            name: "weir_xdp".to_owned(),
+            tag: "0123456789abcdef".to_owned(),
+            jited_bytes: 824,
+            translated_bytes: Some(1536),
+            verified_instructions: Some(260),
         };
-        Inspected { record, programs: Ok(vec![program]), counted: Counted::Traffic(traffic(5, 2)) }
+        let hook = HookFacts {
+            hook: "xdp",
+            link_id: 9,
+            interface: Some(crate::model::IfIndex(3)),
+            program_id: 17,
+            program: Some(program),
+        };
+        Inspected { record, programs: Ok(vec![hook]), counted: Counted::Traffic(traffic(5, 2)) }
     }
 
     #[test]
@@ -223,8 +232,8 @@ hooks           xdp for ingress, tcx for egress, build 0123abcd
 ingress filter  allow web, deny everything else
 egress filter   none
 
-HOOK  PROGRAM  NAME          STATE
-xdp        17  weir_ingress  attached
+HOOK  PROGRAM  NAME      STATE     JITED
+xdp        17  weir_xdp  attached    824
 
 DIRECTION  COUNTED      PACKETS  BYTES
 ingress    total              7    700
@@ -257,7 +266,7 @@ egress     tcp                5    500
         let it = inspected();
         let value = json(&it);
         assert_eq!(serde_json::from_value::<Record>(value["record"].clone()).unwrap(), it.record);
-        assert_eq!(value["programs"][0]["name"], "weir_ingress");
+        assert_eq!(value["programs"][0]["program"]["name"], "weir_xdp");
         assert_eq!(value["traffic"]["egress"]["protocols"]["tcp"]["bytes"], 500);
         assert_eq!(value.get("errors"), None);
     }
