@@ -1,8 +1,13 @@
 //! The driver's configuration: validated once; nothing reads the environment or flags later.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr as _;
 use std::time::Duration;
+
+use crate::cli::NodeArgs;
+use crate::model::{DeviceName, Problems};
 
 /// Everything that `weir node` is told from outside.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -36,4 +41,181 @@ pub enum LogFormat {
     #[default]
     Text,
     Json,
+}
+
+/// Longest name of a DRA driver (`resource.k8s.io/v1`, `DriverNameMaxLength`).
+const LONGEST_DRIVER_NAME: usize = 63;
+/// Longest name of a Node object: a DNS subdomain.
+const LONGEST_NODE_NAME: usize = 253;
+/// Longest path of a unix socket: `sun_path` less the terminating NUL (unix(7)).
+const LONGEST_SOCKET: usize = 107;
+/// Less leaves no time to do anything, more than any runtime waits.
+const ATTACH_BUDGET_MS: RangeInclusive<u64> = 100..=60_000;
+
+impl TryFrom<&NodeArgs> for Config {
+    type Error = Problems;
+
+    /// Checks every argument. The paths of the problems are the names of the flags.
+    fn try_from(args: &NodeArgs) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        check_name("--node-name", &args.node_name, LONGEST_NODE_NAME, &mut problems);
+        check_name("--driver-name", &args.driver_name, LONGEST_DRIVER_NAME, &mut problems);
+        let kubelet_root = absolute("--kubelet-root", &args.kubelet_root, &mut problems);
+        let nri_socket = absolute("--nri-socket", &args.nri_socket, &mut problems);
+        if args.nri_socket.len() > LONGEST_SOCKET {
+            let message =
+                format_args!("{} bytes are more than {LONGEST_SOCKET}", args.nri_socket.len());
+            problems.add("--nri-socket", message);
+        }
+        if args.nri_index.len() != 2 || !args.nri_index.bytes().all(|b| b.is_ascii_digit()) {
+            problems.add("--nri-index", format_args!("{:?} is not two digits", args.nri_index));
+        }
+        let sysfs = absolute("--sysfs", &args.sysfs, &mut problems);
+        let bpffs = absolute("--bpffs", &args.bpffs, &mut problems);
+        let state_dir = absolute("--state-dir", &args.state_dir, &mut problems);
+        let listen = args.listen.parse().ok();
+        if listen.is_none() {
+            let message = format_args!("{:?} is no address such as [::]:9177", args.listen);
+            problems.add("--listen", message);
+        }
+        let log_format = match args.log_format.as_str() {
+            "json" => LogFormat::Json,
+            "text" => LogFormat::Text,
+            other => {
+                problems.add("--log-format", format_args!("{other:?} is not text or json"));
+                LogFormat::default()
+            }
+        };
+        let attach_budget = attach_budget(&args.attach_budget_ms, &mut problems);
+        let config = |listen| Self {
+            node_name: args.node_name.clone(),
+            driver_name: args.driver_name.clone(),
+            kubeconfig: args.kubeconfig.as_ref().filter(|it| !it.is_empty()).map(PathBuf::from),
+            kubelet_root,
+            nri_socket,
+            nri_index: args.nri_index.clone(),
+            sysfs,
+            bpffs,
+            state_dir,
+            listen,
+            log_format,
+            attach_budget,
+        };
+        match listen {
+            Some(listen) => problems.or(config(listen)),
+            None => Err(problems),
+        }
+    }
+}
+
+/// A DNS subdomain: labels with dots between them.
+fn check_name(flag: &str, name: &str, longest: usize, problems: &mut Problems) {
+    if name.is_empty() {
+        problems.add(flag, "is required");
+    } else if name.len() > longest {
+        problems.add(flag, format_args!("{} bytes are more than {longest}", name.len()));
+    } else if !name.split('.').all(|label| DeviceName::from_str(label).is_ok()) {
+        let rule = "labels of a-z, 0-9 and `-` with dots between them";
+        problems.add(flag, format_args!("{name:?} is no DNS name: {rule}"));
+    }
+}
+
+/// A relative path would mean something else wherever the driver is started.
+fn absolute(flag: &str, path: &str, problems: &mut Problems) -> PathBuf {
+    if !path.starts_with('/') {
+        problems.add(flag, format_args!("{path:?} is not an absolute path"));
+    }
+    PathBuf::from(path)
+}
+
+fn attach_budget(text: &str, problems: &mut Problems) -> Duration {
+    match text.parse() {
+        Ok(milliseconds) if ATTACH_BUDGET_MS.contains(&milliseconds) => {
+            Duration::from_millis(milliseconds)
+        }
+        _ => {
+            let (least, most) = (ATTACH_BUDGET_MS.start(), ATTACH_BUDGET_MS.end());
+            let message = format_args!("{text:?} is not a number from {least} to {most}");
+            problems.add("--attach-budget-ms", message);
+            Duration::ZERO
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The defaults of the command line.
+    fn args() -> NodeArgs {
+        use clap::{Args as _, FromArgMatches as _};
+        let command = NodeArgs::augment_args(clap::Command::new("node"));
+        let matches = command.get_matches_from(["node", "--node-name", "node-a"]);
+        NodeArgs::from_arg_matches(&matches).unwrap()
+    }
+
+    fn problems_of(args: &NodeArgs) -> Vec<String> {
+        let problems = Config::try_from(args).unwrap_err();
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_defaults_need_only_a_node_name() {
+        let config = Config::try_from(&args()).unwrap();
+        assert_eq!(
+            (config.node_name.as_str(), config.driver_name.as_str()),
+            ("node-a", "weir.dev")
+        );
+        assert_eq!(config.listen, "127.0.0.1:9177".parse().unwrap());
+        assert_eq!(config.attach_budget, Duration::from_millis(1500));
+        assert_eq!(config.log_format, LogFormat::Text);
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_said_at_once() {
+        let wrong = NodeArgs {
+            node_name: String::new(),
+            driver_name: "Weir_dev".to_owned(),
+            kubeconfig: Some(String::new()),
+            kubelet_root: "var/lib/kubelet".to_owned(),
+            nri_socket: format!("/{}", "n".repeat(107)),
+            nri_index: "7".to_owned(),
+            sysfs: "sys".to_owned(),
+            bpffs: String::new(),
+            state_dir: ".".to_owned(),
+            listen: "9177".to_owned(),
+            log_format: "xml".to_owned(),
+            attach_budget_ms: "99".to_owned(),
+        };
+        assert_eq!(
+            problems_of(&wrong),
+            [
+                "--node-name: is required",
+                "--driver-name: \"Weir_dev\" is no DNS name: labels of a-z, 0-9 and `-` with dots between them",
+                "--kubelet-root: \"var/lib/kubelet\" is not an absolute path",
+                "--nri-socket: 108 bytes are more than 107",
+                "--nri-index: \"7\" is not two digits",
+                "--sysfs: \"sys\" is not an absolute path",
+                "--bpffs: \"\" is not an absolute path",
+                "--state-dir: \".\" is not an absolute path",
+                "--listen: \"9177\" is no address such as [::]:9177",
+                "--log-format: \"xml\" is not text or json",
+                "--attach-budget-ms: \"99\" is not a number from 100 to 60000",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_driver_name_is_as_long_as_the_api_takes() {
+        let name = |length: usize| "x".repeat(length - 4) + ".dev";
+        assert!(Config::try_from(&NodeArgs { driver_name: name(63), ..args() }).is_ok());
+        let problems = problems_of(&NodeArgs { driver_name: name(64), ..args() });
+        assert_eq!(problems, ["--driver-name: 64 bytes are more than 63"]);
+    }
+
+    #[test]
+    fn an_empty_kubeconfig_is_none() {
+        let config = Config::try_from(&NodeArgs { kubeconfig: Some(String::new()), ..args() });
+        assert_eq!(config.unwrap().kubeconfig, None);
+    }
 }

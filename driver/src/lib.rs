@@ -30,5 +30,7 @@ pub mod cli;
 
 pub mod config;
 
+pub mod app;
+
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -1,3 +1,9 @@
-//! The node in a box, and what its rings of tests stand on.
+//! The node in a box, and what its rings of tests stand on: everything around the driver that a
+//! cluster would bring, speaking the real wire protocols over real sockets.
 
+pub mod api_server;
+pub mod demo;
+pub mod kubelet;
 pub mod runtime;
+pub mod sandbox;
+pub mod scheduler;

@@ -22,9 +22,10 @@ pub enum AttachError {
     #[error("pod {pod} uses the host network, a device cannot be moved there")]
     HostNetwork { pod: PodRef },
 
-    /// Unprepare was asked for while the device is still in a sandbox.
-    #[error("device {device} is still attached to pod {pod}")]
-    StillAttached { device: DeviceName, pod: PodRef },
+    /// An earlier change could be neither finished nor taken back. The node is tried again on each
+    /// repetition of the call.
+    #[error("device {device} is stuck half-way, see the driver's log")]
+    Stranded { device: DeviceName },
 
     /// A step of the plan failed. What earlier steps changed was undone, except for `residue`.
     #[error("device {device}: {step}: {source}{}", residue_text(.residue))]
@@ -63,7 +64,7 @@ impl AttachError {
             Self::InUse { .. } => "in_use",
             Self::Impossible { .. } => "impossible",
             Self::HostNetwork { .. } => "host_network",
-            Self::StillAttached { .. } => "still_attached",
+            Self::Stranded { .. } => "stranded",
             Self::Step { step, .. } => step.kind(),
             Self::OutOfTime { .. } => "out_of_time",
             Self::Observe { .. } => "observe",

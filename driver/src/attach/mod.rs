@@ -9,8 +9,11 @@
 //! All changes to the node run one after another on one thread, so no two sandboxes ever race for
 //! the same interface and no lock guards the node.
 
+mod engine;
 mod error;
+mod execute;
 mod worker;
 
+pub use self::engine::Engine;
 pub use self::error::AttachError;
 pub use self::worker::{Command, Desk, PrepareClaim, Wanted, Worker};

@@ -89,12 +89,14 @@ impl Worker {
         self.ask(|answer| Command::Prepare { wanted, answer }).await?
     }
 
-    /// Forgets a claim and removes what prepare made. A claim that nobody knows is no error.
+    /// Forgets a claim and removes what prepare made. A claim that nobody knows is no error. A device
+    /// that is still in a sandbox is taken back first: kubelet asks only when the pod has ended, so
+    /// the runtime's stop was missed.
     ///
     /// # Errors
     ///
-    /// [`AttachError::StillAttached`], [`AttachError::Step`] or [`AttachError::Record`]; the claim
-    /// is still known then, and the call can be repeated.
+    /// [`AttachError::Stranded`], [`AttachError::Step`] or
+    /// [`AttachError::Record`]; the claim is still known then, and the call can be repeated.
     pub async fn unprepare(&self, claim: ClaimUid) -> Result<(), AttachError> {
         self.ask(|answer| Command::Unprepare { claim, answer }).await?
     }
@@ -135,6 +137,11 @@ impl Worker {
     /// Tells of every change to what is recorded.
     pub fn watch(&self) -> watch::Receiver<Arc<Vec<Record>>> {
         self.records.clone()
+    }
+
+    /// Returns when the worker's thread has ended, and not before.
+    pub async fn ended(&self) {
+        self.commands.closed().await;
     }
 
     async fn ask<T>(

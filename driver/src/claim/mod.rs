@@ -1,1 +1,194 @@
-//! To be written.
+//! What a claim asks for: the opaque configuration of class and claim, to typed [`Wishes`] or to
+//! everything that is wrong with it, each problem with its path.
+//!
+//! The format is `weir.dev/v1alpha1`, kind `NetworkConfig`. Fields that it does not have are
+//! refused wherever they stand, because a misspelt filter that is silently left out is worse than
+//! a pod that does not start. This room is pure; `dra` calls it, in prepare.
+
+mod filter;
+mod interface;
+mod layer;
+mod reader;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use self::layer::Layer;
+use self::reader::Leaf;
+use crate::model::{
+    EbpfWishes, Filter, HookWish, InterfaceWishes, Problem, Problems, Telemetry, Wishes,
+};
+use crate::policy;
+
+/// One opaque configuration out of a claim's allocation.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    pub origin: Origin,
+    /// The position in the claim's `status.allocation.devices.config`.
+    pub index: usize,
+    pub parameters: &'a Value,
+}
+
+/// Who wrote a configuration. The claim has the last word.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Origin {
+    Class,
+    Claim,
+}
+
+/// Reads and merges the sources that apply to one device.
+///
+/// Class comes before claim and, within one of them, a lower index before a higher. What comes
+/// later overrides what came earlier, field by field: those of `interface` and `ebpf` each for
+/// itself, `routes`, `ebpf.filter.ingress` and `ebpf.filter.egress` each as a whole. Without any
+/// source the wishes are the defaults.
+///
+/// # Errors
+///
+/// All problems of all sources. With more than one source each path says where it leads into, as
+/// in `config[1] (class): interface.mtu`.
+pub fn parse(sources: &[Source<'_>]) -> Result<Wishes, Problems> {
+    let mut sources = sources.to_vec();
+    sources.sort_by_key(|source| (source.origin, source.index));
+    let mut problems = Problems::default();
+    let layers: Vec<_> = sources
+        .iter()
+        .map(|source| {
+            let mut found = Problems::default();
+            let layer = Layer::read(source.parameters, &mut found);
+            found.iter().for_each(|problem| report(&sources, source, problem, &mut problems));
+            layer
+        })
+        .collect();
+    let wishes = Merge { sources: &sources, layers: &layers }.wishes(&mut problems);
+    problems.or(wishes)
+}
+
+/// The layers on top of each other.
+struct Merge<'a> {
+    sources: &'a [Source<'a>],
+    layers: &'a [Layer],
+}
+
+impl Merge<'_> {
+    fn wishes(&self, problems: &mut Problems) -> Wishes {
+        let interface = InterfaceWishes {
+            name: self.value(|layer| &layer.name),
+            addresses: self.value(|layer| &layer.addresses),
+            mtu: self.value(|layer| &layer.mtu),
+            mac: self.value(|layer| &layer.mac),
+        };
+        self.check_mtu(&interface, problems);
+        let hook = self.value(|layer| &layer.hook).unwrap_or_default();
+        if hook == HookWish::None {
+            self.check_no_hook(problems);
+        }
+        let default = if hook == HookWish::None { Telemetry::Off } else { Telemetry::Counters };
+        let ebpf = EbpfWishes {
+            hook,
+            telemetry: self.value(|layer| &layer.telemetry).unwrap_or(default),
+            filter: self.filter(problems),
+        };
+        Wishes { interface, routes: self.value(|layer| &layer.routes).unwrap_or_default(), ebpf }
+    }
+
+    /// Linux takes IPv6 away from an interface whose MTU is below 1280 (`addrconf_notify()` in
+    /// `net/ipv6/addrconf.c`, Linux 6.12), so that its addresses could not be added.
+    fn check_mtu(&self, interface: &InterfaceWishes, problems: &mut Problems) {
+        const LEAST_IPV6_MTU: u32 = 1280;
+        let is_ipv6 = |address: &IpNet| address.addr().is_ipv6();
+        let ipv6 = interface.addresses.iter().flatten().find(|address| is_ipv6(address));
+        if let (Some(mtu), Some(address)) = (interface.mtu, ipv6)
+            && mtu < LEAST_IPV6_MTU
+        {
+            let message = format!("{mtu} is below {LEAST_IPV6_MTU}, as IPv6 ({address}) needs it");
+            self.add(|layer| &layer.mtu, "interface.mtu", message, problems);
+        }
+    }
+
+    /// Without a program nothing can count or filter; asking for both is a contradiction.
+    fn check_no_hook(&self, problems: &mut Problems) {
+        if self.value(|layer| &layer.telemetry) == Some(Telemetry::Counters) {
+            let message = "counters need a program, but hook is none";
+            self.add(|layer| &layer.telemetry, "ebpf.telemetry", message, problems);
+        }
+        let message = "a filter needs a program, but hook is none";
+        if self.last(|layer| &layer.ingress).is_some() {
+            self.add(|layer| &layer.ingress, "ebpf.filter.ingress", message, problems);
+        }
+        if self.last(|layer| &layer.egress).is_some() {
+            self.add(|layer| &layer.egress, "ebpf.filter.egress", message, problems);
+        }
+    }
+
+    /// The filter, if it fits the programs.
+    fn filter(&self, problems: &mut Problems) -> Option<Filter> {
+        let (ingress, egress) =
+            (self.value(|layer| &layer.ingress), self.value(|layer| &layer.egress));
+        if ingress.is_none() && egress.is_none() {
+            return None;
+        }
+        let filter = Filter { ingress, egress };
+        if let Err(limits) = policy::compile(&filter) {
+            let mut found = Problems::default();
+            found.extend_below("ebpf.filter", limits);
+            for problem in found.iter() {
+                let source = if problem.path.starts_with("ebpf.filter.egress") {
+                    self.last(|layer| &layer.egress).map(|(source, _)| source)
+                } else {
+                    self.last(|layer| &layer.ingress).map(|(source, _)| source)
+                };
+                match source {
+                    Some(source) => report(self.sources, source, problem, problems),
+                    None => problems.add(problem.path.as_str(), &problem.message),
+                }
+            }
+        }
+        Some(filter)
+    }
+
+    /// The last source that says anything about a field, and what it says.
+    fn last<T>(&self, leaf: impl Fn(&Layer) -> &Leaf<T>) -> Option<(&Source<'_>, &Leaf<T>)> {
+        let layers = self.sources.iter().zip(self.layers).rev();
+        layers.map(|(source, layer)| (source, leaf(layer))).find(|(_, leaf)| !leaf.is_unsaid())
+    }
+
+    fn value<T: Clone>(&self, leaf: impl Fn(&Layer) -> &Leaf<T>) -> Option<T> {
+        self.last(leaf).and_then(|(_, leaf)| leaf.clone().said())
+    }
+
+    /// Reports a problem of a field in the source that had the last word on it.
+    fn add<T>(
+        &self,
+        leaf: impl Fn(&Layer) -> &Leaf<T>,
+        path: &str,
+        message: impl Into<String>,
+        problems: &mut Problems,
+    ) {
+        let problem = Problem { path: path.to_owned(), message: message.into() };
+        if let Some((source, _)) = self.last(leaf) {
+            report(self.sources, source, &problem, problems);
+        }
+    }
+}
+
+/// Adds a problem of `source`, and where there are several sources, which one that is.
+fn report(sources: &[Source<'_>], source: &Source<'_>, problem: &Problem, all: &mut Problems) {
+    let Problem { path, message } = problem;
+    if sources.len() < 2 {
+        return all.add(path.as_str(), message);
+    }
+    let origin = match source.origin {
+        Origin::Class => "class",
+        Origin::Claim => "claim",
+    };
+    let place = format!("config[{}] ({origin})", source.index);
+    if path.is_empty() {
+        all.add(place, message);
+    } else {
+        all.add(format!("{place}: {path}"), message);
+    }
+}
+
+#[cfg(test)]
+mod tests;

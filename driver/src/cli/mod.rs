@@ -1,1 +1,186 @@
-//! To be written.
+//! The command line: `weir node` is the driver, the other commands look at a node and print.
+//!
+//! What looks also works while no driver runs: it reads the checkpoint and the pinned maps, asks
+//! nobody, and changes nothing. Rendering is pure; only [`look`] prints.
+
+mod args;
+mod devices;
+mod inspect;
+mod output;
+mod top;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use clap::{Parser, Subcommand};
+
+pub use self::args::{DevicesArgs, InspectArgs, NodeArgs, Output, TopArgs};
+use crate::datapath::Datapath;
+use crate::inventory::InventoryError;
+use crate::state::CheckpointError;
+use crate::sys::sysfs::SysfsError;
+use crate::telemetry;
+
+/// The `sysexits.h` code for a command line that cannot be used as written.
+pub const EX_USAGE: u8 = 64;
+/// Nothing on this node is called what was asked for.
+const NOTHING_MATCHES: u8 = 3;
+
+/// Version of the driver, and the build of the programs that it brings.
+static VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{} (datapath {})", env!("CARGO_PKG_VERSION"), Datapath::build().0));
+
+/// A Kubernetes Network Driver: moves NICs into pods, counts and filters their traffic by eBPF.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weir",
+    version = VERSION.as_str(),
+    after_help = "Exit status: 0 done, 1 failed, 3 nothing matches (inspect), 64 wrong usage."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What `weir` can be told to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the driver of this node.
+    Node(Box<NodeArgs>),
+    #[command(flatten)]
+    Look(Look),
+}
+
+/// Commands that only look.
+#[derive(Debug, Subcommand)]
+pub enum Look {
+    /// Show the devices of this node that claims can ask for.
+    Devices(DevicesArgs),
+    /// Show the traffic of prepared devices.
+    Top(TopArgs),
+    /// Show everything about a pod's, a claim's or one device.
+    Inspect(InspectArgs),
+}
+
+/// Why a command that looks has nothing, or not all, to show.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error("open sysfs")]
+    Sysfs(#[from] SysfsError),
+    #[error("look for devices")]
+    Scan(#[from] InventoryError),
+    #[error("read what is recorded")]
+    Records(#[from] CheckpointError),
+    #[error("no device, pod or claim {0:?} is known on this node")]
+    NothingMatches(String),
+    #[error("the counters of {0} devices could not be read")]
+    Unread(usize),
+    #[error("make JSON")]
+    Json(#[from] serde_json::Error),
+    #[error("write")]
+    Write(#[from] io::Error),
+}
+
+/// What the command line says. Prints what clap has to say otherwise: help, the version, an error.
+///
+/// # Errors
+///
+/// The code to exit with, when there is nothing more to do.
+pub fn parse() -> Result<Command, ExitCode> {
+    let cli = Cli::try_parse().map_err(|error| {
+        // Neither stream can be written to, and so nothing can be said about it.
+        let _ = error.print();
+        ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 })
+    })?;
+    Ok(cli.command)
+}
+
+/// Runs a command that looks, and prints.
+#[expect(clippy::print_stderr, reason = "what failed is for whoever typed the command")]
+pub fn look(command: Look) -> ExitCode {
+    let done = match command {
+        Look::Devices(args) => devices::run(&args),
+        Look::Top(args) => top::run(&args),
+        Look::Inspect(args) => inspect::run(&args),
+    };
+    let (status, complaint) = end(done);
+    if let Some(complaint) = complaint {
+        eprintln!("weir: {complaint}");
+    }
+    ExitCode::from(status)
+}
+
+/// The exit status, and what to say.
+fn end(done: Result<(), CliError>) -> (u8, Option<String>) {
+    match done {
+        Ok(()) => (0, None),
+        // Whoever read has seen enough, as in `weir devices | head -1`.
+        Err(CliError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => (0, None),
+        Err(error @ CliError::NothingMatches(_)) => (NOTHING_MATCHES, Some(error.to_string())),
+        Err(error) => (1, Some(telemetry::chain(&error))),
+    }
+}
+
+/// Where a driver of this node keeps what the commands read.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Places {
+    /// The driver's directory with its checkpoint.
+    #[arg(long, default_value = args::STATE_DIR)]
+    pub state_dir: PathBuf,
+    /// Where bpffs is mounted.
+    #[arg(long, default_value = args::BPFFS)]
+    pub bpffs: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_version_names_the_build_of_the_programs() {
+        let version = Cli::try_parse_from(["weir", "--version"]).unwrap_err().to_string();
+        let build = Datapath::build().0;
+        assert_eq!(version, format!("weir {} (datapath {build})\n", env!("CARGO_PKG_VERSION")));
+    }
+
+    #[test]
+    fn a_reader_who_has_seen_enough_is_no_failure() {
+        let write = |kind: io::ErrorKind| end(Err(CliError::Write(kind.into())));
+        assert_eq!(write(io::ErrorKind::BrokenPipe), (0, None));
+        let (status, complaint) = write(io::ErrorKind::StorageFull);
+        assert_eq!((status, complaint.as_deref()), (1, Some("write: no storage space")));
+    }
+
+    #[test]
+    fn nothing_that_matches_has_its_own_exit_status() {
+        let (status, complaint) = end(Err(CliError::NothingMatches("x".to_owned())));
+        assert_eq!(status, 3);
+        assert_eq!(complaint.unwrap(), "no device, pod or claim \"x\" is known on this node");
+    }
+
+    #[test]
+    fn each_command_is_understood() {
+        let parse = |words: &str| Cli::try_parse_from(words.split(' ')).map(|cli| cli.command);
+        assert!(matches!(parse("weir node --node-name a"), Ok(Command::Node(_))));
+        let devices = parse("weir devices --output json");
+        assert!(
+            matches!(devices, Ok(Command::Look(Look::Devices(args))) if args.output == Output::Json)
+        );
+        let top = parse("weir top --interval 500ms");
+        assert!(
+            matches!(top, Ok(Command::Look(Look::Top(args))) if args.interval.as_millis() == 500)
+        );
+        assert!(matches!(parse("weir inspect default/web"), Ok(Command::Look(Look::Inspect(_)))));
+        assert!(parse("weir inspect").is_err());
+        assert!(parse("weir top --interval 0s").is_err());
+    }
+}

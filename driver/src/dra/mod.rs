@@ -1,1 +1,46 @@
-//! To be written.
+//! Speaks with kubelet and the API server about what this node has and what claims got of it.
+//!
+//! This room owns the two unix sockets below kubelet's directory, the node's `ResourceSlice`s, and
+//! our entries in the status of claims. It fetches a claim, turns its allocation into
+//! [`PrepareClaim`](crate::attach::PrepareClaim), and has the [`Worker`](crate::attach::Worker) do
+//! the work.
+//!
+//! What it never does: change the node, know what a configuration means (`claim` does), or speak
+//! with the container runtime. `app` starts [`serve`], [`Publisher::run`] and
+//! [`StatusWriter::run`]; nothing else calls in here.
+
+mod attributes;
+mod claims;
+mod error;
+mod mirror;
+mod plugin;
+pub mod proto;
+mod publisher;
+mod registration;
+mod serve;
+mod slices;
+mod socket;
+mod status;
+
+#[cfg(test)]
+mod fixtures;
+
+pub use self::error::{ClaimError, ServeError};
+pub use self::plugin::Plugin;
+pub use self::publisher::Publisher;
+pub use self::serve::{registration_path, serve, service_path};
+pub use self::slices::{MAX_DEVICES, render};
+pub use self::status::StatusWriter;
+
+/// The devices that this driver has on this node, as the DRA API names them. The pool is called
+/// like the node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Pool {
+    /// The driver's name, such as `weir.dev`.
+    pub driver: String,
+    /// The Node object's name.
+    pub node: String,
+}
+
+/// How long one call to the API server may take. The client itself has no limit.
+const API_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);

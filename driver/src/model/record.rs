@@ -28,6 +28,8 @@ pub struct Record {
     pub build: BuildId,
     /// What the interface was like on the host before it was first touched.
     pub before: InterfaceState,
+    /// The runtime's name of the sandbox that the device is in, or on its way into or out of.
+    pub sandbox: Option<String>,
     pub phase: Phase,
 }
 
@@ -64,7 +66,7 @@ pub enum Phase {
     Prepared,
     Attaching { netns: NetnsRef },
     Attached { netns: NetnsRef, inside: IfIndex },
-    Detaching { netns: NetnsRef },
+    Detaching { netns: NetnsRef, inside: Option<IfIndex> },
     Unpreparing,
 }
 
@@ -86,8 +88,27 @@ impl Phase {
         match self {
             Self::Attaching { netns }
             | Self::Attached { netns, .. }
-            | Self::Detaching { netns } => Some(netns),
+            | Self::Detaching { netns, .. } => Some(netns),
             Self::Preparing | Self::Prepared | Self::Unpreparing => None,
+        }
+    }
+
+    /// The interface's index in that namespace, where it is known.
+    pub fn inside(&self) -> Option<IfIndex> {
+        match self {
+            Self::Attached { inside, .. } => Some(*inside),
+            Self::Detaching { inside, .. } => *inside,
+            _ => None,
+        }
+    }
+
+    /// The phase in which the device leaves its namespace; the same where it is in none.
+    #[must_use]
+    pub fn leaving(self) -> Self {
+        let inside = self.inside();
+        match self.netns() {
+            Some(netns) => Self::Detaching { netns: netns.clone(), inside },
+            None => self,
         }
     }
 }

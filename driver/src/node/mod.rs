@@ -1,5 +1,9 @@
 //! The node, as far as attaching needs it: the one port behind which privileges begin.
 
+mod linux;
+
+pub use self::linux::LinuxNode;
+
 use crate::plan::{Observed, Step, Subject, Was};
 
 /// Two verbs on purpose. Everything that can be decided is decided from an [`Observed`] by pure

@@ -3,6 +3,12 @@
 //! Everything here is pure: a plan is data that can be logged, stored, compared and tested without
 //! a node. `attach` asks for plans and has a [`Node`](crate::node::Node) carry them out.
 
+mod hook;
+mod journey;
+mod settle;
 mod step;
 
+pub use self::hook::choose_ingress;
+pub use self::journey::{attach, detach, restore};
+pub use self::settle::{Seen, Settlement, settle};
 pub use self::step::{DatapathState, Observed, Step, Subject, Was};

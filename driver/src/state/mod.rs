@@ -1,1 +1,268 @@
-//! To be written.
+//! The checkpoint: one versioned file that says what is prepared and how far each attachment got.
+//!
+//! It is written before the node is touched and again afterwards, each time as a whole: a new file
+//! beside the old one, flushed, then renamed over it. This room knows records and nothing of what
+//! they are for. Only `attach` writes; the command line reads.
+
+mod file;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::model::{AttachmentId, Record};
+
+/// Why the checkpoint cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("{what} {}: {source}", .path.display())]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    /// Another driver runs on the same directory.
+    #[error("{} is locked: another weir runs on it", .path.display())]
+    Locked { path: PathBuf },
+    /// Not JSON, or a wrong checksum: the file did not come from us, or the disk lost part of it.
+    #[error("{} is damaged: {reason}", .path.display())]
+    Damaged { path: PathBuf, reason: String },
+    /// Written by a version of the driver that this one does not know.
+    #[error("{} has version {version}, this driver reads {known}", .path.display())]
+    Version { path: PathBuf, version: u32, known: u32 },
+}
+
+/// The right to change the checkpoint, held by a lock on its directory until the process ends.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    boot_id: String,
+    records: BTreeMap<AttachmentId, Record>,
+    _lock: Flock<File>,
+}
+
+/// How the checkpoint was found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Found {
+    /// Of this boot, with this many records.
+    Records(usize),
+    /// There was none.
+    Nothing,
+    /// Of an earlier boot: every namespace and every pin that it speaks of is gone, so it was
+    /// dropped. Kubelet prepares again what it still needs (kubernetes/kubernetes PR 141966).
+    EarlierBoot(usize),
+    /// Unreadable; it lies beside the new one under this name, and the driver starts without it.
+    SetAside { to: PathBuf, reason: String },
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint in `directory`, which is made if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Locked`] and [`CheckpointError::Io`]. A damaged file is no error: it is
+    /// set aside, since a driver that does not start helps nobody.
+    pub fn open(directory: &Path, boot_id: &str) -> Result<(Self, Found), CheckpointError> {
+        fs::create_dir_all(directory).map_err(|e| io_error("create", directory, e))?;
+        let lock = lock(&directory.join("lock"))?;
+        let path = directory.join(file::NAME);
+        let (records, found) = match file::read(&path) {
+            Ok(None) => (BTreeMap::new(), Found::Nothing),
+            Ok(Some(content)) if content.boot_id == boot_id => {
+                let found = Found::Records(content.records.len());
+                (content.records.into_iter().map(|r| (r.id(), r)).collect(), found)
+            }
+            Ok(Some(content)) => (BTreeMap::new(), Found::EarlierBoot(content.records.len())),
+            Err(error @ CheckpointError::Io { .. }) => return Err(error),
+            Err(error) => {
+                let to = set_aside(&path)?;
+                (BTreeMap::new(), Found::SetAside { to, reason: error.to_string() })
+            }
+        };
+        let boot_id = boot_id.to_owned();
+        Ok((Self { path, boot_id, records, _lock: lock }, found))
+    }
+
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.values()
+    }
+
+    pub fn record(&self, id: &AttachmentId) -> Option<&Record> {
+        self.records.get(id)
+    }
+
+    /// Writes `records` over those of the same name, all in one replacement of the file.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Io`]; then neither the file nor [`Self::records`] has changed.
+    pub fn put(
+        &mut self,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Result<(), CheckpointError> {
+        let mut changed = self.records.clone();
+        changed.extend(records.into_iter().map(|record| (record.id(), record)));
+        self.write(changed)
+    }
+
+    /// Forgets `ids`, all in one replacement of the file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::put`].
+    pub fn remove<'a>(
+        &mut self,
+        ids: impl IntoIterator<Item = &'a AttachmentId>,
+    ) -> Result<(), CheckpointError> {
+        let mut changed = self.records.clone();
+        for id in ids {
+            changed.remove(id);
+        }
+        self.write(changed)
+    }
+
+    fn write(&mut self, records: BTreeMap<AttachmentId, Record>) -> Result<(), CheckpointError> {
+        if records != self.records || !self.path.exists() {
+            file::write(&self.path, &self.boot_id, records.values())?;
+            self.records = records;
+        }
+        Ok(())
+    }
+}
+
+/// What is recorded in `directory`, read without the lock: for the command line, while a driver may
+/// or may not run. No checkpoint means no records.
+///
+/// # Errors
+///
+/// Any [`CheckpointError`] but `Locked`.
+pub fn read_records(directory: &Path) -> Result<Vec<Record>, CheckpointError> {
+    Ok(file::read(&directory.join(file::NAME))?.map(|content| content.records).unwrap_or_default())
+}
+
+/// This boot's identity (`random(4)`: `/proc/sys/kernel/random/boot_id`).
+///
+/// # Errors
+///
+/// [`CheckpointError::Io`] where procfs is not mounted.
+pub fn boot_id() -> Result<String, CheckpointError> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let text = fs::read_to_string(path).map_err(|e| io_error("read", path, e))?;
+    Ok(text.trim().to_owned())
+}
+
+fn lock(path: &Path) -> Result<Flock<File>, CheckpointError> {
+    let file = File::create(path).map_err(|e| io_error("create", path, e))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::Error::EWOULDBLOCK => CheckpointError::Locked { path: path.to_owned() },
+        errno => io_error("lock", path, errno.into()),
+    })
+}
+
+/// Renames the file to the first free `NAME.damaged-N`.
+fn set_aside(path: &Path) -> Result<PathBuf, CheckpointError> {
+    let to = (1_u32..)
+        .map(|n| path.with_extension(format!("json.damaged-{n}")))
+        .find(|candidate| !candidate.exists())
+        .unwrap_or_else(|| path.with_extension("json.damaged"));
+    fs::rename(path, &to).map_err(|e| io_error("set aside", path, e))?;
+    Ok(to)
+}
+
+fn io_error(what: &'static str, path: &Path, source: io::Error) -> CheckpointError {
+    CheckpointError::Io { what, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::model::{BuildId, IfIndex, InterfaceState, Phase, Wishes};
+    use crate::testing::{claim, device, pod};
+
+    fn record(name: &str) -> Record {
+        Record {
+            claim: claim("claim-a"),
+            pod: pod("pod-a"),
+            requests: vec!["nic".to_owned()],
+            pool: "node-a".to_owned(),
+            device: device(name),
+            wishes: Wishes::default(),
+            datapath: None,
+            build: BuildId("build-1".to_owned()),
+            before: InterfaceState {
+                name: name.parse().unwrap(),
+                index: IfIndex(3),
+                mac: None,
+                mtu: 1500,
+                up: true,
+                addresses: vec!["2001:db8::1/64".parse().unwrap()],
+            },
+            sandbox: None,
+            phase: Phase::Attaching { netns: crate::testing::netns(7) },
+        }
+    }
+
+    fn open(directory: &TempDir) -> (Checkpoint, Found) {
+        Checkpoint::open(directory.path(), "boot-1").unwrap()
+    }
+
+    #[test]
+    fn what_was_put_is_there_after_a_restart() {
+        let directory = TempDir::new().unwrap();
+        let (mut checkpoint, found) = open(&directory);
+        assert_eq!(found, Found::Nothing);
+        checkpoint.put([record("eth1"), record("eth2")]).unwrap();
+        checkpoint.remove([&record("eth2").id()]).unwrap();
+        drop(checkpoint);
+
+        let (checkpoint, found) = open(&directory);
+        assert_eq!(found, Found::Records(1));
+        assert_eq!(checkpoint.record(&record("eth1").id()), Some(&record("eth1")));
+        assert_eq!(read_records(directory.path()).unwrap(), [record("eth1")]);
+    }
+
+    #[test]
+    fn one_driver_at_a_time() {
+        let directory = TempDir::new().unwrap();
+        let (_first, _) = open(&directory);
+        let error = Checkpoint::open(directory.path(), "boot-1").unwrap_err();
+        assert!(matches!(error, CheckpointError::Locked { .. }), "{error}");
+    }
+
+    #[test]
+    fn another_boot_starts_with_nothing() {
+        let directory = TempDir::new().unwrap();
+        open(&directory).0.put([record("eth1")]).unwrap();
+        let (checkpoint, found) = Checkpoint::open(directory.path(), "boot-2").unwrap();
+        assert_eq!(found, Found::EarlierBoot(1));
+        assert_eq!(checkpoint.records().count(), 0);
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_whatever_byte_is_wrong() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join(file::NAME);
+        open(&directory).0.put([record("eth1")]).unwrap();
+        let good = fs::read(&path).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            fs::write(&path, &bad).unwrap();
+            let (checkpoint, found) = open(&directory);
+            assert!(matches!(found, Found::SetAside { .. }), "byte {at}: {found:?}");
+            assert_eq!(checkpoint.records().count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_file_cut_short_is_set_aside() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join(file::NAME);
+        open(&directory).0.put([record("eth1")]).unwrap();
+        fs::write(&path, &fs::read(&path).unwrap()[..40]).unwrap();
+        let (_, found) = open(&directory);
+        let Found::SetAside { to, .. } = found else { panic!("{found:?}") };
+        assert!(to.exists());
+    }
+}

@@ -1,3 +1,10 @@
-//! Stub.
+//! The kernel's doors: namespaces, route netlink, sysfs, bpf(2), and the questions about XDP.
+//!
+//! The only room with `unsafe` and raw system calls. What comes in through here becomes a `model`
+//! type on the line where it arrives. This room decides nothing and knows no other room but `model`.
 
+pub mod bpf;
+pub mod netlink;
 pub mod netns;
+pub mod sysfs;
+pub mod xdp;

@@ -1,28 +1,60 @@
-//! Stub: the shape of the metrics that other rooms call.
+//! What Weir tells of itself: logs, metrics, and whether it is alive and ready.
+//!
+//! Others report to [`Metrics`] and [`Readiness`]; this room reads counters when it is scraped and
+//! never between. It decides nothing and changes nothing on the node.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod attachments;
+mod logs;
+mod metrics;
+mod readiness;
+#[cfg(test)]
+pub(crate) mod samples;
+mod server;
 
-/// How a request of kubelet or of the runtime ended.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Outcome {
-    Success,
-    Failed,
-    NotOurs,
+use std::error::Error;
+
+pub use self::logs::start_logs;
+pub use self::metrics::{Metrics, Outcome};
+pub use self::readiness::{Condition, Readiness};
+pub use self::server::serve;
+
+/// An error and its causes on one line, `: ` between them. A cause that the text before it ends
+/// with already is not repeated.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
 }
 
-/// What is counted.
-#[derive(Debug, Default)]
-pub struct Metrics;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Metrics {
-    pub fn new() -> Arc<Self> {
-        Arc::default()
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Level {
+        text: &'static str,
+        source: Option<Box<Level>>,
     }
 
-    pub fn nri_request(&self, _event: &'static str, _outcome: Outcome, _took: Duration) {}
+    fn levels(texts: &[&'static str]) -> Option<Box<Level>> {
+        let (text, causes) = texts.split_first()?;
+        Some(Box::new(Level { text, source: levels(causes) }))
+    }
 
-    pub fn nri_connected(&self, _connected: bool) {}
-
-    pub fn attach_error(&self, _reason: &'static str) {}
+    #[test]
+    fn a_chain_tells_every_cause_once() {
+        let chain_of = |texts: &[_]| chain(levels(texts).unwrap().as_ref());
+        assert_eq!(chain_of(&["a"]), "a");
+        assert_eq!(chain_of(&["read x", "open", "no such file"]), "read x: open: no such file");
+        assert_eq!(chain_of(&["read x: gone", "gone", "really"]), "read x: gone: really");
+    }
 }

@@ -1,1 +1,73 @@
-//! To be written.
+//! The node that only exists in memory, and small builders, for tests of every room.
+
+mod fake_node;
+
+pub use self::fake_node::{Death, FakeInterface, FakeNode, Fault, World};
+
+use crate::model::{
+    ClaimRef, Device, EbpfAbilities, IfIndex, MacAddr, NetnsId, NetnsRef, PodRef, Sandbox,
+    XdpFeatures,
+};
+
+/// What a test names must be well-formed; anything else is a mistake in the test.
+fn well_formed<T, E: std::fmt::Debug>(parsed: Result<T, E>) -> T {
+    #[expect(clippy::expect_used, reason = "a malformed name in a test ends the test")]
+    parsed.expect("a well-formed name")
+}
+
+/// A veth called `name`, published under the same name.
+pub fn device(name: &str) -> Device {
+    Device {
+        name: well_formed(name.parse()),
+        interface: well_formed(name.parse()),
+        index: IfIndex(7),
+        mac: Some(MacAddr([2, 0, 0, 0, 0, 7])),
+        mtu: 1500,
+        state: "up".to_owned(),
+        kind: "veth".to_owned(),
+        encapsulation: "ether".to_owned(),
+        is_virtual: true,
+        addresses: Vec::new(),
+        pci: None,
+        numa_node: None,
+        driver: Some("veth".to_owned()),
+        speed_mbps: Some(10_000),
+        sriov: None,
+        is_sriov_vf: false,
+        rdma_device: None,
+        ebpf: EbpfAbilities {
+            xdp: Some(XdpFeatures(0x23)),
+            xdp_in_use: false,
+            tcx: true,
+            programs: Vec::new(),
+        },
+    }
+}
+
+/// Claim `default/NAME` with the UID `uid-NAME`.
+pub fn claim(name: &str) -> ClaimRef {
+    ClaimRef {
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        uid: well_formed(format!("uid-{name}").parse()),
+    }
+}
+
+/// Pod `default/NAME` with the UID `uid-NAME`.
+pub fn pod(name: &str) -> PodRef {
+    PodRef {
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        uid: well_formed(format!("uid-{name}").parse()),
+    }
+}
+
+/// The namespace with this inode, at a path that says so.
+pub fn netns(inode: u64) -> NetnsRef {
+    NetnsRef { path: format!("/run/netns/{inode}").into(), id: NetnsId { device: 4, inode } }
+}
+
+/// The sandbox of pod `default/POD` in the namespace `inode`.
+pub fn sandbox(id: &str, pod_name: &str, inode: u64) -> Sandbox {
+    Sandbox { id: id.to_owned(), pod: pod(pod_name), netns: Some(netns(inode)) }
+}

@@ -1,0 +1,307 @@
+//! The composition root: opens the world, hands it to the rooms, owns the order of start and stop.
+//!
+//! Start: checkpoint, node, settle, then the edges; kubelet's registration comes last, since from
+//! then on claims arrive. Stop: DRA first, so that nothing new is prepared, then NRI, then the rest.
+//! Programs stay attached: the next start adopts them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use nix::sys::utsname;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::attach::{Engine, Worker};
+use crate::config::Config;
+use crate::datapath::{Datapath, DatapathError, MapCounters};
+use crate::dra::{self, Pool, ServeError};
+use crate::inventory::{Inventory, InventoryError};
+use crate::model::{Phase, Record};
+use crate::node::{LinuxNode, StepError};
+use crate::nri::{self, NriConfig};
+use crate::state::{self, Checkpoint, CheckpointError, Found};
+use crate::telemetry::{self, Condition, Metrics, Readiness};
+
+/// Why the driver could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error("open the checkpoint")]
+    Checkpoint(#[from] CheckpointError),
+    #[error("open the datapath")]
+    Datapath(#[from] DatapathError),
+    #[error("open the node")]
+    Node(#[from] StepError),
+    #[error("look for devices")]
+    Inventory(#[from] InventoryError),
+    #[error("start a thread or the runtime of tasks")]
+    Thread(#[source] io::Error),
+    #[error("configure the client of the API server: {0}")]
+    Client(String),
+    #[error("listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("serve kubelet")]
+    Kubelet(#[from] ServeError),
+    #[error("serve metrics")]
+    Metrics(#[source] io::Error),
+    #[error("wait for signals")]
+    Signals(#[source] io::Error),
+    /// A task panicked.
+    #[error("a task of the driver ended by a bug: {0}")]
+    Task(String),
+    /// The thread that changes the node ended: a bug, since it has no reason to.
+    #[error("the worker has ended")]
+    Worker,
+}
+
+/// How long shutting down waits for pods whose devices are prepared, so that they still pass NRI.
+const LAST_PODS: Duration = Duration::from_secs(5);
+
+/// Runs the driver until it is told to stop by SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// Any [`AppError`]; attached devices and programs stay as they are.
+pub fn run(config: &Config) -> Result<(), AppError> {
+    let worker = start_worker(config)?;
+    let shutdown = CancellationToken::new();
+    let inventory = Inventory::start(config.sysfs.clone(), shutdown.clone())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(AppError::Thread)?;
+    let outcome = runtime.block_on(serve(config, &worker, inventory, shutdown));
+    // Blocking reads of a scrape may be under way; nobody waits for them any more.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+/// Opens the checkpoint and the node, settles what an earlier driver left, and starts the thread
+/// that from now on is the only one to change the node. It runs in the host's namespace, as this
+/// one does.
+fn start_worker(config: &Config) -> Result<Worker, AppError> {
+    let (checkpoint, found) = Checkpoint::open(&config.state_dir, &state::boot_id()?)?;
+    match &found {
+        Found::SetAside { to, reason } => {
+            tracing::error!(to = %to.display(), reason, "the checkpoint was damaged and set aside");
+        }
+        found => tracing::info!(?found, "checkpoint"),
+    }
+    let node = LinuxNode::open(Datapath::open(&config.bpffs)?)?;
+    let mut engine = Engine::new(node, checkpoint, Datapath::build());
+    engine.settle();
+    engine.start().map_err(AppError::Thread)
+}
+
+/// What the tasks share.
+struct Shared {
+    pool: Pool,
+    client: kube::Client,
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+}
+
+async fn serve(
+    config: &Config,
+    worker: &Worker,
+    inventory: Inventory,
+    shutdown: CancellationToken,
+) -> Result<(), AppError> {
+    let listen = TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| AppError::Listen { address: config.listen, source })?;
+    let shared = Shared {
+        pool: Pool { driver: config.driver_name.clone(), node: config.node_name.clone() },
+        client: client(config).await?,
+        metrics: Metrics::new(),
+        readiness: Readiness::default(),
+    };
+    let mut background = JoinSet::new();
+
+    let source = Arc::new(MapCounters::new(&config.bpffs));
+    let (metrics, readiness) = (Arc::clone(&shared.metrics), shared.readiness.clone());
+    let (scraped, stop) = (worker.clone(), shutdown.clone());
+    background.spawn(async move {
+        telemetry::serve(listen, metrics, readiness, source, scraped, stop)
+            .await
+            .map_err(AppError::Metrics)
+    });
+
+    let (attached, to_report) = mpsc::unbounded_channel();
+    let status = dra::StatusWriter::new(&shared.pool.driver, shared.client.clone(), to_report);
+    let stop = shutdown.clone();
+    background.spawn(async move {
+        status.run(stop).await;
+        Ok(())
+    });
+
+    spawn_publisher(&shared, worker, &inventory, &shutdown, &mut background);
+    let edges = Edges::start(config, &shared, worker, inventory, attached, &mut background);
+
+    let outcome = until_stopped(worker, &mut background).await;
+    tracing::info!("stopping");
+    edges.stop(worker).await;
+    shutdown.cancel();
+    while background.join_next().await.is_some() {}
+    outcome
+}
+
+fn spawn_publisher(
+    shared: &Shared,
+    worker: &Worker,
+    inventory: &Inventory,
+    shutdown: &CancellationToken,
+    background: &mut JoinSet<Result<(), AppError>>,
+) {
+    let (published, has_published) = watch::channel(false);
+    let publisher = dra::Publisher::new(
+        shared.pool.clone(),
+        &kernel_release(),
+        shared.client.clone(),
+        inventory.clone(),
+        worker.clone(),
+        Arc::clone(&shared.metrics),
+        published,
+    );
+    follow(has_published, shared.readiness.clone(), Condition::SlicesPublished, background);
+    let stop = shutdown.clone();
+    background.spawn(async move {
+        publisher.run(stop).await;
+        Ok(())
+    });
+}
+
+/// The two sides that ask for changes, and how to stop each.
+struct Edges {
+    dra_stop: CancellationToken,
+    dra_stopped: watch::Receiver<bool>,
+    nri_stop: CancellationToken,
+}
+
+impl Edges {
+    fn start(
+        config: &Config,
+        shared: &Shared,
+        worker: &Worker,
+        inventory: Inventory,
+        attached: mpsc::UnboundedSender<Vec<Record>>,
+        background: &mut JoinSet<Result<(), AppError>>,
+    ) -> Self {
+        let nri_config = NriConfig {
+            socket: config.nri_socket.clone(),
+            name: "weir".to_owned(),
+            index: config.nri_index.clone(),
+            attach_budget: config.attach_budget,
+        };
+        let metrics = Arc::clone(&shared.metrics);
+        let nri = nri::Plugin::new(worker.clone(), nri_config, attached, Arc::clone(&metrics));
+        let connection = nri.connection();
+        let readiness = shared.readiness.clone();
+        follow(connection.clone(), readiness.clone(), Condition::NriConnected, background);
+        let nri_stop = CancellationToken::new();
+        let stop = nri_stop.clone();
+        background.spawn(async move {
+            nri.run(stop).await;
+            Ok(())
+        });
+
+        let (registered, has_registered) = watch::channel(false);
+        follow(has_registered, readiness, Condition::DraRegistered, background);
+        let plugin = dra::Plugin::new(
+            shared.pool.clone(),
+            shared.client.clone(),
+            worker.clone(),
+            inventory,
+            connection,
+            metrics,
+        );
+        let dra_stop = CancellationToken::new();
+        let (stop, root) = (dra_stop.clone(), config.kubelet_root.clone());
+        let (stopped, dra_stopped) = watch::channel(false);
+        background.spawn(async move {
+            let outcome = dra::serve(plugin, &root, registered, stop).await;
+            stopped.send_replace(true);
+            Ok(outcome?)
+        });
+        Self { dra_stop, dra_stopped, nri_stop }
+    }
+
+    /// DRA first; then whoever is prepared gets a bounded time to pass NRI; then NRI.
+    async fn stop(mut self, worker: &Worker) {
+        self.dra_stop.cancel();
+        // An error means that the task is gone, and so has stopped.
+        let _ = self.dra_stopped.wait_for(|stopped| *stopped).await;
+        let mut records = worker.watch();
+        let none_waits = |records: &Arc<Vec<Record>>| {
+            !records.iter().any(|record| record.phase == Phase::Prepared)
+        };
+        let _ = tokio::time::timeout(LAST_PODS, records.wait_for(none_waits)).await;
+        self.nri_stop.cancel();
+    }
+}
+
+/// Lets a condition of readiness follow a flag for as long as the flag lives.
+fn follow(
+    mut flag: watch::Receiver<bool>,
+    readiness: Readiness,
+    condition: Condition,
+    background: &mut JoinSet<Result<(), AppError>>,
+) {
+    background.spawn(async move {
+        loop {
+            readiness.set(condition, *flag.borrow_and_update());
+            if flag.changed().await.is_err() {
+                readiness.set(condition, false);
+                return Ok(());
+            }
+        }
+    });
+}
+
+/// Waits for a signal, for the first task that fails, or for the worker's end.
+async fn until_stopped(
+    worker: &Worker,
+    background: &mut JoinSet<Result<(), AppError>>,
+) -> Result<(), AppError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            () = worker.ended() => return Err(AppError::Worker),
+            Some(ended) = background.join_next() => match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(error),
+                // What is left would serve half of its duties; a restart serves them all.
+                Err(panicked) => return Err(AppError::Task(panicked.to_string())),
+            },
+        }
+    }
+}
+
+/// The client of the API server: by `--kubeconfig`, else as the environment has it.
+async fn client(config: &Config) -> Result<kube::Client, AppError> {
+    let found = match &config.kubeconfig {
+        Some(path) => {
+            let kubeconfig =
+                Kubeconfig::read_from(path).map_err(|e| AppError::Client(telemetry::chain(&e)))?;
+            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                .await
+                .map_err(|e| AppError::Client(telemetry::chain(&e)))?
+        }
+        None => kube::Config::infer().await.map_err(|e| AppError::Client(telemetry::chain(&e)))?,
+    };
+    kube::Client::try_from(found).map_err(|e| AppError::Client(telemetry::chain(&e)))
+}
+
+/// What `uname -r` prints; empty where the kernel does not tell, and then no version is published.
+fn kernel_release() -> String {
+    utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
+}

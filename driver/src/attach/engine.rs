@@ -1,0 +1,128 @@
+//! The engine: what the worker's thread does with each command.
+
+mod prepare;
+mod settle;
+#[cfg(test)]
+mod tests;
+mod travel;
+
+use std::sync::Arc;
+use std::{io, thread};
+
+use super::worker::{Command, Desk, Worker};
+use crate::attach::AttachError;
+use crate::model::{AttachmentId, BuildId, By, DeviceName, InterfaceState, Place, Record};
+use crate::node::{Node, StepError};
+use crate::plan::{DatapathState, Observed, Subject};
+use crate::state::Checkpoint;
+
+/// Owns the node and the checkpoint. Lives on one thread.
+#[derive(Debug)]
+pub struct Engine<N> {
+    node: N,
+    checkpoint: Checkpoint,
+    build: BuildId,
+}
+
+impl<N: Node> Engine<N> {
+    /// An engine over what `checkpoint` remembers. Call [`Self::settle`] before anything else.
+    pub fn new(node: N, checkpoint: Checkpoint, build: BuildId) -> Self {
+        Self { node, checkpoint, build }
+    }
+
+    /// Starts the one thread that from now on changes the node, and answers the handle to it. What
+    /// is recorded can be seen by the handle at once. The thread ends with the last handle.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when it has no thread to give.
+    pub fn start(self) -> io::Result<Worker>
+    where
+        N: Send + 'static,
+    {
+        let (worker, desk) = Worker::pair();
+        self.show(&desk);
+        let named = thread::Builder::new().name("worker".to_owned());
+        named.spawn(move || self.serve(desk))?;
+        Ok(worker)
+    }
+
+    fn serve(mut self, mut desk: Desk) {
+        while let Some(command) = desk.commands.blocking_recv() {
+            // An answer that nobody waits for any more is no reason to stop: the command has run
+            // to its end, and the checkpoint says how it ended.
+            match command {
+                Command::Prepare { wanted, answer } => {
+                    let answered = self.prepare(&wanted);
+                    self.show(&desk);
+                    let _ = answer.send(answered);
+                }
+                Command::Unprepare { claim, answer } => {
+                    let answered = self.unprepare(&claim);
+                    self.show(&desk);
+                    let _ = answer.send(answered);
+                }
+                Command::Attach { sandbox, deadline, answer } => {
+                    let answered = self.attach(&sandbox, deadline);
+                    self.show(&desk);
+                    let _ = answer.send(answered);
+                }
+                Command::Detach { sandbox, answer } => {
+                    let answered = self.detach(&sandbox);
+                    self.show(&desk);
+                    let _ = answer.send(answered);
+                }
+                Command::Synchronize { sandboxes, answer } => {
+                    self.synchronize(&sandboxes);
+                    self.show(&desk);
+                    let _ = answer.send(());
+                }
+            }
+        }
+    }
+
+    /// Lets others see what is recorded now.
+    fn show(&self, desk: &Desk) {
+        desk.records.send_if_modified(|shown| {
+            let changed = !shown.iter().eq(self.checkpoint.records());
+            if changed {
+                *shown = Arc::new(self.checkpoint.records().cloned().collect());
+            }
+            changed
+        });
+    }
+
+    /// The recorded attachments for which `is_meant` holds, in the fixed order of their names.
+    fn select(&self, is_meant: impl Fn(&Record) -> bool) -> Vec<Record> {
+        self.checkpoint.records().filter(|record| is_meant(record)).cloned().collect()
+    }
+
+    fn interface(&mut self, place: Place, by: By) -> Result<Option<InterfaceState>, StepError> {
+        match self.node.observe(&Subject::Interface { place, by })? {
+            Observed::Interface(state) => Ok(state),
+            Observed::Datapath(_) => Err(mismatch()),
+        }
+    }
+
+    fn datapath(&mut self, id: AttachmentId) -> Result<DatapathState, StepError> {
+        match self.node.observe(&Subject::Datapath(id))? {
+            Observed::Datapath(state) => Ok(state),
+            Observed::Interface(_) => Err(mismatch()),
+        }
+    }
+
+    fn record(
+        &mut self,
+        device: &DeviceName,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Result<(), AttachError> {
+        self.checkpoint.put(records).map_err(|error| AttachError::Record {
+            device: device.clone(),
+            message: error.to_string(),
+        })
+    }
+}
+
+fn mismatch() -> StepError {
+    StepError { message: "the node answered about another subject".to_owned() }
+}

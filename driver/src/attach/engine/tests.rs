@@ -1,0 +1,422 @@
+//! The laws of the engine: whichever step fails, and whenever the driver dies.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::Engine;
+use crate::attach::{AttachError, PrepareClaim, Wanted};
+use crate::model::{
+    BuildId, ClaimRef, DirectionFilter, IfName, InterfaceWishes, MacAddr, Record, Route, Sandbox,
+    Wishes,
+};
+use crate::state::Checkpoint;
+use crate::testing::{Death, FakeNode, Fault, World, claim, device, netns, pod, sandbox};
+
+/// A driver's world: a node and a checkpoint that outlive any one driver.
+struct Bench {
+    node: FakeNode,
+    state: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let node = FakeNode::with(&["eth1", "eth2"]);
+        node.add_netns(netns(100).id);
+        node.add_netns(netns(200).id);
+        Self { node, state: TempDir::new().unwrap() }
+    }
+
+    /// Starts a driver that meets `fault`, lets it settle and has it do `work`. `None`: it died.
+    fn run<T>(
+        &self,
+        fault: Option<Fault>,
+        work: impl FnOnce(&mut Engine<FakeNode>) -> T,
+    ) -> Option<T> {
+        self.run_build("build-1", fault, work)
+    }
+
+    fn run_build<T>(
+        &self,
+        build: &str,
+        fault: Option<Fault>,
+        work: impl FnOnce(&mut Engine<FakeNode>) -> T,
+    ) -> Option<T> {
+        let life = AssertUnwindSafe(|| {
+            let (checkpoint, _) = Checkpoint::open(self.state.path(), "boot-1").unwrap();
+            let build = BuildId(build.to_owned());
+            let mut engine = Engine::new(self.node.meeting(fault), checkpoint, build);
+            engine.settle();
+            work(&mut engine)
+        });
+        match panic::catch_unwind(life) {
+            Ok(done) => Some(done),
+            Err(cause) if cause.is::<Death>() => None,
+            Err(cause) => panic::resume_unwind(cause),
+        }
+    }
+
+    fn records(&self) -> Vec<Record> {
+        crate::state::read_records(self.state.path()).unwrap()
+    }
+
+    fn phases(&self) -> Vec<&'static str> {
+        self.records().iter().map(|record| record.phase.name()).collect()
+    }
+}
+
+fn wishes() -> Wishes {
+    Wishes {
+        interface: InterfaceWishes {
+            addresses: Some(vec!["198.51.100.10/24".parse().unwrap()]),
+            mtu: Some(1400),
+            mac: Some(MacAddr([2, 0, 0, 0, 1, 1])),
+            name: None,
+        },
+        routes: vec![Route {
+            destination: "203.0.113.0/24".parse().unwrap(),
+            gateway: Some("198.51.100.1".parse().unwrap()),
+            source: None,
+        }],
+        ..Wishes::default()
+    }
+}
+
+/// Both NICs for one pod, each under its own name there.
+fn wanted(claim: ClaimRef) -> PrepareClaim {
+    let device = |name: &str, inside: &str| {
+        let mut wishes = wishes();
+        wishes.interface.name = Some(inside.parse::<IfName>().unwrap());
+        Wanted {
+            requests: vec!["nic".to_owned()],
+            pool: "node-a".to_owned(),
+            name: name.parse().unwrap(),
+            found: Some(device(name)),
+            wishes,
+        }
+    };
+    PrepareClaim {
+        claim,
+        pod: pod("pod-a"),
+        devices: vec![device("eth1", "net1"), device("eth2", "net2")],
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+fn prepare(engine: &mut Engine<FakeNode>) -> Result<Vec<Record>, AttachError> {
+    engine.prepare(&wanted(claim("claim-a")))
+}
+
+fn attach(engine: &mut Engine<FakeNode>) -> Result<Vec<Record>, AttachError> {
+    engine.attach(&pod_a(), soon())
+}
+
+fn pod_a() -> Sandbox {
+    sandbox("sandbox-1", "pod-a", 100)
+}
+
+/// The host's interfaces and no datapaths: the world before anybody asked for anything.
+fn untouched(world: &World) -> bool {
+    let fresh = Bench::new().node.snapshot();
+    world.interfaces[&None] == fresh.interfaces[&None] && world.datapaths.is_empty()
+}
+
+fn in_pod(world: &World, inode: u64) -> Vec<String> {
+    world.interfaces[&Some(netns(inode).id)].keys().map(ToString::to_string).collect()
+}
+
+#[test]
+fn devices_travel_into_the_sandbox_and_back() {
+    let bench = Bench::new();
+    let engine = bench.run(None, |engine| {
+        assert_eq!(prepare(engine).unwrap().len(), 2);
+        let prepared = bench.node.snapshot();
+        assert_eq!(prepared.datapaths.len(), 2);
+
+        assert_eq!(attach(engine).unwrap().len(), 2);
+        let attached = bench.node.snapshot();
+        assert_eq!(in_pod(&attached, 100), ["net1", "net2"]);
+        let inside = &attached.interfaces[&Some(netns(100).id)][&"net1".parse().unwrap()];
+        assert!(inside.up);
+        assert_eq!(inside.mtu, 1400);
+        assert_eq!(inside.mac, MacAddr([2, 0, 0, 0, 1, 1]));
+        assert_eq!(inside.addresses, ["198.51.100.10/24".parse().unwrap()]);
+        assert_eq!(inside.routes, wishes().routes);
+
+        assert_eq!(engine.detach(&pod_a()).len(), 2);
+        assert_eq!(bench.node.snapshot(), prepared);
+
+        engine.unprepare(&claim("claim-a").uid).unwrap();
+        assert!(untouched(&bench.node.snapshot()));
+    });
+    assert!(engine.is_some());
+    assert!(bench.records().is_empty());
+}
+
+#[test]
+fn every_call_can_be_repeated() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        let prepared = prepare(engine).unwrap();
+        assert_eq!(prepare(engine).unwrap(), prepared);
+        let attached = attach(engine).unwrap();
+        assert_eq!(attach(engine).unwrap(), attached);
+        assert_eq!(prepare(engine).unwrap(), attached);
+        assert_eq!(engine.detach(&pod_a()).len(), 2);
+        assert_eq!(engine.detach(&pod_a()).len(), 0);
+        engine.unprepare(&claim("claim-a").uid).unwrap();
+        engine.unprepare(&claim("claim-a").uid).unwrap();
+    });
+    assert!(untouched(&bench.node.snapshot()));
+}
+
+#[test]
+fn a_failed_prepare_leaves_no_trace() {
+    for failing in 0..2 {
+        let bench = Bench::new();
+        let error = bench.run(Some(Fault::FailAt(failing)), |e| prepare(e).unwrap_err()).unwrap();
+        assert!(matches!(error, AttachError::Step { .. }), "{error}");
+        assert!(untouched(&bench.node.snapshot()), "after step {failing}");
+        assert!(bench.records().is_empty(), "after step {failing}");
+    }
+}
+
+/// Whichever step fails, of whichever device, the node looks as if nobody had tried.
+#[test]
+fn a_failed_attach_leaves_no_trace() {
+    let mut failing = 0;
+    loop {
+        let bench = Bench::new();
+        bench.run(None, |engine| prepare(engine).map(drop).unwrap());
+        let before = bench.node.snapshot();
+
+        let answer = bench.run(Some(Fault::FailAt(failing)), attach).unwrap();
+
+        let Err(error) = answer else {
+            assert!(failing >= 16, "two devices take more than {failing} steps");
+            break;
+        };
+        assert!(
+            matches!(&error, AttachError::Step { residue, .. } if residue.is_empty()),
+            "step {failing}: {error}"
+        );
+        assert_eq!(bench.node.snapshot(), before, "after step {failing}");
+        assert_eq!(bench.phases(), ["prepared", "prepared"], "after step {failing}");
+        failing += 1;
+    }
+}
+
+/// Whenever the driver dies while it attaches, its next start settles the devices one way or the
+/// other, and a sandbox can be started.
+#[test]
+fn a_crash_at_any_step_of_an_attach_is_settled_by_the_next_start() {
+    crash_everywhere(|bench, fault| {
+        bench.run(None, |engine| prepare(engine).map(drop).unwrap());
+        let before = bench.node.snapshot();
+        let survived = bench.run(fault, |engine| attach(engine).map(drop).unwrap()).is_some();
+
+        bench.run(None, |_| ());
+
+        assert_eq!(bench.phases(), if survived { ["attached"; 2] } else { ["prepared"; 2] });
+        if !survived {
+            assert_eq!(bench.node.snapshot(), before, "{fault:?}");
+            bench.run(None, |engine| attach(engine).map(drop).unwrap()).unwrap();
+        }
+        assert_eq!(in_pod(&bench.node.snapshot(), 100), ["net1", "net2"], "{fault:?}");
+        survived
+    });
+}
+
+#[test]
+fn a_crash_at_any_step_of_a_detach_is_settled_by_the_next_start() {
+    crash_everywhere(|bench, fault| {
+        bench.run(None, |engine| prepare(engine).map(drop).unwrap());
+        let before = bench.node.snapshot();
+        bench.run(None, |engine| attach(engine).map(drop).unwrap());
+        let survived = bench.run(fault, |engine| drop(engine.detach(&pod_a()))).is_some();
+
+        // The first device may be detaching while nobody has touched the second yet; the runtime
+        // repeats the stop, or its list of sandboxes tells.
+        bench.run(None, |engine| engine.synchronize(&[]));
+
+        assert_eq!(bench.phases(), ["prepared"; 2], "{fault:?}");
+        assert_eq!(bench.node.snapshot(), before, "{fault:?}");
+        survived
+    });
+}
+
+#[test]
+fn a_crash_at_any_step_of_a_prepare_is_settled_by_the_next_start() {
+    crash_everywhere(|bench, fault| {
+        let survived = bench.run(fault, |engine| prepare(engine).map(drop).unwrap()).is_some();
+        bench.run(None, |_| ());
+        if !survived {
+            assert!(untouched(&bench.node.snapshot()), "{fault:?}");
+            assert!(bench.records().is_empty(), "{fault:?}");
+        }
+        bench.run(None, |engine| assert_eq!(prepare(engine).unwrap().len(), 2)).unwrap();
+        survived
+    });
+}
+
+#[test]
+fn a_crash_at_any_step_of_an_unprepare_can_be_repeated() {
+    crash_everywhere(|bench, fault| {
+        let uid = claim("claim-a").uid;
+        bench.run(None, |engine| prepare(engine).map(drop).unwrap());
+        let survived = bench.run(fault, |engine| engine.unprepare(&uid).unwrap()).is_some();
+        bench.run(None, |engine| engine.unprepare(&uid).unwrap()).unwrap();
+        assert!(untouched(&bench.node.snapshot()), "{fault:?}");
+        assert!(bench.records().is_empty(), "{fault:?}");
+        survived
+    });
+}
+
+/// Runs `story` with a death before and after each step in turn, until one comes too late to matter.
+fn crash_everywhere(story: impl Fn(&Bench, Option<Fault>) -> bool) {
+    let quiet = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if !info.payload().is::<Death>() {
+            quiet(info);
+        }
+    }));
+    for moment in [Fault::DieBefore as fn(usize) -> Fault, Fault::DieAfter] {
+        let mut step = 0;
+        while !story(&Bench::new(), Some(moment(step))) {
+            step += 1;
+        }
+        assert!(step >= 2, "no step was ever reached");
+    }
+}
+
+#[test]
+fn a_device_serves_one_claim_at_a_time() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        let error = engine.prepare(&wanted(claim("claim-b"))).unwrap_err();
+        assert!(matches!(error, AttachError::InUse { .. }), "{error}");
+        assert!(error.to_string().contains("default/claim-a"), "{error}");
+    });
+}
+
+#[test]
+fn what_cannot_be_had_is_refused_before_anything_is_touched() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        let mut wanted = wanted(claim("claim-a"));
+        wanted.devices[1].found.as_mut().unwrap().ebpf.tcx = false;
+        wanted.devices[1].wishes.ebpf.filter = Some(crate::model::Filter {
+            ingress: Some(DirectionFilter {
+                default_action: crate::model::Action::Allow,
+                rules: Vec::new(),
+            }),
+            egress: None,
+        });
+        let error = engine.prepare(&wanted).unwrap_err();
+        assert!(matches!(error, AttachError::Impossible { .. }), "{error}");
+        wanted.devices[1].found = None;
+        let error = engine.prepare(&wanted).unwrap_err();
+        assert!(matches!(error, AttachError::NoSuchDevice { .. }), "{error}");
+    });
+    assert!(untouched(&bench.node.snapshot()));
+    assert!(bench.records().is_empty());
+}
+
+#[test]
+fn a_pod_on_the_host_network_is_refused_and_a_pod_without_claims_is_not_ours() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        let host = Sandbox { netns: None, ..pod_a() };
+        let error = engine.attach(&host, soon()).unwrap_err();
+        assert!(matches!(error, AttachError::HostNetwork { .. }), "{error}");
+        assert!(engine.attach(&sandbox("s", "pod-b", 200), soon()).unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_hook_that_comes_too_late_changes_nothing() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        let before = bench.node.snapshot();
+        let error = engine.attach(&pod_a(), Instant::now()).unwrap_err();
+        assert!(matches!(error, AttachError::OutOfTime { .. }), "{error}");
+        assert_eq!(bench.node.snapshot(), before);
+    });
+    assert_eq!(bench.phases(), ["prepared"; 2]);
+}
+
+#[test]
+fn a_second_sandbox_of_the_pod_takes_the_devices_over_and_the_late_stop_of_the_first_is_ignored() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        attach(engine).unwrap();
+        engine.attach(&sandbox("sandbox-2", "pod-a", 200), soon()).unwrap();
+        assert!(engine.detach(&pod_a()).is_empty());
+    });
+    let world = bench.node.snapshot();
+    assert_eq!(in_pod(&world, 200), ["net1", "net2"]);
+    assert!(in_pod(&world, 100).is_empty());
+}
+
+#[test]
+fn unprepare_takes_a_device_back_whose_stop_was_missed() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        attach(engine).unwrap();
+        engine.unprepare(&claim("claim-a").uid).unwrap();
+    });
+    assert!(untouched(&bench.node.snapshot()));
+}
+
+#[test]
+fn a_virtual_device_that_died_with_its_namespace_is_settled() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        attach(engine).unwrap();
+        bench.node.remove_netns(netns(100).id);
+        engine.detach(&pod_a());
+        let error = engine.attach(&sandbox("sandbox-2", "pod-a", 200), soon()).unwrap_err();
+        assert!(matches!(error, AttachError::NoSuchDevice { .. }), "{error}");
+        engine.unprepare(&claim("claim-a").uid).unwrap();
+    });
+    assert!(bench.records().is_empty());
+    assert!(bench.node.snapshot().datapaths.is_empty());
+}
+
+#[test]
+fn a_new_build_replaces_programs_and_an_old_one_leaves_them() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        attach(engine).unwrap();
+    });
+    // The fault would strike at the first step, so none is made.
+    assert!(bench.run(Some(Fault::DieBefore(0)), |_| ()).is_some());
+    assert!(bench.run_build("build-2", Some(Fault::DieBefore(0)), |_| ()).is_none());
+    assert!(bench.run_build("build-2", None, |_| ()).is_some());
+    assert!(bench.records().iter().all(|r| r.build == BuildId("build-2".to_owned())));
+    assert_eq!(bench.phases(), ["attached"; 2]);
+}
+
+#[test]
+fn a_claim_that_serves_the_next_pod_follows_it() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        let mut next = wanted(claim("claim-a"));
+        next.pod = pod("pod-b");
+        engine.prepare(&next).unwrap();
+        let attached = engine.attach(&sandbox("sandbox-2", "pod-b", 200), soon()).unwrap();
+        assert_eq!(attached.len(), 2);
+    });
+}

@@ -1,0 +1,144 @@
+//! The arguments of each command.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::Places;
+
+pub(super) const STATE_DIR: &str = "/var/lib/weir";
+pub(super) const BPFFS: &str = "/sys/fs/bpf";
+
+/// Arguments of `weir node`, as they were written.
+///
+/// All are text: `Config` checks them, so that whatever is wrong with them is said at once and not
+/// one thing for each start.
+#[derive(Args, Clone, Debug)]
+pub struct NodeArgs {
+    /// The name of this node's Node object.
+    #[arg(
+        long,
+        env = "NODE_NAME",
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub node_name: String,
+    /// The driver's name in the API.
+    #[arg(long, value_name = "NAME", default_value = "weir.dev")]
+    pub driver_name: String,
+    /// A kubeconfig file; left out, the usual places and then the pod's service account.
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<String>,
+    /// Kubelet's directory.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
+    pub kubelet_root: String,
+    /// The container runtime's NRI socket.
+    #[arg(long, value_name = "SOCKET", default_value = "/var/run/nri/nri.sock")]
+    pub nri_socket: String,
+    /// Two digits: the order among the runtime's plugins.
+    #[arg(long, value_name = "NN", default_value = "10")]
+    pub nri_index: String,
+    /// Where sysfs is mounted.
+    #[arg(long, value_name = "DIR", default_value = "/sys")]
+    pub sysfs: String,
+    /// Where bpffs is mounted, or shall be.
+    #[arg(long, value_name = "DIR", default_value = BPFFS)]
+    pub bpffs: String,
+    /// Where the driver remembers what is prepared. Must outlive its pod.
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    pub state_dir: String,
+    /// Where /metrics, /healthz and /readyz are served.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9177")]
+    pub listen: String,
+    /// How log lines look: text or json. `RUST_LOG` chooses what is logged.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: String,
+    /// How long attaching may hold up the runtime, in milliseconds.
+    #[arg(long, value_name = "MS", default_value = "1500")]
+    pub attach_budget_ms: String,
+}
+
+/// How an answer looks.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum Output {
+    #[default]
+    Table,
+    Json,
+}
+
+/// Arguments of `weir devices`.
+#[derive(Args, Clone, Debug)]
+pub struct DevicesArgs {
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+    /// Where sysfs is mounted.
+    #[arg(long, value_name = "DIR", default_value = "/sys")]
+    pub sysfs: PathBuf,
+}
+
+/// Arguments of `weir top`.
+#[derive(Args, Clone, Debug)]
+pub struct TopArgs {
+    /// Show what was counted so far, once, instead of rates again and again.
+    #[arg(long)]
+    pub once: bool,
+    /// The time between two readings, such as 500ms, 2s or 1m.
+    #[arg(long, default_value = "2s", value_parser = interval)]
+    pub interval: Duration,
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+    #[command(flatten)]
+    pub places: Places,
+}
+
+/// Arguments of `weir inspect`.
+#[derive(Args, Clone, Debug)]
+pub struct InspectArgs {
+    /// A pod or claim, by NAMESPACE/NAME, by name or by UID, or the name of a device.
+    pub what: String,
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+    #[command(flatten)]
+    pub places: Places,
+}
+
+/// A number with a unit, seconds where there is none, from 100 ms to an hour.
+fn interval(text: &str) -> Result<Duration, &'static str> {
+    const WRONG: &str = "not an interval from 100ms to 1h, such as 500ms, 2s or 1m";
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" | "" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(WRONG),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(milliseconds))
+        .filter(|milliseconds| (100..=3_600_000).contains(milliseconds))
+        .map(Duration::from_millis)
+        .ok_or(WRONG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_has_a_unit_or_means_seconds() {
+        let milliseconds = |text| interval(text).map(|interval| interval.as_millis());
+        assert_eq!(milliseconds("500ms"), Ok(500));
+        assert_eq!(milliseconds("2s"), Ok(2000));
+        assert_eq!(milliseconds("3"), Ok(3000));
+        assert_eq!(milliseconds("1m"), Ok(60_000));
+        assert_eq!(milliseconds("1h"), Ok(3_600_000));
+        for wrong in ["", "s", "0", "99ms", "2h", "1.5s", "-1s", "18446744073709551615s", "2 s"] {
+            assert!(interval(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

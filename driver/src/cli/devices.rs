@@ -1,0 +1,144 @@
+//! `weir devices`.
+
+use serde_json::{Value, json};
+
+use super::output::{columns, or_dash, pretty, print};
+use super::{CliError, DevicesArgs, Output};
+use crate::inventory::{Scan, Scanner};
+use crate::model::{Device, EbpfAbilities};
+use crate::sys::sysfs::Sysfs;
+
+pub(super) fn run(args: &DevicesArgs) -> Result<(), CliError> {
+    let scan = Scanner::new(Sysfs::new(&args.sysfs)?)?.scan()?;
+    print(&match args.output {
+        Output::Table => table(&scan),
+        Output::Json => pretty(&json(&scan))?,
+    })
+}
+
+fn table(scan: &Scan) -> String {
+    const TITLES: [&str; 12] = [
+        "NAME",
+        "INTERFACE",
+        "KIND",
+        "STATE",
+        "MAC",
+        "MTU ",
+        "SPEED ",
+        "PCI",
+        "NUMA ",
+        "DRIVER",
+        "XDP",
+        "TCX",
+    ];
+    let mut text = columns(&TITLES, scan.devices.iter().map(row));
+    if !scan.left_out.is_empty() {
+        text.push('\n');
+        let left_out = scan.left_out.iter();
+        let rows = left_out.map(|it| vec![it.interface.to_string(), it.reason.to_owned()]);
+        text.push_str(&columns(&["NOT OFFERED", "WHY"], rows));
+    }
+    text
+}
+
+fn row(device: &Device) -> Vec<String> {
+    vec![
+        device.name.to_string(),
+        device.interface.to_string(),
+        device.kind.clone(),
+        device.state.clone(),
+        or_dash(device.mac),
+        device.mtu.to_string(),
+        or_dash(device.speed_mbps.map(speed)),
+        or_dash(device.pci.as_ref().map(|pci| pci.address)),
+        or_dash(device.numa_node),
+        or_dash(device.driver.as_ref()),
+        xdp(&device.ebpf),
+        if device.ebpf.tcx { "yes" } else { "no" }.to_owned(),
+    ]
+}
+
+fn speed(mbps: u32) -> String {
+    if mbps.is_multiple_of(1000) { format!("{}G", mbps / 1000) } else { format!("{mbps}M") }
+}
+
+/// What XDP can do on an interface, and whether a program is there already.
+fn xdp(ebpf: &EbpfAbilities) -> String {
+    let mut words = match ebpf.xdp {
+        None => vec!["unknown"],
+        Some(features) if !features.is_native() => vec!["no"],
+        Some(features) => {
+            let mut words = vec!["native"];
+            words.extend(features.has_frags().then_some("frags"));
+            words.extend(features.has_redirect().then_some("redirect"));
+            words.extend(features.has_zero_copy().then_some("zerocopy"));
+            words
+        }
+    };
+    words.extend(ebpf.xdp_in_use.then_some("(in use)"));
+    words.join("+").replace("+(", " (")
+}
+
+fn json(scan: &Scan) -> Value {
+    let left_out = scan.left_out.iter();
+    let left_out: Vec<_> =
+        left_out.map(|it| json!({ "interface": it.interface, "reason": it.reason })).collect();
+    json!({ "devices": scan.devices, "leftOut": left_out })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::LeftOut;
+    use crate::model::XdpFeatures;
+    use crate::testing::device;
+
+    fn scan() -> Scan {
+        let mut nic = device("eth1");
+        nic.name = "pci-0000-3b-00-0".parse().unwrap();
+        nic.kind = "device".to_owned();
+        (nic.driver, nic.numa_node, nic.mac) = (Some("ice".to_owned()), Some(1), None);
+        nic.ebpf = EbpfAbilities { xdp: None, ..EbpfAbilities::default() };
+        let left_out = LeftOut { interface: "eth0".parse().unwrap(), reason: "default route" };
+        Scan { devices: vec![nic, device("veth7")], left_out: vec![left_out] }
+    }
+
+    #[test]
+    fn a_table_shows_what_is_offered_and_what_is_not() {
+        assert_eq!(
+            table(&scan()),
+            "\
+NAME              INTERFACE  KIND    STATE  MAC                 MTU  SPEED  PCI  NUMA  DRIVER  XDP                    TCX
+pci-0000-3b-00-0  eth1       device  up     -                  1500    10G  -       1  ice     unknown                no
+veth7             veth7      veth    up     02:00:00:00:00:07  1500    10G  -       -  veth    native+frags+redirect  yes
+
+NOT OFFERED  WHY
+eth0         default route
+"
+        );
+    }
+
+    #[test]
+    fn without_devices_there_are_still_titles() {
+        assert!(table(&Scan::default()).starts_with("NAME  INTERFACE"));
+        assert_eq!(table(&Scan::default()).lines().count(), 1);
+    }
+
+    #[test]
+    fn xdp_says_what_can_be_done_and_whether_it_is_taken() {
+        let said = |features, xdp_in_use| {
+            xdp(&EbpfAbilities { xdp: features, xdp_in_use, ..EbpfAbilities::default() })
+        };
+        assert_eq!(said(None, false), "unknown");
+        assert_eq!(said(Some(XdpFeatures(0)), false), "no");
+        assert_eq!(said(Some(XdpFeatures(1)), true), "native (in use)");
+    }
+
+    #[test]
+    fn json_has_devices_as_they_are_recorded() {
+        let json = json(&scan());
+        assert_eq!(json["devices"][0]["interface"], "eth1");
+        assert_eq!(json["devices"][1]["ebpf"]["tcx"], true);
+        assert_eq!(json["leftOut"][0]["reason"], "default route");
+    }
+}

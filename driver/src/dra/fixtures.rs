@@ -1,0 +1,97 @@
+//! Values that several tests of this room need.
+
+use super::Pool;
+use crate::model::{
+    BuildId, ClaimRef, Device, EbpfAbilities, IfIndex, InterfaceState, NetnsId, NetnsRef, PciFacts,
+    Phase, PodRef, Record, Sriov, Wishes, XdpFeatures,
+};
+
+pub(super) fn pool() -> Pool {
+    Pool { driver: "weir.dev".to_owned(), node: "node-a".to_owned() }
+}
+
+/// A veth end of that name.
+pub(super) fn device(name: &str) -> Device {
+    Device {
+        name: name.parse().unwrap(),
+        interface: name.parse().unwrap(),
+        index: IfIndex(7),
+        mac: Some("02:00:00:00:00:07".parse().unwrap()),
+        mtu: 1500,
+        state: "up".to_owned(),
+        kind: "veth".to_owned(),
+        encapsulation: "ether".to_owned(),
+        is_virtual: true,
+        addresses: Vec::new(),
+        pci: None,
+        numa_node: None,
+        driver: Some("veth".to_owned()),
+        speed_mbps: Some(10_000),
+        sriov: None,
+        is_sriov_vf: false,
+        rdma_device: None,
+        ebpf: EbpfAbilities { tcx: true, ..EbpfAbilities::default() },
+    }
+}
+
+/// `device` attached to a pod, for a claim that wished nothing.
+pub(super) fn record(device: Device) -> Record {
+    let netns = NetnsRef {
+        path: "/run/netns/pod-a".into(),
+        id: NetnsId { device: 4, inode: 4_026_532_000 },
+    };
+    Record {
+        claim: ClaimRef {
+            namespace: "default".to_owned(),
+            name: "nics".to_owned(),
+            uid: "c1".parse().unwrap(),
+        },
+        pod: PodRef {
+            namespace: "default".to_owned(),
+            name: "pod-a".to_owned(),
+            uid: "0a".parse().unwrap(),
+        },
+        requests: vec!["a".to_owned()],
+        pool: pool().node,
+        wishes: Wishes::default(),
+        datapath: None,
+        build: BuildId::default(),
+        before: InterfaceState {
+            name: device.interface.clone(),
+            index: device.index,
+            mac: device.mac,
+            mtu: device.mtu,
+            up: true,
+            addresses: device.addresses.clone(),
+        },
+        phase: Phase::Attached { netns, inside: IfIndex(2) },
+        device,
+    }
+}
+
+/// A physical function about which everything is known.
+pub(super) fn everything(name: &str) -> Device {
+    Device {
+        kind: "device".to_owned(),
+        is_virtual: false,
+        addresses: ["10.1.2.3/24", "fd00::1/64"].map(|net| net.parse().unwrap()).to_vec(),
+        pci: Some(PciFacts {
+            address: "0000:3b:00.1".parse().unwrap(),
+            root: "pci0000:3a".to_owned(),
+            vendor: Some("8086".to_owned()),
+            device: Some("1592".to_owned()),
+        }),
+        numa_node: Some(1),
+        driver: Some("ice".to_owned()),
+        speed_mbps: Some(100_000),
+        sriov: Some(Sriov { total_vfs: 128, num_vfs: 4 }),
+        rdma_device: Some("irdma0".to_owned()),
+        ebpf: EbpfAbilities {
+            xdp: Some(XdpFeatures(0b101_1011)),
+            xdp_in_use: false,
+            tcx: true,
+            programs: vec!["other".to_owned()],
+        },
+        ..device(name)
+    }
+}

@@ -1,0 +1,205 @@
+//! The DRA plugin service: one answer for each claim, whatever happens to the others.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::future::join_all;
+use kube::Client;
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use super::proto::{v1, v1beta1};
+use super::{ClaimError, Pool, claims};
+use crate::attach::{PrepareClaim, Worker};
+use crate::inventory::Inventory;
+use crate::model::{ClaimRef, Record};
+use crate::telemetry::{Metrics, Outcome};
+
+/// What kubelet calls to have claims prepared and given back. Clones share everything.
+///
+/// Kubelet gives up on a call after 45 s and asks again later. Whatever of a call is then under way
+/// is dropped here, which is harmless: fetching changes nothing, and what was sent to the worker
+/// runs to its end without us.
+#[derive(Clone)]
+pub struct Plugin(Arc<Parts>);
+
+struct Parts {
+    pool: Pool,
+    client: Client,
+    worker: Worker,
+    inventory: Inventory,
+    /// Whether the container runtime would tell us of a sandbox that starts now.
+    runtime: watch::Receiver<bool>,
+    metrics: Arc<Metrics>,
+}
+
+impl Plugin {
+    /// `runtime` is true while the NRI plugin is registered and synchronized; prepare refuses while
+    /// it is not.
+    pub fn new(
+        pool: Pool,
+        client: Client,
+        worker: Worker,
+        inventory: Inventory,
+        runtime: watch::Receiver<bool>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self(Arc::new(Parts { pool, client, worker, inventory, runtime, metrics }))
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
+    async fn prepare(
+        &self,
+        request: v1::NodePrepareResourcesRequest,
+    ) -> v1::NodePrepareResourcesResponse {
+        let begun = Instant::now();
+        let looked_up = join_all(request.claims.iter().map(|claim| self.look_up(claim))).await;
+
+        let mut outcome = Outcome::NotOurs;
+        let mut answers = HashMap::with_capacity(request.claims.len());
+        for (claim, found) in request.claims.into_iter().zip(looked_up) {
+            let prepared = match found {
+                Ok(Some(wanted)) => self.hand_over(wanted).await,
+                Ok(None) => Ok(Vec::new()),
+                Err(error) => Err(error),
+            };
+            outcome = match (outcome, &prepared) {
+                (Outcome::Failed, _) | (_, Err(_)) => Outcome::Failed,
+                (so_far, Ok(records)) if records.is_empty() => so_far,
+                (_, Ok(_)) => Outcome::Success,
+            };
+            answers.insert(claim.uid, prepare_answer(prepared));
+        }
+        self.0.metrics.dra_request("prepare", outcome, begun.elapsed());
+        v1::NodePrepareResourcesResponse { claims: answers }
+    }
+
+    /// What is to be prepared for a claim; `None` where none of its devices is ours.
+    async fn look_up(&self, claim: &v1::Claim) -> Result<Option<PrepareClaim>, ClaimError> {
+        let Parts { pool, client, inventory, runtime, .. } = &*self.0;
+        if !*runtime.borrow() {
+            return Err(ClaimError::RuntimeAway);
+        }
+        let claim = claim_ref(claim)?;
+        let object = claims::fetch(client, &claim).await?;
+        claims::wanted(claim, &object, pool, &inventory.devices())
+    }
+
+    async fn hand_over(&self, wanted: PrepareClaim) -> Result<Vec<Record>, ClaimError> {
+        let (claim, pod) = (wanted.claim.clone(), wanted.pod.clone());
+        match self.0.worker.prepare(wanted).await {
+            Ok(records) => {
+                let devices = records.len();
+                tracing::info!(%claim, uid = %claim.uid, %pod, devices, "prepared");
+                Ok(records)
+            }
+            Err(source) => Err(ClaimError::Attach { claim, source: Box::new(source) }),
+        }
+    }
+
+    async fn unprepare(
+        &self,
+        request: v1::NodeUnprepareResourcesRequest,
+    ) -> v1::NodeUnprepareResourcesResponse {
+        let begun = Instant::now();
+        let mut outcome = Outcome::Success;
+        let mut answers = HashMap::with_capacity(request.claims.len());
+        for claim in request.claims {
+            let error = match self.give_back(&claim).await {
+                Ok(()) => String::new(),
+                Err(error) => {
+                    tracing::warn!(%error, "claim not unprepared");
+                    outcome = Outcome::Failed;
+                    error.to_string()
+                }
+            };
+            answers.insert(claim.uid, v1::NodeUnprepareResourceResponse { error });
+        }
+        // Programs come and go without an event on the interface.
+        self.0.inventory.rescan();
+        self.0.metrics.dra_request("unprepare", outcome, begun.elapsed());
+        v1::NodeUnprepareResourcesResponse { claims: answers }
+    }
+
+    /// The claim itself may be gone by now, so its UID is all that is looked at.
+    async fn give_back(&self, claim: &v1::Claim) -> Result<(), ClaimError> {
+        let claim = claim_ref(claim)?;
+        match self.0.worker.unprepare(claim.uid.clone()).await {
+            Ok(()) => {
+                tracing::info!(%claim, uid = %claim.uid, "unprepared");
+                Ok(())
+            }
+            Err(source) => Err(ClaimError::Attach { claim, source: Box::new(source) }),
+        }
+    }
+}
+
+fn claim_ref(claim: &v1::Claim) -> Result<ClaimRef, ClaimError> {
+    let v1::Claim { namespace, uid, name } = claim.clone();
+    match uid.parse() {
+        Ok(uid) => Ok(ClaimRef { namespace, name, uid }),
+        Err(source) => Err(ClaimError::Uid { namespace, name, source }),
+    }
+}
+
+fn prepare_answer(prepared: Result<Vec<Record>, ClaimError>) -> v1::NodePrepareResourceResponse {
+    match prepared {
+        Ok(records) => v1::NodePrepareResourceResponse {
+            devices: records.into_iter().map(device).collect(),
+            error: String::new(),
+        },
+        Err(error) => {
+            tracing::warn!(%error, "claim not prepared");
+            v1::NodePrepareResourceResponse { devices: Vec::new(), error: error.to_string() }
+        }
+    }
+}
+
+/// A device needs no CDI id: it reaches the pod through its namespace, not through a container.
+fn device(record: Record) -> v1::Device {
+    v1::Device {
+        request_names: record.requests,
+        pool_name: record.pool,
+        device_name: record.device.name.into(),
+        cdi_device_ids: Vec::new(),
+        share_id: None,
+    }
+}
+
+#[tonic::async_trait]
+impl v1::dra_plugin_server::DraPlugin for Plugin {
+    async fn node_prepare_resources(
+        &self,
+        request: Request<v1::NodePrepareResourcesRequest>,
+    ) -> Result<Response<v1::NodePrepareResourcesResponse>, Status> {
+        Ok(Response::new(self.prepare(request.into_inner()).await))
+    }
+
+    async fn node_unprepare_resources(
+        &self,
+        request: Request<v1::NodeUnprepareResourcesRequest>,
+    ) -> Result<Response<v1::NodeUnprepareResourcesResponse>, Status> {
+        Ok(Response::new(self.unprepare(request.into_inner()).await))
+    }
+}
+
+#[tonic::async_trait]
+impl v1beta1::dra_plugin_server::DraPlugin for Plugin {
+    async fn node_prepare_resources(
+        &self,
+        request: Request<v1::NodePrepareResourcesRequest>,
+    ) -> Result<Response<v1::NodePrepareResourcesResponse>, Status> {
+        Ok(Response::new(self.prepare(request.into_inner()).await))
+    }
+
+    async fn node_unprepare_resources(
+        &self,
+        request: Request<v1::NodeUnprepareResourcesRequest>,
+    ) -> Result<Response<v1::NodeUnprepareResourcesResponse>, Status> {
+        Ok(Response::new(self.unprepare(request.into_inner()).await))
+    }
+}

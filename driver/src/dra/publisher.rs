@@ -1,0 +1,352 @@
+//! Keeps the node's `ResourceSlice`s in the API server as the devices are.
+//!
+//! Objects are created, and replaced under the resource version that was last seen. A conflict is
+//! never forced: it means that somebody else wrote, so everything is listed anew and decided anew.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::resource::v1::ResourceSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{DeleteParams, PostParams};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::error::api_text;
+use super::mirror::Mirror;
+use super::slices::{Change, changes, published, render};
+use super::{API_TIMEOUT, Pool};
+use crate::attach::Worker;
+use crate::inventory::Inventory;
+use crate::telemetry::Metrics;
+
+/// How long to wait for more after something changed. A claim's end shows first in the records and
+/// then in the inventory; a driver that loads brings its interfaces one by one.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// The pause after the first failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause, and the pause after the API server found our slices invalid.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// Publishes the devices of one node.
+pub struct Publisher {
+    pool: Pool,
+    kernel: String,
+    client: Client,
+    inventory: Inventory,
+    worker: Worker,
+    metrics: Arc<Metrics>,
+    /// Whether the API server has what the inventory found at least once.
+    published: watch::Sender<bool>,
+    owner: Option<OwnerReference>,
+    /// The highest generation that was ever written from here.
+    generation: i64,
+}
+
+type Watch = Pin<Box<dyn Stream<Item = watcher::Result<Event<ResourceSlice>>> + Send>>;
+
+impl Publisher {
+    /// `kernel_release` is what `uname -r` prints. The worker must have read its checkpoint: what
+    /// is in a pod is known from there only, and would else be withdrawn for a moment.
+    pub fn new(
+        pool: Pool,
+        kernel_release: &str,
+        client: Client,
+        inventory: Inventory,
+        worker: Worker,
+        metrics: Arc<Metrics>,
+        published: watch::Sender<bool>,
+    ) -> Self {
+        let kernel = kernel_release.to_owned();
+        Self {
+            pool,
+            kernel,
+            client,
+            inventory,
+            worker,
+            metrics,
+            published,
+            owner: None,
+            generation: 0,
+        }
+    }
+
+    /// Publishes until `shutdown`, and leaves the slices there: kubelet withdraws them if the driver
+    /// does not come back.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.publish()).await;
+    }
+
+    async fn publish(&mut self) {
+        let mut devices = self.inventory.watch();
+        let mut records = self.worker.watch();
+        let mut mirror = Mirror::default();
+        let mut watch = self.watch();
+        let mut pace = Pace::default();
+        loop {
+            tokio::select! {
+                event = watch.next() => match event {
+                    Some(Ok(event)) => {
+                        if mirror.observe(event) {
+                            pace.news_from_outside(Instant::now());
+                        }
+                    }
+                    Some(Err(error)) => {
+                        tracing::warn!(error = watch_text(&error), "watch of our slices broke");
+                    }
+                    None => watch = self.watch(),
+                },
+                Ok(()) = devices.changed() => pace.news_from_here(Instant::now()),
+                Ok(()) = records.changed() => pace.news_from_here(Instant::now()),
+                () = pace.due(), if mirror.is_complete() => match self.round(&mut mirror).await {
+                    Ok(()) => {
+                        self.published.send_replace(true);
+                        pace.succeeded();
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "devices not published");
+                        if matches!(error, PublishError::Outdated { .. }) {
+                            (watch, mirror) = (self.watch(), Mirror::default());
+                        }
+                        pace.failed(&error, Instant::now());
+                    }
+                },
+            }
+        }
+    }
+
+    fn slices(&self) -> Api<ResourceSlice> {
+        Api::all(self.client.clone())
+    }
+
+    fn watch(&self) -> Watch {
+        let Pool { driver, node } = &self.pool;
+        let ours = format!("spec.nodeName={node},spec.driver={driver}");
+        let config = watcher::Config::default().fields(&ours);
+        watcher(self.slices(), config).default_backoff().boxed()
+    }
+
+    /// Compares once and writes what differs.
+    async fn round(&mut self, mirror: &mut Mirror) -> Result<(), PublishError> {
+        if self.owner.is_none() {
+            self.owner = self.node().await?;
+        }
+        let devices = published(&self.inventory.devices(), &self.worker.records());
+        let wanted = render(&devices, &self.pool, self.owner.as_ref(), &self.kernel, 0);
+        let count = wanted.len();
+        let changes = changes(wanted, &mirror.slices(), self.generation);
+        let writes = changes.len();
+        for change in changes {
+            self.write(change, mirror).await?;
+        }
+        if writes > 0 {
+            let generation = self.generation;
+            tracing::info!(
+                devices = devices.len(),
+                slices = count,
+                generation,
+                writes,
+                "published"
+            );
+        }
+        self.metrics.published(devices.len(), count);
+        Ok(())
+    }
+
+    async fn write(&mut self, change: Change, mirror: &mut Mirror) -> Result<(), PublishError> {
+        let api = self.slices();
+        let (Change::Create(sent) | Change::Replace(sent)) = &change else {
+            let Change::Delete(name) = change else { return Ok(()) };
+            let deleted = call(&name, api.delete(&name, &DeleteParams::default())).await;
+            return match deleted {
+                Ok(_) | Err(PublishError::Gone { .. }) => {
+                    mirror.deleted(&name);
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            };
+        };
+        let name = sent.metadata.name.clone().unwrap_or_default();
+        let params = PostParams::default();
+        let answer = match &change {
+            Change::Create(_) => call(&name, api.create(&params, sent)).await?,
+            _ => call(&name, api.replace(&name, &params, sent)).await?,
+        };
+        self.generation = self.generation.max(sent.spec.pool.generation);
+        let is_kept = answer.spec == sent.spec;
+        mirror.wrote(answer);
+        if is_kept { Ok(()) } else { Err(PublishError::Altered { name }) }
+    }
+
+    /// The Node object as the owner of our slices: they go when the node does. `None` where there is
+    /// no such object, or we may not read it.
+    async fn node(&self) -> Result<Option<OwnerReference>, PublishError> {
+        let nodes = Api::<Node>::all(self.client.clone());
+        match call(&self.pool.node, nodes.get(&self.pool.node)).await {
+            Ok(node) => Ok(node.metadata.uid.map(|uid| OwnerReference {
+                api_version: "v1".to_owned(),
+                kind: "Node".to_owned(),
+                name: self.pool.node.clone(),
+                uid,
+                controller: Some(true),
+                ..OwnerReference::default()
+            })),
+            Err(error @ (PublishError::Gone { .. } | PublishError::Refused { .. })) => {
+                tracing::warn!(%error, "slices get no owner");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Why a round of publishing ended early.
+#[derive(Debug, thiserror::Error)]
+enum PublishError {
+    /// Somebody else wrote at the same time, or made an object of our name.
+    #[error("{name}: {message}")]
+    Outdated { name: String, message: String },
+
+    #[error("{name}: {message}")]
+    Gone { name: String, message: String },
+
+    /// The API server will say the same until the devices or its configuration change.
+    #[error("{name}: {message}")]
+    Refused { name: String, message: String },
+
+    /// An older API server that drops fields, or an admission policy that writes.
+    #[error("{name}: the API server changed what was published")]
+    Altered { name: String },
+
+    #[error("{name}: {message}")]
+    Unreachable { name: String, message: String },
+}
+
+async fn call<T>(
+    name: &str,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, PublishError> {
+    let name = name.to_owned();
+    let Ok(answer) = timeout(API_TIMEOUT, request).await else {
+        let message = format!("no answer from the API server within {} s", API_TIMEOUT.as_secs());
+        return Err(PublishError::Unreachable { name, message });
+    };
+    answer.map_err(|error| {
+        let message = api_text(&error);
+        match error {
+            kube::Error::Api(status) => match status.code {
+                404 => PublishError::Gone { name, message },
+                409 => PublishError::Outdated { name, message },
+                400 | 401 | 403 | 422 => PublishError::Refused { name, message },
+                _ => PublishError::Unreachable { name, message },
+            },
+            _ => PublishError::Unreachable { name, message },
+        }
+    })
+}
+
+fn watch_text(error: &watcher::Error) -> String {
+    use watcher::Error::{
+        InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed,
+    };
+    match error {
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => api_text(error),
+        WatchError(status) => format!("{} ({} {})", status.message, status.code, status.reason),
+        NoResourceVersion => error.to_string(),
+    }
+}
+
+/// When the next round is due.
+#[derive(Debug, Default)]
+struct Pace {
+    next: Option<Instant>,
+    failures: u32,
+}
+
+impl Pace {
+    async fn due(&self) {
+        match self.next {
+            Some(next) => sleep_until(next).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The devices changed. That may be the cure of an earlier failure, so no pause is kept.
+    fn news_from_here(&mut self, now: Instant) {
+        let soon = now + SETTLE;
+        if self.failures > 0 || self.next.is_none_or(|next| soon < next) {
+            self.next = Some(soon);
+        }
+    }
+
+    /// Somebody changed our slices. Kept within the pause, so that a quarrel stays slow.
+    fn news_from_outside(&mut self, now: Instant) {
+        self.next = self.next.or_else(|| Some(now + SETTLE));
+    }
+
+    fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+
+    fn failed(&mut self, error: &PublishError, now: Instant) {
+        let pause = match error {
+            PublishError::Refused { .. } | PublishError::Altered { .. } => LONGEST_PAUSE,
+            _ => FIRST_PAUSE.saturating_mul(1 << self.failures.min(6)).min(LONGEST_PAUSE),
+        };
+        self.failures += 1;
+        self.next = Some(now + pause);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unreachable() -> PublishError {
+        PublishError::Unreachable { name: "a".to_owned(), message: "b".to_owned() }
+    }
+
+    fn pause(pace: &Pace, now: Instant) -> Option<Duration> {
+        pace.next.map(|next| next - now)
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_minute() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+            pace.failed(&unreachable(), now);
+            assert_eq!(pause(&pace, now), Some(Duration::from_secs(seconds)));
+        }
+        pace.succeeded();
+        assert_eq!(pause(&pace, now), None);
+    }
+
+    #[test]
+    fn what_was_refused_waits_unless_the_devices_change() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        pace.failed(&PublishError::Altered { name: "a".to_owned() }, now);
+        pace.news_from_outside(now);
+        assert_eq!(pause(&pace, now), Some(LONGEST_PAUSE));
+        pace.news_from_here(now);
+        assert_eq!(pause(&pace, now), Some(SETTLE));
+    }
+
+    #[test]
+    fn news_do_not_put_a_round_off() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        pace.news_from_outside(now);
+        let later = now + SETTLE / 2;
+        pace.news_from_here(later);
+        pace.news_from_outside(later);
+        assert_eq!(pause(&pace, now), Some(SETTLE));
+    }
+}

@@ -1,0 +1,197 @@
+//! What to do with an attachment whose end the driver did not see: it was killed, or the sandbox
+//! went without a word.
+
+use super::{DatapathState, Step, detach, journey};
+use crate::model::{At, BuildId, InterfaceState, Phase, Place, Record};
+
+/// What was found of one attachment.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Seen {
+    /// The interface on the host, under the name that it had there.
+    pub on_host: Option<InterfaceState>,
+    /// The interface in the namespace that the record names, if any.
+    pub in_pod: Option<InterfaceState>,
+    /// An interface on the host under the name that it had in the pod: where the kernel leaves
+    /// hardware when a namespace dies.
+    pub stranded: Option<InterfaceState>,
+    pub datapath: DatapathState,
+}
+
+/// What follows from it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Settlement {
+    /// Do these, and the attachment stays in the phase that it has.
+    Keep(Vec<Step>),
+    /// Do these, and it is prepared: on the host, as it was.
+    Free(Vec<Step>),
+    /// Do these, and forget it; kubelet will ask again if it still wants it.
+    Forget(Vec<Step>),
+    /// The interface is nowhere. It may come back, so the record stays; nothing can be done.
+    Lost,
+}
+
+/// Decides how to go on with `record`, given what was `seen` and the `build` of this driver.
+pub fn settle(record: &Record, seen: &Seen, build: &BuildId) -> Settlement {
+    match &record.phase {
+        Phase::Preparing | Phase::Unpreparing => {
+            Settlement::Forget(vec![Step::RemoveDatapath { id: record.id() }])
+        }
+        Phase::Prepared if seen.on_host.is_some() => Settlement::Keep(adopt(record, seen, build)),
+        Phase::Prepared => homecoming(record, seen),
+        Phase::Attached { .. } if seen.in_pod.is_some() => {
+            Settlement::Keep(refresh(record, seen, build))
+        }
+        Phase::Attaching { netns }
+        | Phase::Attached { netns, .. }
+        | Phase::Detaching { netns, .. } => match &seen.in_pod {
+            Some(inside) => Settlement::Free(detach(record, inside, netns)),
+            None => homecoming(record, seen),
+        },
+    }
+}
+
+/// The interface is not where the record says; perhaps it came home by itself.
+fn homecoming(record: &Record, seen: &Seen) -> Settlement {
+    if seen.on_host.is_some() {
+        return Settlement::Free(journey::restore(&record.before));
+    }
+    match &seen.stranded {
+        Some(stranded) if is_ours(record, stranded) => {
+            let from = At { place: Place::Host, interface: stranded.name.clone() };
+            let to = At { place: Place::Host, interface: record.before.name.clone() };
+            let mut steps = vec![Step::SetDown { at: from.clone() }, Step::Move { from, to }];
+            steps.extend(journey::restore(&record.before));
+            Settlement::Free(steps)
+        }
+        _ => Settlement::Lost,
+    }
+}
+
+/// Whether an interface that bears the name from the pod is the one that we gave: the name alone
+/// proves nothing, since anybody may use it.
+fn is_ours(record: &Record, stranded: &InterfaceState) -> bool {
+    let given = record.wishes.interface.mac.or(record.before.mac);
+    given.is_some() && (stranded.mac == given || stranded.mac == record.before.mac)
+}
+
+/// Brings the datapath of an interface that is on the host to this build, whole.
+fn adopt(record: &Record, seen: &Seen, build: &BuildId) -> Vec<Step> {
+    let Some(spec) = &record.datapath else {
+        return Vec::new();
+    };
+    match seen.datapath {
+        DatapathState::Attached => refresh(record, seen, build),
+        DatapathState::Absent | DatapathState::Broken => vec![
+            Step::RemoveDatapath { id: spec.id.clone() },
+            Step::InstallDatapath { spec: spec.clone(), interface: record.before.name.clone() },
+        ],
+    }
+}
+
+/// Brings the programs of a datapath that works to this build. One that is broken cannot be mended
+/// while its interface is in a pod; `observe` tells so and the driver reports it.
+fn refresh(record: &Record, seen: &Seen, build: &BuildId) -> Vec<Step> {
+    match &record.datapath {
+        Some(spec) if seen.datapath == DatapathState::Attached && record.build != *build => {
+            vec![Step::ReplaceDatapath { spec: spec.clone() }]
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        DatapathSpec, IfIndex, IngressHook, InterfaceWishes, MacAddr, Telemetry, Wishes,
+    };
+    use crate::testing::{claim, device, netns, pod};
+
+    const HOST_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 7]);
+    const POD_MAC: MacAddr = MacAddr([2, 0, 0, 0, 9, 9]);
+
+    fn interface(name: &str, mac: MacAddr) -> InterfaceState {
+        InterfaceState {
+            name: name.parse().unwrap(),
+            index: IfIndex(7),
+            mac: Some(mac),
+            mtu: 1500,
+            up: true,
+            addresses: Vec::new(),
+        }
+    }
+
+    fn attached() -> Record {
+        let mut record = Record {
+            claim: claim("claim-a"),
+            pod: pod("pod-a"),
+            requests: Vec::new(),
+            pool: "node-a".to_owned(),
+            device: device("eth1"),
+            wishes: Wishes {
+                interface: InterfaceWishes {
+                    name: Some("net1".parse().unwrap()),
+                    mac: Some(POD_MAC),
+                    ..InterfaceWishes::default()
+                },
+                ..Wishes::default()
+            },
+            datapath: None,
+            build: BuildId("old".to_owned()),
+            before: interface("eth1", HOST_MAC),
+            sandbox: Some("sandbox-1".to_owned()),
+            phase: Phase::Attached { netns: netns(100), inside: IfIndex(7) },
+        };
+        record.datapath = Some(DatapathSpec {
+            id: record.id(),
+            ingress: IngressHook::Tcx,
+            telemetry: Telemetry::Counters,
+            filter: None,
+        });
+        record
+    }
+
+    fn nothing_seen() -> Seen {
+        Seen { on_host: None, in_pod: None, stranded: None, datapath: DatapathState::Attached }
+    }
+
+    fn settled(record: &Record, seen: &Seen) -> Settlement {
+        settle(record, seen, &BuildId("new".to_owned()))
+    }
+
+    #[test]
+    fn what_is_in_its_pod_stays_there_with_new_programs() {
+        let seen = Seen { in_pod: Some(interface("net1", POD_MAC)), ..nothing_seen() };
+        let Settlement::Keep(steps) = settled(&attached(), &seen) else { panic!() };
+        assert!(matches!(steps[..], [Step::ReplaceDatapath { .. }]));
+    }
+
+    #[test]
+    fn hardware_that_fell_back_under_its_pod_name_gets_its_own_name_again() {
+        for mac in [POD_MAC, HOST_MAC] {
+            let seen = Seen { stranded: Some(interface("net1", mac)), ..nothing_seen() };
+            let Settlement::Free(steps) = settled(&attached(), &seen) else { panic!() };
+            let Step::Move { from, to } = &steps[1] else { panic!("{steps:?}") };
+            assert_eq!((from.interface.as_str(), to.interface.as_str()), ("net1", "eth1"));
+        }
+    }
+
+    #[test]
+    fn somebody_elses_interface_of_the_pod_name_is_left_alone() {
+        let other = MacAddr([2, 0, 0, 0, 5, 5]);
+        let seen = Seen { stranded: Some(interface("net1", other)), ..nothing_seen() };
+        assert_eq!(settled(&attached(), &seen), Settlement::Lost);
+    }
+
+    #[test]
+    fn a_prepared_device_with_a_broken_datapath_gets_a_whole_one() {
+        let record = Record { phase: Phase::Prepared, ..attached() };
+        let seen = Seen {
+            on_host: Some(interface("eth1", HOST_MAC)),
+            datapath: DatapathState::Broken,
+            ..nothing_seen()
+        };
+        let Settlement::Keep(steps) = settled(&record, &seen) else { panic!() };
+        assert!(matches!(steps[..], [Step::RemoveDatapath { .. }, Step::InstallDatapath { .. }]));
+    }
+}

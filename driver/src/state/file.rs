@@ -1,0 +1,101 @@
+//! The file itself: its format, and how it is replaced without ever being half.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{CheckpointError, io_error};
+use crate::model::Record;
+
+pub(super) const NAME: &str = "checkpoint.json";
+
+/// Raised when a reader of the former version could misread the file.
+const VERSION: u32 = 1;
+
+pub(super) struct Content {
+    pub(super) boot_id: String,
+    pub(super) records: Vec<Record>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Written<'a> {
+    version: u32,
+    boot_id: &'a str,
+    checksum: String,
+    records: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Read<'a> {
+    boot_id: String,
+    checksum: String,
+    #[serde(borrow)]
+    records: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// `None` where there is no file.
+pub(super) fn read(path: &Path) -> Result<Option<Content>, CheckpointError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error("read", path, error)),
+    };
+    let damaged = |reason: String| CheckpointError::Damaged { path: path.to_owned(), reason };
+    let Versioned { version } =
+        serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+    if version != VERSION {
+        return Err(CheckpointError::Version { path: path.to_owned(), version, known: VERSION });
+    }
+    let read: Read<'_> = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+    let checksum = checksum(&read.boot_id, read.records.get());
+    if read.checksum != checksum {
+        return Err(damaged(format!("checksum {} where {checksum} is due", read.checksum)));
+    }
+    let records = serde_json::from_str(read.records.get()).map_err(|e| damaged(e.to_string()))?;
+    Ok(Some(Content { boot_id: read.boot_id, records }))
+}
+
+/// Replaces the file as a whole. The directory is flushed too: a rename that the disk has not seen
+/// is undone by a power cut.
+pub(super) fn write<'a>(
+    path: &Path,
+    boot_id: &str,
+    records: impl Iterator<Item = &'a Record>,
+) -> Result<(), CheckpointError> {
+    let text = encode(boot_id, records).map_err(|e| io_error("encode", path, e.into()))?;
+    let temporary = path.with_extension("json.new");
+    let result = (|| {
+        let mut file = File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    })();
+    result.map_err(|e| io_error("write", path, e))
+}
+
+fn encode<'a>(
+    boot_id: &str,
+    records: impl Iterator<Item = &'a Record>,
+) -> serde_json::Result<String> {
+    let records = serde_json::value::to_raw_value(&records.collect::<Vec<_>>())?;
+    let checksum = checksum(boot_id, records.get());
+    serde_json::to_string(&Written { version: VERSION, boot_id, checksum, records: &records })
+}
+
+fn checksum(boot_id: &str, records: &str) -> String {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(boot_id.as_bytes());
+    hasher.update(records.as_bytes());
+    format!("crc32:{:08x}", hasher.finalize())
+}

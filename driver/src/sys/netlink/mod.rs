@@ -1,0 +1,52 @@
+//! Route netlink of one namespace: interfaces, addresses, routes, and news of their changes.
+//!
+//! Every call blocks until the kernel has answered, so [`Netlink`] belongs on plain threads, never
+//! on a worker of an async runtime. A request names what it acts on by index; whether its result
+//! was there already is for the caller to find out, by [`NetlinkError::is_exists`] and
+//! [`NetlinkError::is_absent`] if it comes to that.
+//!
+//! The messages are `rtnetlink`'s; the exchange is our own (`socket.rs`), because one request after
+//! the other on one socket needs no runtime.
+
+mod address;
+mod error;
+mod events;
+mod link;
+mod route;
+mod socket;
+
+use std::fmt;
+
+use crate::sys::netns::Netns;
+
+pub use self::error::NetlinkError;
+pub use self::events::LinkEvents;
+pub use self::link::{LinkFacts, LinkStatistics};
+use self::socket::RouteSocket;
+
+/// A route netlink socket of one namespace.
+///
+/// It can go to another thread and stays in its namespace all the same. It keeps that namespace
+/// alive: drop it promptly where the namespace is a pod's.
+pub struct Netlink {
+    socket: RouteSocket,
+}
+
+impl Netlink {
+    /// Opens a socket in the namespace of the calling thread.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let socket = RouteSocket::open().map_err(NetlinkError::Open)?;
+        Ok(Self { socket })
+    }
+
+    /// Opens a socket in `netns`, by a short visit.
+    pub fn open_in(netns: &Netns) -> Result<Self, NetlinkError> {
+        netns.run(|_| Self::open()).map_err(|error| NetlinkError::OpenIn(netns.id(), error))?
+    }
+}
+
+impl fmt::Debug for Netlink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Netlink")
+    }
+}

@@ -1,0 +1,213 @@
+//! What the driver counts of its own work.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode_registry;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry, Unit};
+
+type Label = (&'static str, &'static str);
+
+/// How a request of kubelet or of the runtime ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    Success,
+    Failed,
+    /// It was about a pod that has no device of ours.
+    NotOurs,
+}
+
+impl Outcome {
+    fn label(self) -> Label {
+        let outcome = match self {
+            Self::Success => "success",
+            Self::Failed => "failed",
+            Self::NotOurs => "not_ours",
+        };
+        ("outcome", outcome)
+    }
+}
+
+/// Counters and gauges of the driver itself. What pods' datapaths counted is not kept here: it is
+/// read when somebody scrapes.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    dra: Requests,
+    nri: Requests,
+    attach_errors: Family<[Label; 1], Counter>,
+    counter_read_errors: Counter,
+    published_devices: Gauge,
+    published_slices: Gauge,
+    nri_connected: Gauge,
+}
+
+/// Requests of one peer: how many, and how long they took.
+#[derive(Clone, Debug)]
+struct Requests {
+    total: Family<[Label; 2], Counter>,
+    duration: Family<[Label; 1], Histogram>,
+}
+
+impl Requests {
+    fn registered(registry: &mut Registry, peer: &str, whose: &str) -> Self {
+        // From 1 ms to 8 s: a hook has less than 2 s, kubelet waits longer.
+        let histogram = || Histogram::new(exponential_buckets(0.001, 2.0, 14));
+        let requests = Self {
+            total: Family::default(),
+            duration: Family::new_with_constructor(histogram as fn() -> Histogram),
+        };
+        registry.register(
+            format!("weir_{peer}_requests"),
+            format!("Requests of {whose} that were answered"),
+            requests.total.clone(),
+        );
+        registry.register_with_unit(
+            format!("weir_{peer}_request_duration"),
+            format!("Time to answer a request of {whose}"),
+            Unit::Seconds,
+            requests.duration.clone(),
+        );
+        requests
+    }
+
+    fn answered(&self, what: Label, outcome: Outcome, took: Duration) {
+        self.total.get_or_create(&[what, outcome.label()]).inc();
+        self.duration.get_or_create(&[what]).observe(took.as_secs_f64());
+    }
+}
+
+/// A metric that `registry` shows.
+fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+impl Metrics {
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::default();
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("weir_build", "The version of the driver", version);
+        Arc::new(Self {
+            dra: Requests::registered(&mut registry, "dra", "kubelet"),
+            nri: Requests::registered(&mut registry, "nri", "the container runtime"),
+            attach_errors: registered(
+                &mut registry,
+                "weir_attach_errors",
+                "Devices that could not be prepared, attached or given back",
+            ),
+            counter_read_errors: registered(
+                &mut registry,
+                "weir_counter_read_errors",
+                "Attachments whose counters could not be read when asked for",
+            ),
+            published_devices: registered(
+                &mut registry,
+                "weir_published_devices",
+                "Devices in the ResourceSlices of this node",
+            ),
+            published_slices: registered(
+                &mut registry,
+                "weir_published_slices",
+                "ResourceSlices of this node",
+            ),
+            nri_connected: registered(
+                &mut registry,
+                "weir_nri_connected",
+                "Whether the container runtime has synchronized with this plugin",
+            ),
+            registry,
+        })
+    }
+
+    /// Counts an answered request of kubelet.
+    pub fn dra_request(&self, method: &'static str, outcome: Outcome, took: Duration) {
+        self.dra.answered(("method", method), outcome, took);
+    }
+
+    /// Counts an answered event of the runtime.
+    pub fn nri_request(&self, event: &'static str, outcome: Outcome, took: Duration) {
+        self.nri.answered(("event", event), outcome, took);
+    }
+
+    /// Counts a failure by its reason, as `AttachError::reason` has it.
+    pub fn attach_error(&self, reason: &'static str) {
+        self.attach_errors.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Tells what is published now.
+    pub fn published(&self, devices: usize, slices: usize) {
+        let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.published_devices.set(gauge(devices));
+        self.published_slices.set(gauge(slices));
+    }
+
+    pub fn nri_connected(&self, connected: bool) {
+        self.nri_connected.set(i64::from(connected));
+    }
+
+    pub(super) fn counter_read_failed(&self) {
+        self.counter_read_errors.inc();
+    }
+
+    /// Writes all of it as `OpenMetrics` text, without the mark of the end.
+    pub(super) fn encode(&self, text: &mut String) -> fmt::Result {
+        encode_registry(text, &self.registry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text_of(metrics: &Metrics) -> String {
+        let mut text = String::new();
+        metrics.encode(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn requests_are_counted_by_outcome_and_timed() {
+        let metrics = Metrics::new();
+        metrics.dra_request("NodePrepareResources", Outcome::Success, Duration::from_millis(3));
+        metrics.dra_request("NodePrepareResources", Outcome::Failed, Duration::from_mins(1));
+        metrics.nri_request("RunPodSandbox", Outcome::NotOurs, Duration::ZERO);
+        metrics.attach_error("out_of_time");
+
+        let text = text_of(&metrics);
+
+        for line in [
+            r#"weir_dra_requests_total{method="NodePrepareResources",outcome="success"} 1"#,
+            r#"weir_dra_requests_total{method="NodePrepareResources",outcome="failed"} 1"#,
+            r#"weir_dra_request_duration_seconds_count{method="NodePrepareResources"} 2"#,
+            r#"weir_dra_request_duration_seconds_bucket{le="0.004",method="NodePrepareResources"} 1"#,
+            r#"weir_nri_requests_total{event="RunPodSandbox",outcome="not_ours"} 1"#,
+            r#"weir_nri_request_duration_seconds_count{event="RunPodSandbox"} 1"#,
+            r#"weir_attach_errors_total{reason="out_of_time"} 1"#,
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn gauges_tell_what_is_now() {
+        let metrics = Metrics::new();
+        metrics.published(129, 2);
+        metrics.nri_connected(true);
+        let text = text_of(&metrics);
+        assert!(text.contains("\nweir_published_devices 129\n"), "{text}");
+        assert!(text.contains("\nweir_published_slices 2\n"), "{text}");
+        assert!(text.contains("\nweir_nri_connected 1\n"), "{text}");
+        assert!(text.contains("weir_build_info{version=\"0.1.0\"} 1\n"), "{text}");
+
+        metrics.nri_connected(false);
+        assert!(text_of(&metrics).contains("\nweir_nri_connected 0\n"));
+    }
+}

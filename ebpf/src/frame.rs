@@ -1,0 +1,131 @@
+//! Packets as the kernel hands them out: the part that lies in one piece, and the slow way to the
+//! rest.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
+use common::Frame;
+
+/// Packet memory from `data` to `data_end`: read without a call.
+#[derive(Clone, Copy)]
+pub(crate) struct Linear {
+    data: usize,
+    end: usize,
+    len: u32,
+}
+
+impl Linear {
+    /// The packet, or its first piece if it is `len` bytes in all.
+    #[inline(always)]
+    pub(crate) fn new(data: usize, end: usize, len: Option<u32>) -> Self {
+        Self { data, end, len: len.unwrap_or((end - data) as u32) }
+    }
+
+    /// There is more than can be read here.
+    #[inline(always)]
+    pub(crate) fn is_partial(&self) -> bool {
+        ((self.end - self.data) as u32) < self.len
+    }
+
+    #[inline(always)]
+    fn read<T: Copy>(&self, offset: usize) -> Option<T> {
+        let start = self.data + offset;
+        if start + size_of::<T>() > self.end {
+            return None;
+        }
+        // SAFETY: inside the packet, as just compared; the verifier insists on it. Only arrays of
+        // integers are read, for which any bytes are a value.
+        Some(unsafe { (start as *const T).read_unaligned() })
+    }
+}
+
+impl Frame for Linear {
+    #[inline(always)]
+    fn full_len(&self) -> u32 {
+        self.len
+    }
+
+    #[inline(always)]
+    fn halves<const N: usize>(&self, offset: usize) -> Option<[u16; N]> {
+        self.read(offset)
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        self.read(offset)
+    }
+}
+
+/// A packet in several pieces: each read is a call that copies.
+#[derive(Clone, Copy)]
+pub(crate) struct Reloaded {
+    source: Source,
+    len: u32,
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Skb(*mut __sk_buff),
+    Xdp(*mut xdp_md),
+}
+
+impl Reloaded {
+    #[inline(always)]
+    pub(crate) fn skb(skb: *mut __sk_buff, len: u32) -> Self {
+        Self { source: Source::Skb(skb), len }
+    }
+
+    #[inline(always)]
+    pub(crate) fn xdp(xdp: *mut xdp_md, len: u32) -> Self {
+        Self { source: Source::Xdp(xdp), len }
+    }
+
+    #[inline(always)]
+    fn read<T: Copy>(&self, offset: usize) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        let (to, len, offset) = (value.as_mut_ptr().cast(), size_of::<T>() as u32, offset as u32);
+        // SAFETY: the context is the program's own, and `to` has room for `len` bytes.
+        let result = unsafe {
+            match self.source {
+                Source::Skb(skb) => bpf_skb_load_bytes(skb.cast(), offset, to, len),
+                Source::Xdp(xdp) => bpf_xdp_load_bytes(xdp, offset, to, len),
+            }
+        };
+        // SAFETY: on success the helper has written all of it. Only arrays of integers are read,
+        // for which any bytes are a value.
+        (result == 0).then(|| unsafe { value.assume_init() })
+    }
+}
+
+impl Frame for Reloaded {
+    #[inline(always)]
+    fn full_len(&self) -> u32 {
+        self.len
+    }
+
+    #[inline(always)]
+    fn halves<const N: usize>(&self, offset: usize) -> Option<[u16; N]> {
+        self.read(offset)
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        self.read(offset)
+    }
+}
+
+/// Bytes of a packet in all its buffers. One call, the only one of `weir_xdp_frags`.
+#[inline(always)]
+pub(crate) fn xdp_len(xdp: *mut xdp_md) -> u32 {
+    // SAFETY: the context is the program's own.
+    (unsafe { bpf_xdp_get_buff_len(xdp) }) as u32
+}
+
+/// Packets on the wire that this one stands for: what GSO will split, what GRO has put together.
+#[inline(always)]
+pub(crate) fn segments(skb: *mut __sk_buff) -> u32 {
+    // SAFETY: the context is the program's own; the verifier turns the field into one of the skb.
+    let segments = unsafe { (*skb).gso_segs };
+    if segments == 0 { 1 } else { segments }
+}

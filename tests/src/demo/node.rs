@@ -1,0 +1,217 @@
+//! The node of the demo: everything that runs in the box.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use driver::model::ClaimRef;
+use driver::sys::netns::Netns;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+use super::metrics::{self, Samples};
+use super::scene;
+use crate::api_server::Server;
+use crate::kubelet::Kubelet;
+use crate::runtime::{self, PodSandbox};
+use crate::sandbox::{NETNS_DIRECTORY, Network, Process};
+
+/// Below this everything that belongs to the node is kept; it is on the box's own tmpfs.
+const ROOT: &str = "/run/box";
+/// Where the driver serves `/metrics`.
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9177);
+/// Where the driver mounts bpffs.
+pub(super) const BPFFS: &str = "/sys/fs/bpf";
+
+/// Everything of the node, in the order in which it is to be dropped.
+pub(super) struct Node {
+    pub driver: Process,
+    runtime: runtime::Runtime,
+    kubelet: Kubelet,
+    pub server: Server,
+    pub tokio: tokio::runtime::Runtime,
+    pub network: Network,
+}
+
+impl Node {
+    /// Starts everything but the driver.
+    pub(super) fn new(weir: &Path) -> Result<Self> {
+        let root = Path::new(ROOT);
+        fs::create_dir_all(root).context("make the node's directory")?;
+        let network = Network::new(scene::NICS)?;
+        let tokio = tokio::runtime::Runtime::new().context("start a runtime")?;
+        let _entered = tokio.enter();
+        let server = tokio.block_on(Server::start()).context("start the API server")?;
+        server.kubeconfig(&root.join("kubeconfig")).context("write the kubeconfig")?;
+        let kubelet = Kubelet::start(&root.join("kubelet")).context("start kubelet")?;
+        let socket = root.join("nri.sock");
+        let runtime = runtime::Runtime::start(&socket, runtime::Options::default())
+            .context("start the container runtime")?;
+        let driver = Process::new(weir.to_owned(), arguments(root), root.join("weir.log"));
+        drop(_entered);
+        Ok(Self { driver, runtime, kubelet, server, tokio, network })
+    }
+
+    /// Starts the driver and waits until it says that it is ready.
+    pub(super) fn start_driver(&mut self) -> Result<Duration> {
+        let started = Instant::now();
+        self.driver.start()?;
+        loop {
+            self.driver.check()?;
+            let page = metrics::fetch(LISTEN, "/readyz");
+            match page {
+                Ok(page) if page.status == 200 => break,
+                _ if started.elapsed() < scene::PATIENCE => {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Ok(page) => {
+                    let log = self.driver.log_tail();
+                    bail!("the driver does not get ready: {}\n{log}", page.body);
+                }
+                Err(error) => {
+                    let log = self.driver.log_tail();
+                    return Err(error).with_context(|| format!("ask the driver\n{log}"));
+                }
+            }
+        }
+        let limit = scene::PATIENCE;
+        self.tokio.block_on(self.kubelet.wait_for_driver(scene::DRIVER, limit))?;
+        ensure!(self.runtime.wait_for_plugin(limit), "the driver is not registered over NRI");
+        Ok(started.elapsed())
+    }
+
+    pub(super) fn scrape(&self) -> Result<Samples> {
+        let page = metrics::fetch(LISTEN, "/metrics").context("scrape the driver")?;
+        ensure!(page.status == 200, "/metrics answers {}", page.status);
+        Ok(Samples::parse(&page.body))
+    }
+
+    /// Has kubelet ask the driver to prepare claims; answers how long that took.
+    pub(super) fn prepare(&self, claims: &[ClaimRef]) -> Result<Duration> {
+        let started = Instant::now();
+        let answers = self.tokio.block_on(async {
+            let driver = self.kubelet.wait_for_driver(scene::DRIVER, scene::PATIENCE).await?;
+            driver.prepare(claims).await
+        })?;
+        for (uid, answer) in answers {
+            answer.map_err(anyhow::Error::msg).with_context(|| self.failed("prepare", &uid))?;
+        }
+        Ok(started.elapsed())
+    }
+
+    pub(super) fn unprepare(&self, claims: &[ClaimRef]) -> Result<()> {
+        let answers = self.tokio.block_on(async {
+            let driver = self.kubelet.wait_for_driver(scene::DRIVER, scene::PATIENCE).await?;
+            driver.unprepare(claims).await
+        })?;
+        for (uid, answer) in answers {
+            answer.map_err(anyhow::Error::msg).with_context(|| self.failed("unprepare", &uid))?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, what: &str, uid: &str) -> String {
+        format!("{what} claim {uid}; the driver said last:\n{}\n", self.driver.log_tail())
+    }
+
+    /// Makes the pod's sandbox and tells the driver, as a runtime does; answers how long the driver
+    /// took.
+    pub(super) fn run_sandbox(&self, pod: &Pod) -> Result<(Netns, Duration)> {
+        let sandbox = sandbox(pod);
+        let path = sandbox.netns.as_deref().unwrap_or(Path::new("/"));
+        let netns = Netns::create(path)?;
+        let took = self.runtime.run_pod_sandbox(&sandbox);
+        let took = took.with_context(|| self.failed("attach for pod", &sandbox.uid))?;
+        Ok((netns, took))
+    }
+
+    /// Ends the pod's sandbox. Its namespace goes with the last who holds it open.
+    pub(super) fn stop_sandbox(&self, pod: &Pod) -> Result<()> {
+        let sandbox = sandbox(pod);
+        self.runtime.stop_pod_sandbox(&sandbox.id).context("stop the sandbox")?;
+        self.runtime.remove_pod_sandbox(&sandbox.id).context("remove the sandbox")?;
+        let path = sandbox.netns.unwrap_or_default();
+        Netns::remove(&path).with_context(|| format!("remove {}", path.display()))
+    }
+
+    /// What is there on the node that a pod could have left: pins, records, CDI specs, namespaces.
+    pub(super) fn residue(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for pin in files_below(&Path::new(BPFFS).join("weir")) {
+            found.push(format!("pin {}", pin.display()));
+        }
+        for file in files_below(&Path::new(ROOT).join("state")) {
+            let text = fs::read_to_string(&file).unwrap_or_default();
+            // A record names its claim and its pod by UID.
+            if text.contains("\"uid\"") {
+                found.push(format!("a record in {}", file.display()));
+            }
+        }
+        for spec in files_below(Path::new("/run/cdi")) {
+            found.push(format!("CDI spec {}", spec.display()));
+        }
+        for netns in files_below(Path::new(NETNS_DIRECTORY)) {
+            if !netns.ends_with("wire") {
+                found.push(format!("namespace {}", netns.display()));
+            }
+        }
+        found
+    }
+}
+
+fn arguments(root: &Path) -> Vec<OsString> {
+    let at = |name: &str| root.join(name).into_os_string();
+    vec![
+        "node".into(),
+        "--node-name".into(),
+        scene::NODE.into(),
+        "--kubeconfig".into(),
+        at("kubeconfig"),
+        "--kubelet-root".into(),
+        at("kubelet"),
+        "--nri-socket".into(),
+        at("nri.sock"),
+        "--state-dir".into(),
+        at("state"),
+        "--bpffs".into(),
+        BPFFS.into(),
+        "--listen".into(),
+        LISTEN.to_string().into(),
+    ]
+}
+
+fn sandbox(pod: &Pod) -> PodSandbox {
+    let uid = pod.uid().unwrap_or_default();
+    PodSandbox {
+        id: format!("sandbox-{uid}"),
+        name: pod.name_any(),
+        namespace: pod.namespace().unwrap_or_default(),
+        netns: Some(Path::new(NETNS_DIRECTORY).join(&uid)),
+        uid,
+        pid: 0,
+    }
+}
+
+/// All that is below a directory and no directory itself; an empty directory counts as well.
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let below = files_below(&path);
+            if below.is_empty() {
+                found.push(path);
+            } else {
+                found.extend(below);
+            }
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}

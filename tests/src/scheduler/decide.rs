@@ -1,0 +1,517 @@
+//! Which devices a claim gets: a pure decision over what the API server holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
+use k8s_openapi::api::resource::v1::{
+    AllocationResult, Device, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceClaim,
+    DeviceClass, DeviceConstraint, DeviceRequest, DeviceRequestAllocationResult, DeviceSelector,
+    ResourceClaim, ResourceSlice,
+};
+
+use super::ScheduleError;
+use super::cel::{self, Expression};
+
+/// What a decision is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct World<'a> {
+    pub classes: &'a [DeviceClass],
+    pub slices: &'a [ResourceSlice],
+    pub claims: &'a [ResourceClaim],
+    pub node: &'a str,
+}
+
+/// A device on offer.
+#[derive(Clone, Copy, Debug)]
+struct Offer<'a> {
+    driver: &'a str,
+    pool: &'a str,
+    device: &'a Device,
+    is_taken: bool,
+}
+
+/// One way to satisfy a request: by itself, or by one of its sub-requests.
+struct Alternative<'a> {
+    /// `request`, or `request/subrequest`.
+    name: String,
+    class: &'a str,
+    /// For each device wanted, the offers that fit.
+    slots: Vec<Vec<usize>>,
+}
+
+/// What a request or sub-request says, in one form.
+struct Wanted<'a> {
+    name: String,
+    class: &'a str,
+    selectors: &'a [DeviceSelector],
+    mode: &'a str,
+    count: i64,
+}
+
+/// The allocation of `claim` on a node, by first fit in the order of pools, slices and devices.
+///
+/// Only the newest generation of a pool counts, and only when all its slices are there. Devices
+/// that other claims hold, and devices with a taint that keeps pods away, are not on offer
+/// (tolerations are not looked at).
+///
+/// # Errors
+///
+/// The first request that cannot be satisfied, and why.
+pub fn decide(claim: &ResourceClaim, world: &World<'_>) -> Result<AllocationResult, ScheduleError> {
+    let work = || decide_here(claim, world);
+    cel::on_large_stack(work).map_err(ScheduleError::Thread)?
+}
+
+fn decide_here(
+    claim: &ResourceClaim,
+    world: &World<'_>,
+) -> Result<AllocationResult, ScheduleError> {
+    let none = DeviceClaim::default();
+    let wanted = claim.spec.devices.as_ref().unwrap_or(&none);
+    let offers = offers(world);
+    let mut requests = Vec::new();
+    for request in wanted.requests.iter().flatten() {
+        requests.push(alternatives(request, world, &offers)?);
+    }
+    let constraints = wanted.constraints.as_deref().unwrap_or_default();
+    let mut search = Search { offers: &offers, constraints, chosen: Vec::new() };
+    if !search.assign(&requests) {
+        return Err(ScheduleError::Together);
+    }
+    let results = search.chosen.iter().map(|(alternative, offer)| {
+        let Offer { driver, pool, device, .. } = offers[*offer];
+        DeviceRequestAllocationResult {
+            request: alternative.name.clone(),
+            driver: driver.to_owned(),
+            pool: pool.to_owned(),
+            device: device.name.clone(),
+            ..Default::default()
+        }
+    });
+    let results: Vec<_> = results.collect();
+    let chosen: BTreeMap<&str, &str> = search
+        .chosen
+        .iter()
+        .map(|(alternative, _)| (alternative.name.as_str(), alternative.class))
+        .collect();
+    Ok(AllocationResult {
+        devices: Some(DeviceAllocationResult {
+            config: Some(configurations(wanted, world, &chosen)),
+            results: Some(results),
+        }),
+        node_selector: Some(only(world.node)),
+        ..Default::default()
+    })
+}
+
+fn offers<'a>(world: &World<'a>) -> Vec<Offer<'a>> {
+    let taken: BTreeSet<[&str; 3]> = world.claims.iter().flat_map(held).collect();
+    let mut pools: BTreeMap<(&str, &str), Vec<&ResourceSlice>> = BTreeMap::new();
+    for slice in world.slices {
+        let spec = &slice.spec;
+        if spec.all_nodes == Some(true) || spec.node_name.as_deref() == Some(world.node) {
+            pools.entry((&spec.driver, &spec.pool.name)).or_default().push(slice);
+        }
+    }
+    let mut offers = Vec::new();
+    for ((driver, pool), mut slices) in pools {
+        let newest =
+            slices.iter().map(|slice| slice.spec.pool.generation).max().unwrap_or_default();
+        slices.retain(|slice| slice.spec.pool.generation == newest);
+        slices.sort_by_key(|slice| slice.metadata.name.as_deref());
+        let is_complete = slices
+            .iter()
+            .all(|s| usize::try_from(s.spec.pool.resource_slice_count) == Ok(slices.len()));
+        if !is_complete {
+            continue;
+        }
+        for device in slices.into_iter().flat_map(|slice| slice.spec.devices.iter().flatten()) {
+            let keeps_away = device.taints.iter().flatten().any(|taint| taint.effect != "None");
+            if !keeps_away {
+                let is_taken = taken.contains(&[driver, pool, device.name.as_str()]);
+                offers.push(Offer { driver, pool, device, is_taken });
+            }
+        }
+    }
+    offers
+}
+
+fn held(claim: &ResourceClaim) -> Vec<[&str; 3]> {
+    let allocation = claim.status.as_ref().and_then(|status| status.allocation.as_ref());
+    let results = allocation.and_then(|allocation| allocation.devices.as_ref()?.results.as_deref());
+    let results = results.unwrap_or_default().iter();
+    results.map(|r| [r.driver.as_str(), r.pool.as_str(), r.device.as_str()]).collect()
+}
+
+fn alternatives<'a>(
+    request: &'a DeviceRequest,
+    world: &World<'a>,
+    offers: &[Offer<'_>],
+) -> Result<Vec<Alternative<'a>>, ScheduleError> {
+    let mut found = Vec::new();
+    let mut failed = None;
+    for wanted in wanted(request) {
+        match alternative(&wanted, world, offers) {
+            Ok(slots) => found.push(Alternative { name: wanted.name, class: wanted.class, slots }),
+            Err(error @ ScheduleError::NotEnough { .. }) => failed = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match failed {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
+    }
+}
+
+fn wanted(request: &DeviceRequest) -> Vec<Wanted<'_>> {
+    const EXACTLY: &str = "ExactCount";
+    if let Some(exactly) = &request.exactly {
+        return vec![Wanted {
+            name: request.name.clone(),
+            class: &exactly.device_class_name,
+            selectors: exactly.selectors.as_deref().unwrap_or_default(),
+            mode: exactly.allocation_mode.as_deref().unwrap_or(EXACTLY),
+            count: exactly.count.unwrap_or(1),
+        }];
+    }
+    let subs = request.first_available.iter().flatten();
+    subs.map(|sub| Wanted {
+        name: format!("{}/{}", request.name, sub.name),
+        class: &sub.device_class_name,
+        selectors: sub.selectors.as_deref().unwrap_or_default(),
+        mode: sub.allocation_mode.as_deref().unwrap_or(EXACTLY),
+        count: sub.count.unwrap_or(1),
+    })
+    .collect()
+}
+
+fn alternative(
+    wanted: &Wanted<'_>,
+    world: &World<'_>,
+    offers: &[Offer<'_>],
+) -> Result<Vec<Vec<usize>>, ScheduleError> {
+    let request = || wanted.name.clone();
+    let class = world.classes.iter().find(|c| c.metadata.name.as_deref() == Some(wanted.class));
+    let class = class.ok_or_else(|| ScheduleError::NoClass {
+        request: request(),
+        class: wanted.class.to_owned(),
+    })?;
+    let selectors = class.spec.selectors.iter().flatten().chain(wanted.selectors);
+    let mut fitting: Vec<usize> = (0..offers.len()).collect();
+    for selector in selectors {
+        let source = selector.cel.as_ref().map_or("", |cel| cel.expression.as_str());
+        let fail = |message: String| ScheduleError::Selector {
+            request: request(),
+            expression: source.to_owned(),
+            message,
+        };
+        let expression = Expression::compile(source).map_err(fail)?;
+        let mut kept = Vec::new();
+        for nth in fitting {
+            let offer = &offers[nth];
+            if expression
+                .matches(offer.driver, offer.device)
+                .map_err(|message| fail(format!("device {}: {message}", offer.device.name)))?
+            {
+                kept.push(nth);
+            }
+        }
+        fitting = kept;
+    }
+    let free: Vec<usize> = fitting.iter().copied().filter(|nth| !offers[*nth].is_taken).collect();
+    let not_enough = |count| ScheduleError::NotEnough {
+        request: request(),
+        count,
+        fitting: fitting.len(),
+        free: free.len(),
+    };
+    if wanted.mode == "All" {
+        if fitting.is_empty() || free.len() < fitting.len() {
+            return Err(not_enough(fitting.len().max(1)));
+        }
+        return Ok(free.into_iter().map(|nth| vec![nth]).collect());
+    }
+    let count = usize::try_from(wanted.count).unwrap_or_default();
+    if free.len() < count {
+        return Err(not_enough(count));
+    }
+    Ok(vec![free; count])
+}
+
+/// Depth-first, so that a choice which leaves a later request empty-handed is taken back.
+struct Search<'a> {
+    offers: &'a [Offer<'a>],
+    constraints: &'a [DeviceConstraint],
+    chosen: Vec<(&'a Alternative<'a>, usize)>,
+}
+
+impl<'a> Search<'a> {
+    fn assign(&mut self, requests: &'a [Vec<Alternative<'a>>]) -> bool {
+        let Some((first, rest)) = requests.split_first() else { return true };
+        first.iter().any(|alternative| self.fill(alternative, &alternative.slots, rest))
+    }
+
+    fn fill(
+        &mut self,
+        alternative: &'a Alternative<'a>,
+        slots: &'a [Vec<usize>],
+        rest: &'a [Vec<Alternative<'a>>],
+    ) -> bool {
+        let Some((slot, more)) = slots.split_first() else { return self.assign(rest) };
+        for offer in slot {
+            if self.chosen.iter().any(|(_, taken)| taken == offer) {
+                continue;
+            }
+            self.chosen.push((alternative, *offer));
+            if self.is_consistent() && self.fill(alternative, more, rest) {
+                return true;
+            }
+            self.chosen.pop();
+        }
+        false
+    }
+
+    fn is_consistent(&self) -> bool {
+        self.constraints.iter().all(|constraint| {
+            let names = constraint.requests.as_deref().unwrap_or_default();
+            let concerned = self.chosen.iter().filter(|(alternative, _)| {
+                names.is_empty() || names.iter().any(|name| is_named(name, &alternative.name))
+            });
+            let devices: Vec<&Offer<'_>> = concerned.map(|(_, nth)| &self.offers[*nth]).collect();
+            let values = |attribute: &str| {
+                let values = devices.iter().map(|offer| {
+                    cel::attribute(offer.device.attributes.as_ref(), offer.driver, attribute)
+                });
+                values.collect::<Option<Vec<_>>>()
+            };
+            let matching = constraint.match_attribute.as_deref().is_none_or(|attribute| {
+                values(attribute).is_some_and(|v| v.windows(2).all(|pair| pair[0] == pair[1]))
+            });
+            let distinct = constraint.distinct_attribute.as_deref().is_none_or(|attribute| {
+                values(attribute)
+                    .is_some_and(|v| (1..v.len()).all(|nth| !v[..nth].contains(&v[nth])))
+            });
+            matching && distinct
+        })
+    }
+}
+
+/// Whether `name` means `request`, which may be a sub-request `main/sub`.
+fn is_named(name: &str, request: &str) -> bool {
+    name == request || request.split_once('/').is_some_and(|(main, _)| main == name)
+}
+
+fn configurations(
+    wanted: &DeviceClaim,
+    world: &World<'_>,
+    chosen: &BTreeMap<&str, &str>,
+) -> Vec<DeviceAllocationConfiguration> {
+    let mut configurations = Vec::new();
+    for (request, class) in chosen {
+        let class = world.classes.iter().find(|c| c.metadata.name.as_deref() == Some(class));
+        for config in class.iter().flat_map(|class| class.spec.config.iter().flatten()) {
+            configurations.push(DeviceAllocationConfiguration {
+                source: "FromClass".to_owned(),
+                requests: Some(vec![(*request).to_owned()]),
+                opaque: config.opaque.clone(),
+            });
+        }
+    }
+    for config in wanted.config.iter().flatten() {
+        let names = config.requests.as_deref().unwrap_or_default();
+        let is_used = names.is_empty()
+            || names.iter().any(|name| chosen.keys().any(|request| is_named(name, request)));
+        if is_used {
+            configurations.push(DeviceAllocationConfiguration {
+                source: "FromClaim".to_owned(),
+                requests: config.requests.clone(),
+                opaque: config.opaque.clone(),
+            });
+        }
+    }
+    configurations
+}
+
+fn only(node: &str) -> NodeSelector {
+    NodeSelector {
+        node_selector_terms: vec![NodeSelectorTerm {
+            match_fields: Some(vec![NodeSelectorRequirement {
+                key: "metadata.name".to_owned(),
+                operator: "In".to_owned(),
+                values: Some(vec![node.to_owned()]),
+            }]),
+            ..Default::default()
+        }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn parse<T: serde::de::DeserializeOwned>(value: Value) -> T {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn class() -> DeviceClass {
+        parse(json!({
+            "metadata": { "name": "nic" },
+            "spec": {
+                "selectors": [{ "cel": { "expression": "device.driver == 'weir.dev'" } }],
+                "config": [{ "opaque": { "driver": "weir.dev", "parameters": { "from": "class" } } }],
+            },
+        }))
+    }
+
+    fn slice(
+        name: &str,
+        generation: i64,
+        count: i64,
+        devices: &[(&str, bool, i64)],
+    ) -> ResourceSlice {
+        let device = |(name, ebpf, numa): &(&str, bool, i64)| {
+            json!({ "name": name, "attributes": {
+                "ebpf": { "bool": ebpf },
+                "resource.kubernetes.io/numaNode": { "int": numa },
+            }})
+        };
+        parse(json!({
+            "metadata": { "name": name },
+            "spec": {
+                "driver": "weir.dev", "nodeName": "node-a",
+                "pool": { "name": "node-a", "generation": generation, "resourceSliceCount": count },
+                "devices": devices.iter().map(device).collect::<Vec<_>>(),
+            },
+        }))
+    }
+
+    fn claim(requests: Value) -> ResourceClaim {
+        parse(json!({
+            "metadata": { "name": "c" },
+            "spec": { "devices": { "requests": requests } },
+        }))
+    }
+
+    fn exactly(name: &str, selector: &str) -> Value {
+        json!({ "name": name, "exactly": {
+            "deviceClassName": "nic",
+            "selectors": [{ "cel": { "expression": selector } }],
+        }})
+    }
+
+    fn run(
+        claim: &ResourceClaim,
+        slices: &[ResourceSlice],
+        claims: &[ResourceClaim],
+    ) -> Result<Vec<String>, String> {
+        let classes = [class()];
+        let world = World { classes: &classes, slices, claims, node: "node-a" };
+        let allocation = decide(claim, &world).map_err(|error| error.to_string())?;
+        let results = allocation.devices.unwrap().results.unwrap();
+        Ok(results.iter().map(|r| format!("{}={}", r.request, r.device)).collect())
+    }
+
+    const EBPF: &str = "device.attributes['weir.dev'].ebpf";
+    const ANY: &str = "true";
+
+    #[test]
+    fn the_first_device_that_fits_is_taken_and_given_back_if_a_later_request_needs_it() {
+        let slices =
+            [slice("a", 1, 1, &[("nic0", true, 0), ("nic1", false, 0), ("nic2", true, 1)])];
+        let both = claim(json!([exactly("x", EBPF), exactly("y", EBPF)]));
+        assert_eq!(run(&both, &slices, &[]).unwrap(), ["x=nic0", "y=nic2"]);
+
+        let slices = [slice("a", 1, 1, &[("nic0", true, 0), ("nic1", false, 0)])];
+        let greedy = claim(json!([exactly("any", ANY), exactly("ebpf", EBPF)]));
+        assert_eq!(run(&greedy, &slices, &[]).unwrap(), ["any=nic1", "ebpf=nic0"]);
+    }
+
+    #[test]
+    fn what_another_claim_holds_is_not_on_offer() {
+        let slices = [slice("a", 1, 1, &[("nic0", true, 0), ("nic1", true, 0)])];
+        let mut other = claim(json!([]));
+        other.status = Some(parse(json!({ "allocation": { "devices": { "results": [
+            { "request": "r", "driver": "weir.dev", "pool": "node-a", "device": "nic0" },
+        ]}}})));
+        let others = [other];
+        assert_eq!(run(&claim(json!([exactly("x", EBPF)])), &slices, &others).unwrap(), ["x=nic1"]);
+
+        let two = json!([{ "name": "x", "exactly": { "deviceClassName": "nic", "count": 2 } }]);
+        let error = run(&claim(two), &slices, &others).unwrap_err();
+        assert_eq!(error, "request x wants 2 devices; 2 fit and 1 of them free");
+    }
+
+    #[test]
+    fn only_the_newest_complete_generation_counts() {
+        let old = slice("a", 1, 1, &[("old", true, 0)]);
+        let new = slice("b", 2, 2, &[("new", true, 0)]);
+        let one = claim(json!([exactly("x", EBPF)]));
+        assert!(run(&one, &[old.clone(), new.clone()], &[]).is_err());
+        let rest = slice("c", 2, 2, &[("rest", false, 0)]);
+        assert_eq!(run(&one, &[old, new, rest], &[]).unwrap(), ["x=new"]);
+    }
+
+    #[test]
+    fn a_constraint_binds_requests_together() {
+        let slices = [slice("a", 1, 1, &[("n0", true, 0), ("n1", false, 1), ("n2", true, 1)])];
+        let mut aligned = claim(json!([
+            exactly("x", EBPF),
+            exactly("y", "!(device.attributes['weir.dev'].ebpf)")
+        ]));
+        let matching = json!([{ "matchAttribute": "resource.kubernetes.io/numaNode" }]);
+        aligned.spec.devices.as_mut().unwrap().constraints = Some(parse(matching));
+        assert_eq!(run(&aligned, &slices, &[]).unwrap(), ["x=n2", "y=n1"]);
+    }
+
+    #[test]
+    fn the_first_sub_request_that_can_be_met_is_taken() {
+        let slices = [slice("a", 1, 1, &[("nic0", false, 0)])];
+        let request = json!([{ "name": "x", "firstAvailable": [
+            { "name": "fast", "deviceClassName": "nic", "selectors": [{ "cel": { "expression": EBPF } }] },
+            { "name": "any", "deviceClassName": "nic" },
+        ]}]);
+        assert_eq!(run(&claim(request), &slices, &[]).unwrap(), ["x/any=nic0"]);
+    }
+
+    #[test]
+    fn all_means_every_device_that_fits() {
+        let slices =
+            [slice("a", 1, 1, &[("nic0", true, 0), ("nic1", false, 0), ("nic2", true, 0)])];
+        let all = json!([{ "name": "x", "exactly": {
+            "deviceClassName": "nic", "allocationMode": "All",
+            "selectors": [{ "cel": { "expression": EBPF } }],
+        }}]);
+        assert_eq!(run(&claim(all), &slices, &[]).unwrap(), ["x=nic0", "x=nic2"]);
+    }
+
+    #[test]
+    fn configuration_comes_from_the_class_first() {
+        let slices = [slice("a", 1, 1, &[("nic0", true, 0)])];
+        let mut configured = claim(json!([exactly("x", EBPF)]));
+        let opaque = |from: &str| json!({ "driver": "weir.dev", "parameters": { "from": from } });
+        configured.spec.devices.as_mut().unwrap().config = Some(parse(json!([
+            { "requests": ["x"], "opaque": opaque("claim") },
+            { "requests": ["elsewhere"], "opaque": opaque("nobody") },
+        ])));
+        let classes = [class()];
+        let world = World { classes: &classes, slices: &slices, claims: &[], node: "node-a" };
+        let config = decide(&configured, &world).unwrap().devices.unwrap().config.unwrap();
+        let sources: Vec<&str> = config.iter().map(|config| config.source.as_str()).collect();
+        assert_eq!(sources, ["FromClass", "FromClaim"]);
+    }
+
+    #[test]
+    fn errors_name_the_request_and_the_reason() {
+        let slices = [slice("a", 1, 1, &[("nic0", true, 0)])];
+        let missing = json!([{ "name": "x", "exactly": { "deviceClassName": "gpu" } }]);
+        let error = run(&claim(missing), &slices, &[]).unwrap_err();
+        assert_eq!(error, "request x names DeviceClass gpu, which does not exist");
+        let error =
+            run(&claim(json!([exactly("x", "device.attributes['weir.dev'].rdma")])), &slices, &[]);
+        let error = error.unwrap_err();
+        assert!(error.starts_with("request x: selector"), "{error}");
+        assert!(error.contains("nic0"), "{error}");
+    }
+}

@@ -1,0 +1,162 @@
+//! The node's slices in the API server, whatever happens to them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use driver::attach::{Desk, Worker};
+use driver::dra::Publisher;
+use driver::inventory::Inventory;
+use driver::model::Device;
+use driver::telemetry::Metrics;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::api::Api;
+use super::{claim_ref, device, eventually, pool, record};
+
+/// Longer than the publisher takes to notice and write.
+const QUIET: Duration = Duration::from_millis(1500);
+
+/// A publisher of `devices`; it ends with the guard.
+fn publish(api: &Api, devices: Vec<Device>) -> (Desk, DropGuard) {
+    let (worker, desk) = Worker::pair();
+    let publisher = Publisher::new(
+        pool(),
+        "6.18.44-cloud-amd64",
+        api.client(),
+        Inventory::fixed(devices),
+        worker,
+        Metrics::new(),
+    );
+    let shutdown = CancellationToken::new();
+    tokio::spawn(publisher.run(shutdown.clone()));
+    (desk, shutdown.drop_guard())
+}
+
+fn devices(count: usize) -> Vec<Device> {
+    (0..count).map(|n| device(&format!("eth{n}"))).collect()
+}
+
+/// Generation, slice count and number of devices of each slice.
+fn summary(api: &Api) -> Vec<(i64, i64, usize)> {
+    let summarize = |slice: Value| {
+        let pool = &slice["spec"]["pool"];
+        let devices = slice["spec"]["devices"].as_array().map_or(0, Vec::len);
+        let number = |name: &str| pool[name].as_i64().unwrap_or(-1);
+        (number("generation"), number("resourceSliceCount"), devices)
+    };
+    api.slices().into_iter().map(summarize).collect()
+}
+
+async fn published(api: &Api, expected: &[(i64, i64, usize)]) {
+    eventually(&format!("slices become {expected:?}"), || summary(api) == expected).await;
+}
+
+#[tokio::test]
+async fn devices_are_published_once_and_owned_by_the_node() {
+    let api = Api::default();
+    let (desk, _guard) = publish(&api, devices(2));
+
+    published(&api, &[(1, 1, 2)]).await;
+    // A record of a device that is published already changes nothing.
+    desk.records.send_replace(Arc::new(vec![record(claim_ref("nics", "c1"), device("eth1"))]));
+    sleep(QUIET).await;
+
+    assert_eq!(api.writes(), 1, "{:?}", api.requests());
+    let slice = &api.slices()[0];
+    assert_eq!(slice["spec"]["nodeName"], "node-a");
+    let owner = &slice["metadata"]["ownerReferences"][0];
+    assert_eq!((&owner["kind"], &owner["uid"]), (&json!("Node"), &json!("node-uid")));
+}
+
+#[tokio::test]
+async fn many_devices_are_split_and_fewer_shrink_again() {
+    let api = Api::default();
+    let first = publish(&api, devices(300));
+    published(&api, &[(1, 3, 128), (1, 3, 128), (1, 3, 44)]).await;
+    drop(first);
+
+    // The next start finds fewer devices.
+    let second = publish(&api, devices(100));
+    published(&api, &[(2, 1, 100)]).await;
+    let writes = &api.requests()[..];
+    assert!(writes.last().unwrap().starts_with("DELETE"), "what is too much goes last: {writes:?}");
+    drop(second);
+
+    let before = api.writes();
+    let _third = publish(&api, devices(100));
+    sleep(QUIET).await;
+    assert_eq!(api.writes(), before, "a start that finds everything right writes nothing");
+}
+
+#[tokio::test]
+async fn a_device_that_a_claim_holds_stays_published() {
+    let api = Api::default();
+    let (desk, _guard) = publish(&api, devices(1));
+    published(&api, &[(1, 1, 1)]).await;
+    let held = record(claim_ref("nics", "c1"), device("away"));
+
+    desk.records.send_replace(Arc::new(vec![held]));
+
+    published(&api, &[(2, 1, 2)]).await;
+    assert_eq!(api.slices()[0]["spec"]["devices"][0]["name"], "away");
+}
+
+#[tokio::test]
+async fn slices_that_somebody_deletes_or_edits_are_restored() {
+    let api = Api::default();
+    let _publisher = publish(&api, devices(200));
+    let expected = [(1, 2, 128), (1, 2, 72)];
+    published(&api, &expected).await;
+    let names: Vec<_> = api.slices().iter().map(|s| s["metadata"]["name"].clone()).collect();
+
+    api.remove_slice(&names[1]);
+    published(&api, &expected).await;
+    assert_eq!(api.writes(), 3, "only what was missing is made again");
+
+    // Kubelet does that when it starts.
+    for name in &names {
+        api.remove_slice(name);
+    }
+    published(&api, &[(2, 2, 128), (2, 2, 72)]).await;
+
+    let mut edited = api.slices()[0].clone();
+    edited["spec"]["devices"] = json!([]);
+    api.put_slice(edited);
+    published(&api, &[(3, 2, 128), (3, 2, 72)]).await;
+}
+
+#[tokio::test]
+async fn a_conflict_is_decided_anew() {
+    let api = Api::default();
+    let (desk, _guard) = publish(&api, devices(1));
+    published(&api, &[(1, 1, 1)]).await;
+    api.refuse(&[(409, "the object has been modified")]);
+
+    desk.records.send_replace(Arc::new(vec![record(claim_ref("nics", "c1"), device("away"))]));
+
+    published(&api, &[(2, 1, 2)]).await;
+    let lists =
+        api.requests().iter().filter(|request| request.ends_with("/resourceslices")).count();
+    assert!(lists >= 3, "listed again after the conflict: {:?}", api.requests());
+}
+
+#[tokio::test]
+async fn what_the_server_finds_invalid_is_not_sent_again_at_once() {
+    let api = Api::default();
+    api.refuse(&[(422, "spec.devices[0].name: Invalid value")]);
+    let _publisher = publish(&api, devices(1));
+    eventually("a first try", || api.writes() == 1).await;
+    sleep(2 * QUIET).await;
+    assert_eq!(api.writes(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_briefly_away_gets_the_slices_later() {
+    let api = Api::default();
+    api.refuse(&[(503, "not now"), (500, "nor now")]);
+    let _publisher = publish(&api, devices(1));
+    published(&api, &[(1, 1, 1)]).await;
+    assert_eq!(api.writes(), 3);
+}
