@@ -62,7 +62,8 @@ pub(crate) fn packages() -> Result<()> {
     shell::say(&format!("installing packages: {names}"));
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
-        command.args(["--quiet", "--yes"]).args(arguments);
+        // A machine that has just booted may be busy with updates of its own.
+        command.args(["--quiet", "--yes", "-o", "DPkg::Lock::Timeout=120"]).args(arguments);
         command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C");
         command
     };

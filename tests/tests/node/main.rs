@@ -1,9 +1,10 @@
-//! The node ring: the driver's rooms against the real wire protocols, on a machine that needs
-//! nothing but Rust.
+//! The node ring: the driver's rooms against peers that speak the real protocols over real sockets,
+//! on a machine that needs nothing but Rust.
+
+// Says nothing new, but by it lints know test code.
+#![cfg(test)]
 
 mod api_server;
 mod dra;
 mod manifests;
-// Only said so that lints know it for test code.
-#[cfg(test)]
 mod nri;

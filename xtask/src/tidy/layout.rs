@@ -1,8 +1,9 @@
 //! `common` changes layout only together with `LAYOUT_VERSION`.
 //!
 //! Pinned maps outlive the driver that made them, so a newer one has to see at once that it does not
-//! share their layout. The layout is what `#[repr(…)]` items say, and the constants that they name;
-//! a fingerprint of that text is recorded beside the version.
+//! share their layout. The layout is what `#[repr(…)]` items say, the macro calls that make such
+//! items, and the constants that they name; a fingerprint of that text is recorded beside the
+//! version.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -100,24 +101,50 @@ impl Layout {
     }
 }
 
-/// The items with a `repr`, each in one line.
+/// The items with a `repr` and the macro calls that make items, each in one line.
 fn items(code: &str) -> Vec<String> {
-    code.match_indices("#[repr(")
-        .map(|(at, _)| {
-            let rest = &code[at..];
-            let mut depth = 0_usize;
-            // From the attribute to the brace that closes the item, or to its semicolon.
-            let end = rest.char_indices().find_map(|(end, c)| {
-                match c {
-                    '{' | '(' | '[' => depth += 1,
-                    '}' | ')' | ']' => depth = depth.saturating_sub(1),
-                    _ => {}
-                }
-                (depth == 0 && matches!(c, '}' | ';')).then_some(end + 1)
-            });
-            in_one_line(&rest[..end.unwrap_or(rest.len())])
-        })
-        .collect()
+    let reprs = code.match_indices("#[repr(").map(|(at, _)| at);
+    let calls = code.match_indices("! {").map(|(at, _)| line_start(code, at));
+    let calls = calls.filter(|&at| {
+        code[at..].starts_with(|c: char| c.is_alphabetic())
+            && !code[at..].starts_with("macro_rules!")
+    });
+    let mut starts: Vec<_> = reprs.chain(calls).collect();
+    starts.sort_unstable();
+    starts.into_iter().map(|at| in_one_line(&without_attributes(item(&code[at..])))).collect()
+}
+
+fn line_start(text: &str, at: usize) -> usize {
+    text[..at].rfind('\n').map_or(0, |line_break| line_break + 1)
+}
+
+/// From the start of `text` to the brace that closes the item there, or to its semicolon.
+fn item(text: &str) -> &str {
+    let mut depth = 0_usize;
+    let end = text.char_indices().find_map(|(end, c)| {
+        match c {
+            '{' | '(' | '[' => depth += 1,
+            '}' | ')' | ']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        (depth == 0 && matches!(c, '}' | ';')).then_some(end + 1)
+    });
+    &text[..end.unwrap_or(text.len())]
+}
+
+/// Leaves out attributes, of which only `repr` says something about layout.
+fn without_attributes(item: &str) -> String {
+    let mut kept = String::new();
+    let mut rest = item;
+    while let Some(at) = rest.find("#[") {
+        kept.push_str(&rest[..at]);
+        let len = rest[at..].find(']').map_or(rest.len() - at, |end| end + 1);
+        if rest[at..].starts_with("#[repr(") {
+            kept.push_str(&rest[at..at + len]);
+        }
+        rest = &rest[at + len..];
+    }
+    kept + rest
 }
 
 /// The values of constants by their names.
@@ -175,8 +202,15 @@ mod tests {
     }
 
     #[test]
-    fn words_and_functions_do_not_count() {
+    fn what_a_macro_makes_counts() {
+        let with = |names| format!("{COMMON}words! {{\n    Verdict {{ {names} }}\n}}\n");
+        assert_ne!(fingerprint(&with("Allowed, Denied")), fingerprint(&with("Denied, Allowed")));
+    }
+
+    #[test]
+    fn documentation_derives_and_functions_do_not_count() {
         let other = COMMON.replace("Words", "Other words").replace("fn f() {}", "fn g() { h() }");
+        let other = other.replace("#[repr(C)]", "#[repr(C)]\n#[derive(Copy)]");
         assert_eq!(fingerprint(COMMON), fingerprint(&other));
     }
 
