@@ -227,6 +227,7 @@ pub(super) fn record(pod_uid: &str) -> Record {
             up: true,
             addresses: Vec::new(),
         },
+        sandbox: None,
         phase: Phase::Prepared,
     }
 }
