@@ -157,12 +157,18 @@ mod tests {
             "spec": { "devices": {
                 "requests": [{ "name": "filtered", "exactly": {
                     "deviceClassName": "nic",
-                    "selectors": [{ "cel": { "expression": "a" } }, { "cel": { "expression": "b" } }],
+                    "selectors": [
+                        { "cel": { "expression": "a" } },
+                        { "cel": { "expression": "b" } },
+                    ],
                 }}],
-                "config": [{ "requests": ["filtered"], "opaque": { "driver": "weir.dev", "parameters": {
-                    "interface": { "name": "net1", "addresses": ["192.0.2.10/24"] },
-                    "ebpf": { "hook": "xdp", "filter": { "ingress": { "defaultAction": "deny" } } },
-                }}}],
+                "config": [{
+                    "requests": ["filtered"],
+                    "opaque": { "driver": "weir.dev", "parameters": {
+                        "interface": { "name": "net1", "addresses": ["192.0.2.10/24"] },
+                        "ebpf": { "filter": { "ingress": { "defaultAction": "deny" } } },
+                    }},
+                }],
             }},
         }))
         .unwrap();

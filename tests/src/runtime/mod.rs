@@ -25,7 +25,6 @@ pub struct HookError;
 pub struct Runtime {}
 
 impl Runtime {
-    #[expect(clippy::needless_pass_by_value, reason = "a stub")]
     pub fn start(_socket: &Path, _options: Options) -> io::Result<Self> {
         Ok(Self {})
     }

@@ -5,3 +5,4 @@
 mod bench;
 mod inventory;
 mod netlink;
+mod sandbox;
