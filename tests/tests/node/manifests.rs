@@ -1,0 +1,102 @@
+//! What `deploy/` holds is what the API server understands: a field that is misspelt or in the wrong
+//! place would be dropped there without a word.
+
+use std::fs;
+use std::path::Path;
+
+use k8s_openapi::Resource;
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceClaimTemplate};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+#[test]
+fn every_field_of_every_manifest_is_known() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let mut documents = 0;
+    for folder in [deploy.clone(), deploy.join("examples"), deploy.join("examples/per-pod")] {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let file = entry.unwrap().path();
+            if file.extension().is_none_or(|extension| extension != "yaml") {
+                continue;
+            }
+            let text = fs::read_to_string(&file).unwrap();
+            for document in serde_saphyr::from_multiple::<Value>(&text).unwrap() {
+                let unknown = unknown_fields(&document);
+                assert_eq!(unknown, Vec::<String>::new(), "{}", file.display());
+                documents += 1;
+            }
+        }
+    }
+    assert!(documents >= 12, "only {documents} documents were found");
+}
+
+#[test]
+fn a_field_in_the_wrong_place_is_noticed() {
+    let pod = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" },
+        "spec": { "containers": [{ "name": "c", "imagePullpolicy": "Never" }], "claims": [] },
+    });
+    assert_eq!(unknown_fields(&pod), ["spec.claims", "spec.containers[0].imagePullpolicy"]);
+}
+
+/// Paths of what is lost when the document is read as the type that it says it is.
+fn unknown_fields(document: &Value) -> Vec<String> {
+    let version = document["apiVersion"].as_str().unwrap_or_default();
+    let kind = document["kind"].as_str().unwrap_or_default();
+    let mut unknown = Vec::new();
+    let again = match kind {
+        "ClusterRole" => again::<ClusterRole>(document, version),
+        "ClusterRoleBinding" => again::<ClusterRoleBinding>(document, version),
+        "DaemonSet" => again::<DaemonSet>(document, version),
+        "Deployment" => again::<Deployment>(document, version),
+        "DeviceClass" => again::<DeviceClass>(document, version),
+        "Namespace" => again::<Namespace>(document, version),
+        "Pod" => again::<Pod>(document, version),
+        "ResourceClaim" => again::<ResourceClaim>(document, version),
+        "ResourceClaimTemplate" => again::<ResourceClaimTemplate>(document, version),
+        "ServiceAccount" => again::<ServiceAccount>(document, version),
+        "ValidatingAdmissionPolicy" => again::<ValidatingAdmissionPolicy>(document, version),
+        "ValidatingAdmissionPolicyBinding" => {
+            again::<ValidatingAdmissionPolicyBinding>(document, version)
+        }
+        other => panic!("no manifest of kind {other:?} is expected"),
+    };
+    lost("", document, &again, &mut unknown);
+    unknown
+}
+
+/// Reads the document as a `T` and writes it again.
+fn again<T: Resource + Serialize + DeserializeOwned>(document: &Value, version: &str) -> Value {
+    assert_eq!(version, T::API_VERSION, "{}", T::KIND);
+    let typed: T = serde_json::from_value(document.clone()).unwrap();
+    serde_json::to_value(typed).unwrap()
+}
+
+/// Adds the paths of what `before` has and `after` has not.
+fn lost(path: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
+    match (before, after) {
+        (Value::Object(before), Value::Object(after)) => {
+            for (name, value) in before {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                match after.get(name) {
+                    Some(after) => lost(&path, value, after, found),
+                    None => found.push(path),
+                }
+            }
+        }
+        (Value::Array(before), Value::Array(after)) if before.len() == after.len() => {
+            for (nth, (before, after)) in before.iter().zip(after).enumerate() {
+                lost(&format!("{path}[{nth}]"), before, after, found);
+            }
+        }
+        (before, after) if before == after => {}
+        _ => found.push(path.to_owned()),
+    }
+}

@@ -1,0 +1,72 @@
+//! `cargo xtask ebpf`: the eBPF object, built and put where the driver's build embeds it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::rustc::Rustc;
+use crate::workspace::{Workspace, write_if_different};
+use crate::{linker, rust_src, shell};
+
+const TARGET: &str = "bpfel-unknown-none";
+const OBJECT: &str = "weir-datapath";
+
+/// How the programs are compiled.
+///
+/// BPF's third instruction set (32-bit jumps and arithmetic) is in every kernel that we support.
+/// Misaligned loads are what packet headers need, and are right on machines that do them
+/// efficiently, which are x86-64 and arm64; it is the linker that generates code, so it is told, and
+/// rustc does not warn. The map definitions of aya travel as BTF, which is made from debug
+/// information.
+const FLAGS: [&str; 4] = [
+    "-Cdebuginfo=2",
+    "-Clink-arg=--btf",
+    "-Ctarget-cpu=v3",
+    "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
+];
+
+/// Builds the object, with the tools for it where they are missing, and answers where it is.
+pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
+    shell::run(cargo(workspace, "build")?.arg("--bins"))?;
+    let built = folder(workspace).join(TARGET).join("release").join(OBJECT);
+    let content = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+    let object = workspace.target.join("ebpf-object").join(OBJECT);
+    if write_if_different(&object, &content)? {
+        shell::say(&format!("wrote {} ({} bytes)", object.display(), content.len()));
+    }
+    Ok(object)
+}
+
+/// Runs clippy on the programs, for the target that they are built for.
+pub(crate) fn lint(workspace: &Workspace) -> Result<()> {
+    shell::run(cargo(workspace, "clippy")?.args(["--bins", "--", "--deny", "warnings"]))
+}
+
+/// A nested cargo for the eBPF target. It takes the linker and the source of `core` from where the
+/// set-up put them.
+fn cargo(workspace: &Workspace, subcommand: &str) -> Result<Command> {
+    let rustc = Rustc::ask(&workspace.root)?;
+    let linker = linker::ensure(workspace, &rustc)?;
+    let library = rust_src::ensure(workspace, &rustc)?;
+    let mut cargo = workspace.isolated_cargo(subcommand);
+    cargo
+        .args(["--package", "ebpf", "--release", "--target", TARGET, "-Z", "build-std=core"])
+        .arg("--target-dir")
+        .arg(folder(workspace))
+        // The target has no precompiled core, and aya-ebpf itself uses unstable features: this
+        // makes the pinned stable compiler accept both.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"))
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker);
+    if let rust_src::Library::At(path) = library {
+        // Cargo's own tests set this; it is the only way to name a library outside the sysroot.
+        cargo.env("__CARGO_TESTS_ONLY_SRC_ROOT", path);
+    }
+    Ok(cargo)
+}
+
+fn folder(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("ebpf-build")
+}
