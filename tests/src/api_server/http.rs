@@ -151,7 +151,7 @@ impl Call {
             Verb::List => {
                 let items = store.list(kind, namespace.as_deref(), &self.selector()?);
                 let list = json!({
-                    "kind": format!("{}List", kind.kind),
+                    "kind": format!("{}List", kind.name),
                     "apiVersion": kind.api_version(),
                     "metadata": { "resourceVersion": store.version().to_string() },
                     "items": items,
@@ -235,7 +235,7 @@ fn applied(kind: &Kind, name: &str, body: &[u8]) -> Result<Value, Refusal> {
         .map_err(|error| Refusal::bad_request(format!("the body is no YAML: {error}")))?;
     if Kind::of(&applied) != Some(kind) {
         let message =
-            format!("apply needs apiVersion {} and kind {}", kind.api_version(), kind.kind);
+            format!("apply needs apiVersion {} and kind {}", kind.api_version(), kind.name);
         return Err(Refusal::bad_request(message));
     }
     let named = applied["metadata"]["name"].as_str();
@@ -265,9 +265,9 @@ fn discovery(path: &str) -> Option<Value> {
         .map(|kind| {
             json!({
                 "name": kind.plural,
-                "singularName": kind.kind.to_lowercase(),
+                "singularName": kind.name.to_lowercase(),
                 "namespaced": kind.scope == Scope::Namespaced,
-                "kind": kind.kind,
+                "kind": kind.name,
                 "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"],
             })
         })
@@ -322,12 +322,12 @@ mod tests {
     fn a_path_names_a_kind_a_place_and_a_part() {
         let target = Target::parse("/apis/resource.k8s.io/v1/namespaces/a/resourceclaims/b/status");
         let target = target.unwrap();
-        assert_eq!(target.kind.kind, "ResourceClaim");
+        assert_eq!(target.kind.name, "ResourceClaim");
         assert_eq!((target.namespace.as_deref(), target.name.as_deref()), (Some("a"), Some("b")));
         assert_eq!(target.part, Part::Status);
 
         let namespace = Target::parse("/api/v1/namespaces/a").unwrap();
-        assert_eq!((namespace.kind.kind, namespace.name.as_deref()), ("Namespace", Some("a")));
+        assert_eq!((namespace.kind.name, namespace.name.as_deref()), ("Namespace", Some("a")));
 
         for wrong in [
             "/api/v1/pods/name",

@@ -22,7 +22,7 @@ pub(super) struct Kind {
     /// Empty for the core group.
     pub group: &'static str,
     pub version: &'static str,
-    pub kind: &'static str,
+    pub name: &'static str,
     pub plural: &'static str,
     pub scope: Scope,
     /// Whether `status` is written through a path of its own.
@@ -43,7 +43,7 @@ macro_rules! kind {
         Kind {
             group: $group,
             version: "v1",
-            kind: $kind,
+            name: $kind,
             plural: $plural,
             scope: Scope::$scope,
             has_status: $has_status,
@@ -81,7 +81,7 @@ impl Kind {
     pub(super) fn of(object: &Value) -> Option<&'static Self> {
         let api_version = object.get("apiVersion")?.as_str()?;
         let kind = object.get("kind")?.as_str()?;
-        KINDS.iter().find(|k| k.api_version() == api_version && k.kind == kind)
+        KINDS.iter().find(|k| k.api_version() == api_version && k.name == kind)
     }
 
     /// `v1`, or `group/v1`.
@@ -103,7 +103,7 @@ impl Kind {
 
 impl PartialEq for Kind {
     fn eq(&self, other: &Self) -> bool {
-        (self.group, self.kind) == (other.group, other.kind)
+        (self.group, self.name) == (other.group, other.name)
     }
 }
 

@@ -178,7 +178,10 @@ mod tests {
 
     #[test]
     fn two_drivers_share_the_device_list_of_a_claim() {
-        let entry = |driver: &str, ips: &[&str]| json!({ "driver": driver, "device": "d", "pool": "p", "networkData": { "ips": ips } });
+        let entry = |driver: &str, ips: &[&str]| {
+            let network = json!({ "ips": ips });
+            json!({ "driver": driver, "device": "d", "pool": "p", "networkData": network })
+        };
         let mut live = json!({ "status": { "devices": [entry("a", &["1.1.1.1/32"])] } });
         let ours = json!({ "status": { "devices": [entry("b", &["2.2.2.2/32"])] } });
         apply(&mut live, None, &ours);

@@ -2,7 +2,7 @@
 //!
 //! It serves the kinds that a network driver meets (`resource.k8s.io/v1`, nodes, pods, events) with
 //! the semantics that bite drivers: resource versions and conflicts, status as a part of its own,
-//! immutable fields, the limits of ResourceSlices, watches that expire. It keeps a list of the
+//! immutable fields, the limits of slices, watches that expire. It keeps a list of the
 //! requests it served and fails requests on demand.
 //!
 //! What it does not have: authentication, admission plugins, discovery beyond the resource lists,
@@ -176,7 +176,7 @@ impl Server {
             Ok(_) => store.update(kind, &key, object, Part::Whole),
             Err(_) => store.create(kind, namespace.as_deref(), object, Part::Whole),
         };
-        stored.map_err(|source| ApplyError::Refused { kind: kind.kind, source })
+        stored.map_err(|source| ApplyError::Refused { kind: kind.name, source })
     }
 
     /// One object, as stored.
@@ -247,7 +247,10 @@ struct Fault {
 
 impl fmt::Debug for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fault").field("left", &self.left).field("status", &self.status).finish()
+        f.debug_struct("Fault")
+            .field("left", &self.left)
+            .field("status", &self.status)
+            .finish_non_exhaustive()
     }
 }
 

@@ -43,7 +43,7 @@ impl Refusal {
 
     /// All that is wrong with an object, each with its field path in front.
     pub(super) fn invalid(kind: &Kind, name: &str, wrongs: &[String]) -> Self {
-        let what = kind.qualified(kind.kind);
+        let what = kind.qualified(kind.name);
         let list = match wrongs {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),

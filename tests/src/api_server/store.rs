@@ -45,7 +45,7 @@ pub(super) enum Part {
     Whole,
 }
 
-/// One change, as watches need it: an object that stops matching a selector is gone for the watcher.
+/// One change, with both ends: what stops matching a selector is gone for the watcher.
 #[derive(Clone, Debug)]
 pub(super) struct Change {
     pub version: u64,
@@ -155,8 +155,13 @@ impl Store {
             let stored = existing["metadata"][field].as_str().unwrap_or_default();
             if !sent.is_empty() && sent != stored {
                 let why = match field {
-                    "uid" => format!("Precondition failed: UID in precondition: {sent}, UID in object meta: {stored}"),
-                    _ => "the object has been modified; please apply your changes to the latest version and try again".to_owned(),
+                    "uid" => format!(
+                        "Precondition failed: UID in precondition: {sent}, \
+                         UID in object meta: {stored}"
+                    ),
+                    _ => "the object has been modified; please apply your changes to the latest \
+                          version and try again"
+                        .to_owned(),
                 };
                 return Err(Refusal::conflict(kind, &key.name, &why));
             }
@@ -270,7 +275,7 @@ impl Store {
 /// The key of an object that is to be created; fills the namespace in from the request's path.
 fn located(kind: &Kind, namespace: Option<&str>, object: &mut Value) -> Result<Key, Refusal> {
     let api_version = kind.api_version();
-    for (field, wanted) in [("apiVersion", api_version.as_str()), ("kind", kind.kind)] {
+    for (field, wanted) in [("apiVersion", api_version.as_str()), ("kind", kind.name)] {
         match object.get(field).and_then(Value::as_str) {
             Some(found) if found == wanted => {}
             Some(found) => {
@@ -343,7 +348,7 @@ fn keep_other_part(kind: &Kind, part: Part, existing: &Value, object: &mut Value
 fn admit(kind: &Kind, existing: Option<&Value>, object: Value) -> Result<Value, Refusal> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let mut object = (kind.decode)(object)
-        .map_err(|error| Refusal::bad_request(format!("{} cannot be read: {error}", kind.kind)))?;
+        .map_err(|error| Refusal::bad_request(format!("{} cannot be read: {error}", kind.name)))?;
     // Empty lists and maps are left out by the real server; that makes comparing simple.
     if let Some(metadata) = object["metadata"].as_object_mut() {
         metadata.retain(|_, value| value.as_array().is_none_or(|list| !list.is_empty()));

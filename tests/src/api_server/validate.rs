@@ -29,7 +29,7 @@ pub(super) fn wrongs(kind: &Kind, existing: Option<&Value>, object: &Value) -> V
     if !is_subdomain(name) {
         wrongs.invalid("metadata.name", name, "a lowercase RFC 1123 subdomain is needed");
     }
-    match kind.kind {
+    match kind.name {
         "ResourceSlice" => slice(&mut wrongs, existing, object),
         "ResourceClaim" => claim(&mut wrongs, existing, object),
         _ => {}

@@ -26,14 +26,14 @@ pub(super) struct Watch {
     pub selector: Selector,
     /// `None`: all that is there now, then what changes.
     pub since: Option<u64>,
-    /// A bookmark that says so follows the objects that are there already (WatchList).
+    /// A bookmark that says so follows the objects that are there already (a streaming list).
     pub initial_events: bool,
     /// After how long the server ends the watch.
     pub timeout: Duration,
 }
 
 /// Longest watch, unless the client asks for less.
-const LONGEST: Duration = Duration::from_mins(60);
+const LONGEST: Duration = Duration::from_hours(1);
 
 impl Watch {
     pub(super) fn timeout(seconds: Option<u64>) -> Duration {
@@ -96,7 +96,7 @@ impl Watch {
             .collect();
         if self.initial_events {
             events.push(json!({ "type": "BOOKMARK", "object": {
-                "kind": self.kind.kind,
+                "kind": self.kind.name,
                 "apiVersion": self.kind.api_version(),
                 "metadata": {
                     "resourceVersion": store.version().to_string(),

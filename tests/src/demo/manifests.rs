@@ -148,6 +148,8 @@ pub(super) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> V
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]
@@ -157,12 +159,18 @@ mod tests {
             "spec": { "devices": {
                 "requests": [{ "name": "filtered", "exactly": {
                     "deviceClassName": "nic",
-                    "selectors": [{ "cel": { "expression": "a" } }, { "cel": { "expression": "b" } }],
+                    "selectors": [
+                        { "cel": { "expression": "a" } },
+                        { "cel": { "expression": "b" } },
+                    ],
                 }}],
-                "config": [{ "requests": ["filtered"], "opaque": { "driver": "weir.dev", "parameters": {
-                    "interface": { "name": "net1", "addresses": ["192.0.2.10/24"] },
-                    "ebpf": { "hook": "xdp", "filter": { "ingress": { "defaultAction": "deny" } } },
-                }}}],
+                "config": [{
+                    "requests": ["filtered"],
+                    "opaque": { "driver": "weir.dev", "parameters": {
+                        "interface": { "name": "net1", "addresses": ["192.0.2.10/24"] },
+                        "ebpf": { "filter": { "ingress": { "defaultAction": "deny" } } },
+                    }},
+                }],
             }},
         }))
         .unwrap();
@@ -173,6 +181,55 @@ mod tests {
         assert!(configured.denies_by_default && configured.has_filter);
         assert_eq!(selectors(&claim)["filtered"], "a && b");
         assert!(super::configured(&claim, "plain").is_err());
+    }
+
+    fn slice() -> Value {
+        let device = |nth: u8| {
+            serde_json::json!({ "name": format!("nic{nth}"), "attributes": {
+                "ifName": { "string": format!("nic{nth}") },
+                "type": { "string": "veth" },
+                "mtu": { "int": 1500 - 10 * i32::from(nth) },
+                "tcx": { "bool": true },
+                "xdpNative": { "bool": true },
+                "xdpInUse": { "bool": false },
+            }})
+        };
+        serde_json::json!({
+            "apiVersion": "resource.k8s.io/v1",
+            "kind": "ResourceSlice",
+            "metadata": { "name": "a" },
+            "spec": {
+                "driver": scene::DRIVER, "nodeName": scene::NODE,
+                "pool": { "name": scene::NODE, "generation": 1, "resourceSliceCount": 1 },
+                "devices": [device(0), device(1), device(2)],
+            },
+        })
+    }
+
+    #[tokio::test]
+    async fn the_examples_can_be_applied_and_allocated() {
+        let server = Server::start().await.unwrap();
+        apply(&server, &Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples")).unwrap();
+        server.apply(&slice().to_string()).unwrap();
+
+        let pod = pod(&server).unwrap();
+        let client = server.client().unwrap();
+        let (namespace, name) = (pod.namespace().unwrap(), pod.name_any());
+        let claims = crate::scheduler::schedule(&client, &namespace, &name, scene::NODE);
+        let claims = claims.await.unwrap();
+
+        let allocated = allocated(&claims[0]);
+        assert_eq!(allocated[scene::FILTERED], "nic0");
+        assert_eq!(allocated[scene::PLAIN], "nic1");
+        let filtered = configured(&claims[0], scene::FILTERED).unwrap();
+        assert!(filtered.has_filter && filtered.denies_by_default);
+        assert!(filtered.address.contains(&IpAddr::from(scene::BLOCKED_PEER)));
+        assert!(!configured(&claims[0], scene::PLAIN).unwrap().has_filter);
+        let rows = rows(&server.objects());
+        assert_eq!(
+            rows[1].each_ref().map(String::as_str),
+            ["nic1", "nic1", "veth", "1490", "yes", "yes"]
+        );
     }
 
     #[test]

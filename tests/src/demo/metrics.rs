@@ -43,7 +43,7 @@ struct Sample {
 }
 
 impl Samples {
-    /// Reads the text format, Prometheus' or OpenMetrics'. Lines that are no samples do not count.
+    /// Reads the text format. Lines that are no samples do not count.
     pub(super) fn parse(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         Self(lines.filter_map(sample).collect())
@@ -76,15 +76,12 @@ impl Samples {
 }
 
 fn sample(line: &str) -> Option<Sample> {
-    let (name, labels, rest) = match line.split_once('{') {
-        Some((name, rest)) => {
-            let (labels, rest) = labels(rest)?;
-            (name, labels, rest)
-        }
-        None => {
-            let (name, rest) = line.split_once(' ')?;
-            (name, BTreeMap::new(), rest)
-        }
+    let (name, labels, rest) = if let Some((name, rest)) = line.split_once('{') {
+        let (labels, rest) = labels(rest)?;
+        (name, labels, rest)
+    } else {
+        let (name, rest) = line.split_once(' ')?;
+        (name, BTreeMap::new(), rest)
     };
     let value = rest.split_whitespace().next()?.parse().ok()?;
     Some(Sample { name: name.to_owned(), labels, value })

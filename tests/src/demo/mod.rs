@@ -3,6 +3,7 @@
 //! Everything the demo says is checked: against the wire, which counts for itself, or against what
 //! was there before. What does not hold is listed at the end and makes it fail.
 
+mod flows;
 mod manifests;
 mod metrics;
 mod node;

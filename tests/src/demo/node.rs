@@ -44,15 +44,17 @@ impl Node {
         fs::create_dir_all(root).context("make the node's directory")?;
         let network = Network::new(scene::NICS)?;
         let tokio = tokio::runtime::Runtime::new().context("start a runtime")?;
-        let _entered = tokio.enter();
         let server = tokio.block_on(Server::start()).context("start the API server")?;
         server.kubeconfig(&root.join("kubeconfig")).context("write the kubeconfig")?;
-        let kubelet = Kubelet::start(&root.join("kubelet")).context("start kubelet")?;
+        let kubelet = {
+            // Its tasks run on this runtime.
+            let _entered = tokio.enter();
+            Kubelet::start(&root.join("kubelet")).context("start kubelet")?
+        };
         let socket = root.join("nri.sock");
         let runtime = runtime::Runtime::start(&socket, runtime::Options::default())
             .context("start the container runtime")?;
         let driver = Process::new(weir.to_owned(), arguments(root), root.join("weir.log"));
-        drop(_entered);
         Ok(Self { driver, runtime, kubelet, server, tokio, network })
     }
 
@@ -82,12 +84,6 @@ impl Node {
         self.tokio.block_on(self.kubelet.wait_for_driver(scene::DRIVER, limit))?;
         ensure!(self.runtime.wait_for_plugin(limit), "the driver is not registered over NRI");
         Ok(started.elapsed())
-    }
-
-    pub(super) fn scrape(&self) -> Result<Samples> {
-        let page = metrics::fetch(LISTEN, "/metrics").context("scrape the driver")?;
-        ensure!(page.status == 200, "/metrics answers {}", page.status);
-        Ok(Samples::parse(&page.body))
     }
 
     /// Has kubelet ask the driver to prepare claims; answers how long that took.
@@ -137,30 +133,37 @@ impl Node {
         let path = sandbox.netns.unwrap_or_default();
         Netns::remove(&path).with_context(|| format!("remove {}", path.display()))
     }
+}
 
-    /// What is there on the node that a pod could have left: pins, records, CDI specs, namespaces.
-    pub(super) fn residue(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        for pin in files_below(&Path::new(BPFFS).join("weir")) {
-            found.push(format!("pin {}", pin.display()));
-        }
-        for file in files_below(&Path::new(ROOT).join("state")) {
-            let text = fs::read_to_string(&file).unwrap_or_default();
-            // A record names its claim and its pod by UID.
-            if text.contains("\"uid\"") {
-                found.push(format!("a record in {}", file.display()));
-            }
-        }
-        for spec in files_below(Path::new("/run/cdi")) {
-            found.push(format!("CDI spec {}", spec.display()));
-        }
-        for netns in files_below(Path::new(NETNS_DIRECTORY)) {
-            if !netns.ends_with("wire") {
-                found.push(format!("namespace {}", netns.display()));
-            }
-        }
-        found
+/// What the driver shows on `/metrics` now.
+pub(super) fn scrape() -> Result<Samples> {
+    let page = metrics::fetch(LISTEN, "/metrics").context("scrape the driver")?;
+    ensure!(page.status == 200, "/metrics answers {}", page.status);
+    Ok(Samples::parse(&page.body))
+}
+
+/// What is there on the node that a pod could have left: pins, records, CDI specs, namespaces.
+pub(super) fn residue() -> Vec<String> {
+    let mut found = Vec::new();
+    for pin in files_below(&Path::new(BPFFS).join("weir")) {
+        found.push(format!("pin {}", pin.display()));
     }
+    for file in files_below(&Path::new(ROOT).join("state")) {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        // A record names its claim and its pod by UID.
+        if text.contains("\"uid\"") {
+            found.push(format!("a record in {}", file.display()));
+        }
+    }
+    for spec in files_below(Path::new("/run/cdi")) {
+        found.push(format!("CDI spec {}", spec.display()));
+    }
+    for netns in files_below(Path::new(NETNS_DIRECTORY)) {
+        if !netns.ends_with("wire") {
+            found.push(format!("namespace {}", netns.display()));
+        }
+    }
+    found
 }
 
 fn arguments(root: &Path) -> Vec<OsString> {

@@ -1,6 +1,5 @@
 //! The story, step by step.
 
-use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,44 +13,19 @@ use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
 
-use super::manifests::{self, Configured};
-use super::metrics::Samples;
-use super::node::Node;
+use super::flows::PodNic;
+use super::manifests;
+use super::node::{self, Node};
 use super::report::Report;
 use super::{Options, line, scene};
-use crate::sandbox::traffic::{self, Echo, Expect, Route, Stream, Tally};
-use crate::sandbox::{Nic, WireCount, state_in};
+use crate::sandbox::state_in;
+use crate::sandbox::traffic::Echo;
 use crate::scheduler;
 
 /// The teller.
 pub(super) struct Story<'a> {
     options: &'a Options,
-    report: Report,
-}
-
-/// One NIC of the pod, as it was before and shall be again.
-struct PodNic {
-    request: &'static str,
-    device: String,
-    nic: Nic,
-    configured: Configured,
-    before: InterfaceState,
-    wire_before: WireCount,
-    /// Datagrams sent to it that must not pass.
-    must_not_pass: u64,
-}
-
-impl PodNic {
-    /// The far end's own address: the first of the pod's network.
-    fn peer(&self) -> IpAddr {
-        let first = self.configured.address.hosts().next();
-        first.unwrap_or_else(|| self.configured.address.network())
-    }
-
-    fn route(&self, from: IpAddr, port: u16) -> Route {
-        let to = SocketAddr::new(self.configured.address.addr(), port);
-        Route { from: SocketAddr::new(from, 0), to, pace: scene::PACE }
-    }
+    pub report: Report,
 }
 
 impl<'a> Story<'a> {
@@ -64,7 +38,11 @@ impl<'a> Story<'a> {
     pub(super) fn tell(mut self) -> Result<Report> {
         let mut node = Node::new(&self.options.weir)?;
         manifests::apply(&node.server, &self.options.examples)?;
-        self.say("Node", format!("{} in a box: {} NICs, and beside the driver an API server, kubelet and a container runtime", scene::NODE, scene::NICS))?;
+        self.say("Node", format!(
+            "{} in a box: {} NICs; around the driver an API server, kubelet, a container runtime",
+            scene::NODE,
+            scene::NICS,
+        ))?;
         self.report.ready_ms = milliseconds(node.start_driver()?);
         self.say(
             "Driver",
@@ -80,7 +58,13 @@ impl<'a> Story<'a> {
 
         let took = node.prepare(&claims)?;
         self.report.prepare_ms = milliseconds(took);
-        self.say("Prepare", format!("{:.0} ms: claim read, programs loaded and attached while the NICs are still on the node", self.report.prepare_ms))?;
+        self.say(
+            "Prepare",
+            format!(
+                "{:.0} ms: claim read, programs loaded and attached, NICs still on the node",
+                self.report.prepare_ms,
+            ),
+        )?;
         let (netns, took) = node.run_sandbox(&pod)?;
         self.report.hook_ms = milliseconds(took);
         self.say(
@@ -107,7 +91,8 @@ impl<'a> Story<'a> {
         Ok(self.report)
     }
 
-    fn say(&self, head: &str, text: impl AsRef<str>) -> Result<()> {
+    /// A line of the story; nothing where JSON is asked for.
+    pub(super) fn say(&self, head: &str, text: impl AsRef<str>) -> Result<()> {
         if self.options.json {
             return Ok(());
         }
@@ -238,122 +223,6 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    fn send_traffic(&mut self, node: &Node, nics: &mut [PodNic]) -> Result<()> {
-        let wire = node.network.wire();
-        for nic in nics {
-            let mut flows = vec![(nic.peer(), scene::ALLOWED_PORT, Expect::Answers)];
-            if nic.request == scene::PLAIN {
-                flows.push((scene::DISTANT_PEER, scene::ALLOWED_PORT, Expect::Answers));
-            }
-            if nic.configured.has_filter {
-                let blocked = scene::BLOCKED_PEER.into();
-                flows.push((blocked, scene::ALLOWED_PORT, Expect::Silence));
-                if nic.configured.denies_by_default {
-                    flows.push((nic.peer(), scene::OTHER_PORT, Expect::Silence));
-                }
-            }
-            for (from, port, expect) in flows {
-                let tally = traffic::burst(wire, nic.route(from, port), scene::BURST, expect)
-                    .with_context(|| format!("send from {from} to {}", nic.configured.interface))?;
-                self.judge_flow(nic, from, port, expect, tally)?;
-                if expect == Expect::Silence {
-                    nic.must_not_pass += tally.sent;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn judge_flow(
-        &mut self,
-        nic: &PodNic,
-        from: IpAddr,
-        port: u16,
-        expect: Expect,
-        tally: Tally,
-    ) -> Result<()> {
-        let interface = &nic.configured.interface;
-        let what = format!("{from} to {interface}, UDP port {port}");
-        let (wanted, word) = match expect {
-            Expect::Answers => (tally.sent, "allowed"),
-            Expect::Silence => (0, "denied"),
-        };
-        self.report.equal(format_args!("answers, {what}"), tally.answered, wanted);
-        self.report.equal(format_args!("sent, {what}"), tally.sent, scene::BURST);
-        self.say(
-            "Traffic",
-            format!("{what}: {} sent, {} answered ({word})", tally.sent, tally.answered),
-        )
-    }
-
-    /// Compares `/metrics` with what the wire has counted; answers the packets received over all.
-    fn compare_counters(&mut self, node: &Node, nics: &[PodNic], head: &str) -> Result<u64> {
-        let samples = node.scrape()?;
-        let report = &mut self.report;
-        (report.rx_packets, report.rx_denied, report.tx_packets) = (0, 0, 0);
-        report.expected_rx_packets = 0;
-        report.expected_rx_denied = 0;
-        report.expected_tx_packets = 0;
-        for nic in nics {
-            let wire = node.network.count(&nic.nic)?;
-            let counted = Counted::of(&samples, &nic.device);
-            let to_nic = wire.to_nic - nic.wire_before.to_nic;
-            let from_nic = wire.from_nic - nic.wire_before.from_nic;
-            let interface = &nic.configured.interface;
-            self.report.equal(format_args!("{interface} received"), counted.received, to_nic);
-            self.report.equal(
-                format_args!("{interface} denied"),
-                counted.denied,
-                nic.must_not_pass,
-            );
-            self.report.equal(format_args!("{interface} sent"), counted.sent, from_nic);
-            self.report.rx_packets += counted.received;
-            self.report.rx_denied += counted.denied;
-            self.report.tx_packets += counted.sent;
-            self.report.expected_rx_packets += to_nic;
-            self.report.expected_rx_denied += nic.must_not_pass;
-            self.report.expected_tx_packets += from_nic;
-            let hook = samples.label("weir_attachment_info", &[("device", &nic.device)], "hook");
-            if let Some(hook) = hook {
-                self.report.hooks.insert(nic.request.to_owned(), hook.to_owned());
-            }
-            self.say(head, format!("{interface}: /metrics says {} received, {} of them denied, {} sent; the wire says {to_nic}, {}, {from_nic}", counted.received, counted.denied, counted.sent, nic.must_not_pass))?;
-        }
-        Ok(self.report.rx_packets)
-    }
-
-    fn restart_under_traffic(
-        &mut self,
-        node: &mut Node,
-        nics: &[PodNic],
-        counted: u64,
-    ) -> Result<()> {
-        let mut streams = Vec::new();
-        for nic in nics {
-            let route = nic.route(nic.peer(), scene::ALLOWED_PORT);
-            streams.push(Stream::start(node.network.wire(), route).context("start a stream")?);
-        }
-        thread::sleep(scene::WHILE);
-        node.driver.kill()?;
-        let before: u64 = streams.iter().map(Stream::sent).sum();
-        thread::sleep(scene::WHILE);
-        let without: u64 = streams.iter().map(Stream::sent).sum::<u64>() - before;
-        let ready = node.start_driver()?;
-        thread::sleep(scene::WHILE);
-        let tallies: Vec<Tally> = streams.into_iter().map(Stream::stop).collect();
-        self.report.sent_during_restart = tallies.iter().map(|tally| tally.sent).sum();
-        self.report.lost_during_restart = tallies.iter().map(|tally| tally.lost()).sum();
-        self.report.equal("lost during the restart", self.report.lost_during_restart, 0);
-        self.report.check(without > 0, "no traffic flowed while the driver was dead");
-        let rate = nics.len() as u128 * 1000 / scene::PACE.as_millis();
-        self.say("Restart", format!("driver killed with -9 at {rate} datagrams/s, {without} sent without it, ready again after {:.0} ms: {} of {} lost", milliseconds(ready), self.report.lost_during_restart, self.report.sent_during_restart))?;
-        let now = self.compare_counters(node, nics, "Counters")?;
-        let kept = now >= counted + self.report.sent_during_restart;
-        self.report
-            .check(kept, format_args!("counters went from {counted} to {now} over the restart"));
-        Ok(())
-    }
-
     fn delete(&self, node: &Node, pod: &Pod, claim: &ResourceClaim) -> Result<()> {
         let client = node.tokio.block_on(async { node.server.client() })?;
         let namespace = pod.namespace().unwrap_or_default();
@@ -382,7 +251,7 @@ impl<'a> Story<'a> {
                 self.report.residue.push(format!("an XDP program on {name}"));
             }
         }
-        self.report.residue.extend(node.residue());
+        self.report.residue.extend(node::residue());
         let residue = self.report.residue.join(", ");
         self.report.check(residue.is_empty(), format_args!("left behind: {residue}"));
         let names: Vec<&str> = nics.iter().map(|nic| nic.nic.name.as_str()).collect();
@@ -409,32 +278,6 @@ impl<'a> Story<'a> {
     }
 }
 
-/// What `/metrics` shows of one device.
-struct Counted {
-    received: u64,
-    denied: u64,
-    /// Those that the egress program let pass.
-    sent: u64,
-}
-
-impl Counted {
-    fn of(samples: &Samples, device: &str) -> Self {
-        let sum = |direction: &str, verdict: Option<&str>| {
-            let mut labels = vec![("device", device), ("direction", direction)];
-            labels.extend(verdict.map(|verdict| ("verdict", verdict)));
-            samples.sum("weir_packets_total", &labels).unwrap_or_default()
-        };
-        let denied = |direction| {
-            sum(direction, Some("denied_rule")) + sum(direction, Some("denied_default"))
-        };
-        Self {
-            received: sum("ingress", None),
-            denied: denied("ingress"),
-            sent: sum("egress", None) - denied("egress"),
-        }
-    }
-}
-
 fn claim_ref(claim: &ResourceClaim) -> Result<ClaimRef> {
     Ok(ClaimRef {
         namespace: claim.namespace().unwrap_or_default(),
@@ -443,7 +286,7 @@ fn claim_ref(claim: &ResourceClaim) -> Result<ClaimRef> {
     })
 }
 
-fn milliseconds(duration: Duration) -> f64 {
+pub(super) fn milliseconds(duration: Duration) -> f64 {
     // Tenths are what a reader can use.
     (duration.as_secs_f64() * 10_000.0).round() / 10.0
 }

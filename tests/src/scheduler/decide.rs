@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
 use k8s_openapi::api::resource::v1::{
-    AllocationResult, Device, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceClaim,
-    DeviceClass, DeviceConstraint, DeviceRequest, DeviceRequestAllocationResult, DeviceSelector,
-    ResourceClaim, ResourceSlice,
+    AllocationResult, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceClaim,
+    DeviceClass, DeviceRequest, DeviceRequestAllocationResult, DeviceSelector, ResourceClaim,
+    ResourceSlice,
 };
 
 use super::ScheduleError;
 use super::cel::{self, Expression};
+use super::search::{Alternative, Offer, Search, is_named};
 
 /// What a decision is made from.
 #[derive(Clone, Copy, Debug)]
@@ -19,24 +20,6 @@ pub struct World<'a> {
     pub slices: &'a [ResourceSlice],
     pub claims: &'a [ResourceClaim],
     pub node: &'a str,
-}
-
-/// A device on offer.
-#[derive(Clone, Copy, Debug)]
-struct Offer<'a> {
-    driver: &'a str,
-    pool: &'a str,
-    device: &'a Device,
-    is_taken: bool,
-}
-
-/// One way to satisfy a request: by itself, or by one of its sub-requests.
-struct Alternative<'a> {
-    /// `request`, or `request/subrequest`.
-    name: String,
-    class: &'a str,
-    /// For each device wanted, the offers that fit.
-    slots: Vec<Vec<usize>>,
 }
 
 /// What a request or sub-request says, in one form.
@@ -238,69 +221,6 @@ fn alternative(
     Ok(vec![free; count])
 }
 
-/// Depth-first, so that a choice which leaves a later request empty-handed is taken back.
-struct Search<'a> {
-    offers: &'a [Offer<'a>],
-    constraints: &'a [DeviceConstraint],
-    chosen: Vec<(&'a Alternative<'a>, usize)>,
-}
-
-impl<'a> Search<'a> {
-    fn assign(&mut self, requests: &'a [Vec<Alternative<'a>>]) -> bool {
-        let Some((first, rest)) = requests.split_first() else { return true };
-        first.iter().any(|alternative| self.fill(alternative, &alternative.slots, rest))
-    }
-
-    fn fill(
-        &mut self,
-        alternative: &'a Alternative<'a>,
-        slots: &'a [Vec<usize>],
-        rest: &'a [Vec<Alternative<'a>>],
-    ) -> bool {
-        let Some((slot, more)) = slots.split_first() else { return self.assign(rest) };
-        for offer in slot {
-            if self.chosen.iter().any(|(_, taken)| taken == offer) {
-                continue;
-            }
-            self.chosen.push((alternative, *offer));
-            if self.is_consistent() && self.fill(alternative, more, rest) {
-                return true;
-            }
-            self.chosen.pop();
-        }
-        false
-    }
-
-    fn is_consistent(&self) -> bool {
-        self.constraints.iter().all(|constraint| {
-            let names = constraint.requests.as_deref().unwrap_or_default();
-            let concerned = self.chosen.iter().filter(|(alternative, _)| {
-                names.is_empty() || names.iter().any(|name| is_named(name, &alternative.name))
-            });
-            let devices: Vec<&Offer<'_>> = concerned.map(|(_, nth)| &self.offers[*nth]).collect();
-            let values = |attribute: &str| {
-                let values = devices.iter().map(|offer| {
-                    cel::attribute(offer.device.attributes.as_ref(), offer.driver, attribute)
-                });
-                values.collect::<Option<Vec<_>>>()
-            };
-            let matching = constraint.match_attribute.as_deref().is_none_or(|attribute| {
-                values(attribute).is_some_and(|v| v.windows(2).all(|pair| pair[0] == pair[1]))
-            });
-            let distinct = constraint.distinct_attribute.as_deref().is_none_or(|attribute| {
-                values(attribute)
-                    .is_some_and(|v| (1..v.len()).all(|nth| !v[..nth].contains(&v[nth])))
-            });
-            matching && distinct
-        })
-    }
-}
-
-/// Whether `name` means `request`, which may be a sub-request `main/sub`.
-fn is_named(name: &str, request: &str) -> bool {
-    name == request || request.split_once('/').is_some_and(|(main, _)| main == name)
-}
-
 fn configurations(
     wanted: &DeviceClaim,
     world: &World<'_>,
@@ -360,7 +280,9 @@ mod tests {
             "metadata": { "name": "nic" },
             "spec": {
                 "selectors": [{ "cel": { "expression": "device.driver == 'weir.dev'" } }],
-                "config": [{ "opaque": { "driver": "weir.dev", "parameters": { "from": "class" } } }],
+                "config": [{
+                    "opaque": { "driver": "weir.dev", "parameters": { "from": "class" } },
+                }],
             },
         }))
     }
@@ -387,7 +309,7 @@ mod tests {
         }))
     }
 
-    fn claim(requests: Value) -> ResourceClaim {
+    fn claim(requests: &Value) -> ResourceClaim {
         parse(json!({
             "metadata": { "name": "c" },
             "spec": { "devices": { "requests": requests } },
@@ -420,26 +342,29 @@ mod tests {
     fn the_first_device_that_fits_is_taken_and_given_back_if_a_later_request_needs_it() {
         let slices =
             [slice("a", 1, 1, &[("nic0", true, 0), ("nic1", false, 0), ("nic2", true, 1)])];
-        let both = claim(json!([exactly("x", EBPF), exactly("y", EBPF)]));
+        let both = claim(&json!([exactly("x", EBPF), exactly("y", EBPF)]));
         assert_eq!(run(&both, &slices, &[]).unwrap(), ["x=nic0", "y=nic2"]);
 
         let slices = [slice("a", 1, 1, &[("nic0", true, 0), ("nic1", false, 0)])];
-        let greedy = claim(json!([exactly("any", ANY), exactly("ebpf", EBPF)]));
+        let greedy = claim(&json!([exactly("any", ANY), exactly("ebpf", EBPF)]));
         assert_eq!(run(&greedy, &slices, &[]).unwrap(), ["any=nic1", "ebpf=nic0"]);
     }
 
     #[test]
     fn what_another_claim_holds_is_not_on_offer() {
         let slices = [slice("a", 1, 1, &[("nic0", true, 0), ("nic1", true, 0)])];
-        let mut other = claim(json!([]));
+        let mut other = claim(&json!([]));
         other.status = Some(parse(json!({ "allocation": { "devices": { "results": [
             { "request": "r", "driver": "weir.dev", "pool": "node-a", "device": "nic0" },
         ]}}})));
         let others = [other];
-        assert_eq!(run(&claim(json!([exactly("x", EBPF)])), &slices, &others).unwrap(), ["x=nic1"]);
+        assert_eq!(
+            run(&claim(&json!([exactly("x", EBPF)])), &slices, &others).unwrap(),
+            ["x=nic1"]
+        );
 
         let two = json!([{ "name": "x", "exactly": { "deviceClassName": "nic", "count": 2 } }]);
-        let error = run(&claim(two), &slices, &others).unwrap_err();
+        let error = run(&claim(&two), &slices, &others).unwrap_err();
         assert_eq!(error, "request x wants 2 devices; 2 fit and 1 of them free");
     }
 
@@ -447,7 +372,7 @@ mod tests {
     fn only_the_newest_complete_generation_counts() {
         let old = slice("a", 1, 1, &[("old", true, 0)]);
         let new = slice("b", 2, 2, &[("new", true, 0)]);
-        let one = claim(json!([exactly("x", EBPF)]));
+        let one = claim(&json!([exactly("x", EBPF)]));
         assert!(run(&one, &[old.clone(), new.clone()], &[]).is_err());
         let rest = slice("c", 2, 2, &[("rest", false, 0)]);
         assert_eq!(run(&one, &[old, new, rest], &[]).unwrap(), ["x=new"]);
@@ -456,7 +381,7 @@ mod tests {
     #[test]
     fn a_constraint_binds_requests_together() {
         let slices = [slice("a", 1, 1, &[("n0", true, 0), ("n1", false, 1), ("n2", true, 1)])];
-        let mut aligned = claim(json!([
+        let mut aligned = claim(&json!([
             exactly("x", EBPF),
             exactly("y", "!(device.attributes['weir.dev'].ebpf)")
         ]));
@@ -469,10 +394,13 @@ mod tests {
     fn the_first_sub_request_that_can_be_met_is_taken() {
         let slices = [slice("a", 1, 1, &[("nic0", false, 0)])];
         let request = json!([{ "name": "x", "firstAvailable": [
-            { "name": "fast", "deviceClassName": "nic", "selectors": [{ "cel": { "expression": EBPF } }] },
+            {
+                "name": "fast", "deviceClassName": "nic",
+                "selectors": [{ "cel": { "expression": EBPF } }],
+            },
             { "name": "any", "deviceClassName": "nic" },
         ]}]);
-        assert_eq!(run(&claim(request), &slices, &[]).unwrap(), ["x/any=nic0"]);
+        assert_eq!(run(&claim(&request), &slices, &[]).unwrap(), ["x/any=nic0"]);
     }
 
     #[test]
@@ -483,13 +411,13 @@ mod tests {
             "deviceClassName": "nic", "allocationMode": "All",
             "selectors": [{ "cel": { "expression": EBPF } }],
         }}]);
-        assert_eq!(run(&claim(all), &slices, &[]).unwrap(), ["x=nic0", "x=nic2"]);
+        assert_eq!(run(&claim(&all), &slices, &[]).unwrap(), ["x=nic0", "x=nic2"]);
     }
 
     #[test]
     fn configuration_comes_from_the_class_first() {
         let slices = [slice("a", 1, 1, &[("nic0", true, 0)])];
-        let mut configured = claim(json!([exactly("x", EBPF)]));
+        let mut configured = claim(&json!([exactly("x", EBPF)]));
         let opaque = |from: &str| json!({ "driver": "weir.dev", "parameters": { "from": from } });
         configured.spec.devices.as_mut().unwrap().config = Some(parse(json!([
             { "requests": ["x"], "opaque": opaque("claim") },
@@ -506,10 +434,10 @@ mod tests {
     fn errors_name_the_request_and_the_reason() {
         let slices = [slice("a", 1, 1, &[("nic0", true, 0)])];
         let missing = json!([{ "name": "x", "exactly": { "deviceClassName": "gpu" } }]);
-        let error = run(&claim(missing), &slices, &[]).unwrap_err();
+        let error = run(&claim(&missing), &slices, &[]).unwrap_err();
         assert_eq!(error, "request x names DeviceClass gpu, which does not exist");
         let error =
-            run(&claim(json!([exactly("x", "device.attributes['weir.dev'].rdma")])), &slices, &[]);
+            run(&claim(&json!([exactly("x", "device.attributes['weir.dev'].rdma")])), &slices, &[]);
         let error = error.unwrap_err();
         assert!(error.starts_with("request x: selector"), "{error}");
         assert!(error.contains("nic0"), "{error}");

@@ -5,6 +5,7 @@
 
 mod cel;
 mod decide;
+mod search;
 
 use std::io;
 
@@ -123,8 +124,8 @@ async fn claims_of(
     let mut names = Vec::new();
     for claim in pod.spec.iter().flat_map(|spec| spec.resource_claims.iter().flatten()) {
         let made = pod.status.iter().flat_map(|s| s.resource_claim_statuses.iter().flatten());
-        let made = made.filter(|status| status.name == claim.name);
-        let made = made.filter_map(|status| status.resource_claim_name.clone()).next();
+        let mut made = made.filter(|status| status.name == claim.name);
+        let made = made.find_map(|status| status.resource_claim_name.clone());
         let name = match (&claim.resource_claim_name, made, &claim.resource_claim_template_name) {
             (Some(name), _, _) => name.clone(),
             (None, Some(made), _) => made,

@@ -7,3 +7,4 @@ mod bench;
 mod datapath;
 mod inventory;
 mod netlink;
+mod sandbox;

@@ -17,7 +17,7 @@ async fn server() -> (Server, Client) {
     (server, client)
 }
 
-fn slice(name: &str, devices: Value) -> ResourceSlice {
+fn slice(name: &str, devices: &Value) -> ResourceSlice {
     serde_json::from_value(json!({
         "metadata": { "name": name },
         "spec": {
@@ -63,11 +63,11 @@ async fn an_object_is_created_read_replaced_and_deleted() {
     let slices = Api::<ResourceSlice>::all(client);
     let parameters = PostParams::default();
 
-    let created = slices.create(&parameters, &slice("a", json!([]))).await.unwrap();
+    let created = slices.create(&parameters, &slice("a", &json!([]))).await.unwrap();
     assert!(created.uid().is_some() && created.creation_timestamp().is_some());
     assert_eq!(created.metadata.generation, Some(1));
     assert_eq!(
-        code(slices.create(&parameters, &slice("a", json!([]))).await),
+        code(slices.create(&parameters, &slice("a", &json!([]))).await),
         (409, "AlreadyExists".to_owned())
     );
 
@@ -95,7 +95,7 @@ async fn an_object_is_created_read_replaced_and_deleted() {
 async fn a_generated_name_is_unique() {
     let (_server, client) = server().await;
     let slices = Api::<ResourceSlice>::all(client);
-    let mut nameless = slice("", json!([]));
+    let mut nameless = slice("", &json!([]));
     nameless.metadata.name = None;
     nameless.metadata.generate_name = Some("node-a-weir.dev-".to_owned());
     let parameters = PostParams::default();
@@ -110,8 +110,8 @@ async fn a_generated_name_is_unique() {
 async fn lists_are_selected_by_field_and_label() {
     let (server, client) = server().await;
     let slices = Api::<ResourceSlice>::all(client);
-    slices.create(&PostParams::default(), &slice("a", json!([]))).await.unwrap();
-    let mut other = slice("b", json!([]));
+    slices.create(&PostParams::default(), &slice("a", &json!([]))).await.unwrap();
+    let mut other = slice("b", &json!([]));
     other.spec.node_name = Some("node-b".to_owned());
     other.metadata.labels = Some([("app".to_owned(), "x".to_owned())].into());
     slices.create(&PostParams::default(), &other).await.unwrap();
@@ -135,7 +135,7 @@ async fn apply_creates_then_changes_then_leaves_alone() {
     let slices = Api::<ResourceSlice>::all(client);
     let parameters = PatchParams::apply("weir").force();
     let apply = async |devices: Value| {
-        let slice = slice("a", devices);
+        let slice = slice("a", &devices);
         slices.patch("a", &parameters, &Patch::Apply(&slice)).await.unwrap()
     };
 
@@ -237,7 +237,7 @@ async fn a_slice_beyond_the_limits_is_refused_with_every_path() {
         (0..33).map(|n| (format!("a{n}"), json!({ "int": n }))).collect();
     let bad = slice(
         "a",
-        json!([
+        &json!([
             { "name": "Nic", "attributes": attributes },
             { "name": "twin" },
             { "name": "twin", "attributes": many },
@@ -261,7 +261,7 @@ async fn a_slice_beyond_the_limits_is_refused_with_every_path() {
     }
 
     let devices: Vec<Value> = (0..129).map(|n| json!({ "name": format!("nic{n}") })).collect();
-    let full = slice("a", devices.into());
+    let full = slice("a", &devices.into());
     let status = slices.create(&PostParams::default(), &full).await.unwrap_err().to_string();
     assert!(status.contains("spec.devices: Too many: 129"), "{status}");
 }
@@ -270,7 +270,7 @@ async fn a_slice_beyond_the_limits_is_refused_with_every_path() {
 async fn a_slice_stays_with_its_node_and_driver() {
     let (_server, client) = server().await;
     let slices = Api::<ResourceSlice>::all(client);
-    let mut slice = slices.create(&PostParams::default(), &slice("a", json!([]))).await.unwrap();
+    let mut slice = slices.create(&PostParams::default(), &slice("a", &json!([]))).await.unwrap();
     slice.spec.node_name = Some("node-b".to_owned());
     slice.spec.pool.name = "node-b".to_owned();
 
@@ -285,7 +285,7 @@ async fn a_watcher_sees_what_is_there_and_what_changes() {
     for streaming in [false, true] {
         let (server, client) = server().await;
         let slices = Api::<ResourceSlice>::all(client);
-        slices.create(&PostParams::default(), &slice("a", json!([]))).await.unwrap();
+        slices.create(&PostParams::default(), &slice("a", &json!([]))).await.unwrap();
         let config = watcher::Config::default().fields("spec.driver=weir.dev");
         let config = if streaming { config.streaming_lists() } else { config };
         let mut events = Box::pin(watcher(slices.clone(), config));
@@ -303,8 +303,8 @@ async fn a_watcher_sees_what_is_there_and_what_changes() {
         assert_eq!(next().await, "there a");
         assert_eq!(next().await, "complete");
 
-        slices.create(&PostParams::default(), &slice("b", json!([]))).await.unwrap();
-        let mut foreign = slice("c", json!([]));
+        slices.create(&PostParams::default(), &slice("b", &json!([]))).await.unwrap();
+        let mut foreign = slice("c", &json!([]));
         foreign.spec.driver = "other.dev".to_owned();
         slices.create(&PostParams::default(), &foreign).await.unwrap();
         slices.delete("a", &DeleteParams::default()).await.unwrap();
@@ -319,8 +319,8 @@ async fn a_watcher_sees_what_is_there_and_what_changes() {
 async fn a_watch_from_forgotten_times_is_told_to_start_over() {
     let (server, client) = server().await;
     let slices = Api::<ResourceSlice>::all(client);
-    let first = slices.create(&PostParams::default(), &slice("a", json!([]))).await.unwrap();
-    slices.create(&PostParams::default(), &slice("b", json!([]))).await.unwrap();
+    let first = slices.create(&PostParams::default(), &slice("a", &json!([]))).await.unwrap();
+    slices.create(&PostParams::default(), &slice("b", &json!([]))).await.unwrap();
     server.compact();
 
     let version = first.resource_version().unwrap();

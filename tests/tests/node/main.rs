@@ -4,6 +4,8 @@
 // Says nothing new, but by it lints know test code.
 #![cfg(test)]
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod api_server;
 mod dra;
 mod manifests;
