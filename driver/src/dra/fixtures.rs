@@ -64,6 +64,7 @@ pub(super) fn record(device: Device) -> Record {
             up: true,
             addresses: device.addresses.clone(),
         },
+        sandbox: None,
         phase: Phase::Attached { netns, inside: IfIndex(2) },
         device,
     }

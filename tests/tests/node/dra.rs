@@ -158,6 +158,7 @@ fn record(claim: ClaimRef, device: Device) -> Record {
             up: true,
             addresses: device.addresses.clone(),
         },
+        sandbox: None,
         phase: Phase::Prepared,
         device,
     }

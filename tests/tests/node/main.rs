@@ -1,9 +1,6 @@
 //! The node ring: the driver's rooms against peers that speak the real protocols over real sockets,
 //! on a machine that needs nothing but Rust.
 
-// Says nothing new, but by it lints know test code.
-#![cfg(test)]
-
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api_server;

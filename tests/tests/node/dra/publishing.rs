@@ -9,6 +9,7 @@ use driver::inventory::Inventory;
 use driver::model::Device;
 use driver::telemetry::Metrics;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -28,6 +29,7 @@ fn publish(api: &Api, devices: Vec<Device>) -> (Desk, DropGuard) {
         Inventory::fixed(devices),
         worker,
         Metrics::new(),
+        watch::channel(false).0,
     );
     let shutdown = CancellationToken::new();
     tokio::spawn(publisher.run(shutdown.clone()));
