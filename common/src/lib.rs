@@ -9,6 +9,11 @@
 //! the feature `user`). Each rule below is tested on slices; the verifier only has to agree.
 
 #![no_std]
+#![expect(clippy::inline_always, reason = "a call per header would cost more than the parsing")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "offsets in a frame and numbers of closed sets; `try_from` would leave a panic path"
+)]
 
 #[cfg(test)]
 extern crate std;
@@ -20,7 +25,7 @@ mod words;
 
 pub use self::counters::{Count, Counters};
 pub use self::filter::{Criteria, Decision, Rule, Ruleset, judge, pass};
-pub use self::packet::{Frame, MAX_EXTENSIONS, Packet, Reach, parse};
+pub use self::packet::{Address, Frame, MAX_EXTENSIONS, Packet, Reach, parse};
 pub use self::words::{Action, Direction, Family, Protocol, Verdict};
 
 /// The layout of every value in a map. Changes whenever a byte of one of them changes its meaning;

@@ -11,13 +11,13 @@
 
 mod frame;
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::macros::{btf_map, classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use aya_ebpf::{EbpfContext as _, Global};
-use common::{Action, Counters, Decision, Direction, Frame as _, Packet, Ruleset};
+use common::{Action, Address, Counters, Decision, Direction, Frame as _, Packet, Ruleset};
 
 use self::frame::{Linear, Reloaded};
 
@@ -53,8 +53,9 @@ fn weir_xdp(ctx: XdpContext) -> u32 {
     }
     // Without frags the packet is in one piece.
     let frame = Linear::new(ctx.data(), ctx.data_end(), None);
-    let packet = common::parse(&frame);
-    let decision = decide(&packet, Direction::Ingress, || packet.peer(&frame, Direction::Ingress));
+    let mut packet = common::parse(&frame);
+    let decision =
+        decide(&mut packet, Direction::Ingress, |packet| packet.peer(&frame, Direction::Ingress));
     count(&packet, decision, Direction::Ingress, 1, frame.full_len().into());
     xdp_action(decision.action)
 }
@@ -71,10 +72,10 @@ fn weir_xdp_frags(ctx: XdpContext) -> u32 {
     if packet.is_malformed() && frame.is_partial() {
         packet = far::parse(Reloaded::xdp(ctx.ctx, len));
     }
-    let decision = decide(&packet, Direction::Ingress, || {
-        packet.peer(&frame, Direction::Ingress).or_else(|| {
-            far::peer(Reloaded::xdp(ctx.ctx, len), packet, Direction::Ingress)
-        })
+    let decision = decide(&mut packet, Direction::Ingress, |packet| {
+        packet
+            .peer(&frame, Direction::Ingress)
+            .or_else(|| far::peer(Reloaded::xdp(ctx.ctx, len), *packet, Direction::Ingress))
     });
     count(&packet, decision, Direction::Ingress, 1, len.into());
     xdp_action(decision.action)
@@ -104,10 +105,10 @@ fn tcx(ctx: &TcContext, direction: Direction) -> i32 {
     if packet.is_malformed() && frame.is_partial() {
         packet = far::parse(Reloaded::skb(skb, len));
     }
-    let decision = decide(&packet, direction, || {
+    let decision = decide(&mut packet, direction, |packet| {
         packet
             .peer(&frame, direction)
-            .or_else(|| far::peer(Reloaded::skb(skb, len), packet, direction))
+            .or_else(|| far::peer(Reloaded::skb(skb, len), *packet, direction))
     });
     // On the wire each segment has all the headers.
     let segments = u64::from(frame::segments(skb));
@@ -122,14 +123,16 @@ fn tcx(ctx: &TcContext, direction: Direction) -> i32 {
 /// What happens to a packet. Its peer is asked for only where there is a filter.
 #[inline(always)]
 fn decide(
-    packet: &Packet,
+    packet: &mut Packet,
     direction: Direction,
-    peer: impl FnOnce() -> Option<[u32; 4]>,
+    peer: impl FnOnce(&Packet) -> Option<Address>,
 ) -> Decision {
     if has_filter(direction) {
         // The map has an entry for each direction; should it not, the packet passes.
         if let Some(rules) = RULES.get(direction as u32) {
-            return common::judge(packet, peer(), rules);
+            let peer = peer(packet);
+            *packet = packet.blurred(rules.zero);
+            return common::judge(packet, peer, rules);
         }
     }
     common::pass(packet)
@@ -177,7 +180,7 @@ const fn xdp_action(action: Action) -> u32 {
 
 /// The way to what is not in the first piece of a packet. Seldom taken, so kept apart from the rest.
 mod far {
-    use common::{Direction, Packet};
+    use common::{Address, Direction, Packet};
 
     use crate::frame::Reloaded;
 
@@ -189,7 +192,7 @@ mod far {
 
     #[cold]
     #[inline(never)]
-    pub(crate) fn peer(frame: Reloaded, packet: Packet, direction: Direction) -> Option<[u32; 4]> {
+    pub(crate) fn peer(frame: Reloaded, packet: Packet, direction: Direction) -> Option<Address> {
         packet.peer(&frame, direction)
     }
 }

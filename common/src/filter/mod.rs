@@ -14,10 +14,10 @@
 
 mod rule;
 
-use crate::{Action, MAX_RULES, Packet, Verdict};
+use crate::{Action, Address, MAX_RULES, Packet, Verdict};
 
-pub use self::rule::{Criteria, Rule};
 use self::rule::Question;
+pub use self::rule::{Criteria, Rule};
 
 /// The filter of one direction of one attachment: a value of the map `weir_rules`.
 #[repr(C)]
@@ -29,16 +29,17 @@ pub struct Ruleset {
     pub length: u32,
     /// The [`Action`] where no rule matches.
     pub default_action: u32,
-    pub reserved: [u32; 13],
+    /// Always zero, see [`Packet::blurred`]; the verifier does not know.
+    pub zero: u32,
+    pub reserved: [u32; 12],
     pub rules: [Rule; MAX_RULES],
 }
 
 const _: () = assert!(size_of::<Ruleset>() == 64 + MAX_RULES * size_of::<Rule>());
-const _: () = assert!(size_of::<Ruleset>().is_multiple_of(64) && align_of::<Ruleset>() == 4);
+const _: () = assert!(size_of::<Ruleset>().is_multiple_of(64) && align_of::<Ruleset>() == 8);
 
 #[cfg(feature = "user")]
-// SAFETY: `repr(C)` and made of `u32` and `Rule` only, so without padding, and any bytes are a
-// value.
+// SAFETY: `repr(C)` and made of integers only; the assertion above leaves no room for padding.
 unsafe impl aya::Pod for Ruleset {}
 
 impl Ruleset {
@@ -48,7 +49,8 @@ impl Ruleset {
             generation: 0,
             length: 0,
             default_action: action as u32,
-            reserved: [0; 13],
+            zero: 0,
+            reserved: [0; 12],
             rules: [Rule::ZERO; MAX_RULES],
         }
     }
@@ -83,7 +85,7 @@ pub const fn pass(packet: &Packet) -> Decision {
 /// The decision of `rules` about a packet whose [`peer`](Packet::peer) is given; without it, hardly
 /// anything is known of the packet.
 #[inline(always)]
-pub fn judge(packet: &Packet, peer: Option<[u32; 4]>, rules: &Ruleset) -> Decision {
+pub fn judge(packet: &Packet, peer: Option<Address>, rules: &Ruleset) -> Decision {
     if packet.is_foreign() || packet.is_neighbour_discovery() {
         return pass(packet);
     }

@@ -1,15 +1,14 @@
 //! One rule as the programs read it, and the question that a packet puts to it.
 
 use crate::packet::Marks;
-use crate::{Action, Family, Packet, Protocol};
+use crate::{Action, Address, Family, Packet, Protocol};
 
 /// What a rule asks of a packet. `None` asks nothing.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Criteria {
     pub family: Option<Family>,
-    /// Network and mask of the peer's address, as in memory; an IPv4 address is the first word.
-    /// Only together with a family.
-    pub network: Option<([u32; 4], [u32; 4])>,
+    /// Network and mask of the peer's address. Only together with a family.
+    pub network: Option<(Address, Address)>,
     /// One of those with ports, ICMP or ICMPv6.
     pub protocol: Option<Protocol>,
     /// First and last destination port, in host byte order. Only together with a protocol that
@@ -25,22 +24,23 @@ pub struct Rule {
     /// packet's own marks, of which those in the mask are compared.
     pub marks: u32,
     pub marks_mask: u32,
-    pub address: [u32; 4],
-    pub address_mask: [u32; 4],
+    /// Of the peer, as in memory.
+    pub address: [u64; 2],
+    pub address_mask: [u64; 2],
     pub first_port: u16,
     pub last_port: u16,
     /// An [`Action`].
     pub action: u32,
 }
 
-const _: () = assert!(size_of::<Rule>() == 48 && align_of::<Rule>() == 4);
+const _: () = assert!(size_of::<Rule>() == 48 && align_of::<Rule>() == 8);
 
 impl Rule {
     pub(super) const ZERO: Self = Self {
         marks: 0,
         marks_mask: 0,
-        address: [0; 4],
-        address_mask: [0; 4],
+        address: [0; 2],
+        address_mask: [0; 2],
         first_port: 0,
         last_port: 0,
         action: 0,
@@ -60,10 +60,9 @@ impl Rule {
         }
         if let Some((network, mask)) = criteria.network {
             criteria.family?;
-            rule.address_mask = mask;
-            for (word, (network, mask)) in rule.address.iter_mut().zip(network.iter().zip(&mask)) {
-                *word = network & mask;
-            }
+            let ([n0, n1], [m0, m1]) = (network.0, mask.0);
+            rule.address = [n0 & m0, n1 & m1];
+            rule.address_mask = [m0, m1];
         }
         if let Some(protocol) = criteria.protocol {
             if !is_nameable(protocol) {
@@ -96,14 +95,12 @@ impl Rule {
         if (self.marks ^ question.marks) & self.marks_mask & question.known_marks != 0 {
             return false;
         }
-        let [a0, a1, a2, a3] = self.address;
-        let [m0, m1, m2, m3] = self.address_mask;
-        let [q0, q1, q2, q3] = question.address;
+        let ([a0, a1], [m0, m1]) = (self.address, self.address_mask);
+        let [q0, q1] = question.address;
         if (a0 ^ q0) & m0 & question.known_address != 0 {
             return false;
         }
-        let rest = (a1 ^ q1) & m1 | (a2 ^ q2) & m2 | (a3 ^ q3) & m3;
-        if rest & question.known_address != 0 {
+        if (a1 ^ q1) & m1 & question.known_address != 0 {
             return false;
         }
         u32::from(self.first_port) & question.known_port <= question.port
@@ -124,8 +121,8 @@ const fn is_nameable(protocol: Protocol) -> bool {
 pub(super) struct Question {
     marks: u32,
     known_marks: u32,
-    address: [u32; 4],
-    known_address: u32,
+    address: [u64; 2],
+    known_address: u64,
     /// Zero where unknown or not there.
     port: u32,
     known_port: u32,
@@ -133,10 +130,10 @@ pub(super) struct Question {
 
 impl Question {
     #[inline(always)]
-    pub(super) fn about(packet: &Packet, peer: Option<[u32; 4]>) -> Self {
+    pub(super) fn about(packet: &Packet, peer: Option<Address>) -> Self {
         let (marks, peer) = match peer {
-            Some(peer) => (packet.marks, peer),
-            None => (packet.marks.without(Marks::READ), [0; 4]),
+            Some(Address(peer)) => (packet.marks, peer),
+            None => (packet.marks.without(Marks::READ), [0; 2]),
         };
         let read_addresses = marks.all_if(Marks::READ_ADDRESSES_BIT);
         let read_protocol = marks.all_if(Marks::READ_PROTOCOL_BIT);
@@ -148,9 +145,15 @@ impl Question {
                 | Marks::PROTOCOL & read_protocol
                 | Marks::PORTS & read_whole,
             address: peer,
-            known_address: read_addresses,
+            known_address: sign_extended(read_addresses),
             port: packet.destination_port(),
             known_port: read_whole,
         }
     }
+}
+
+/// All ones stay all ones.
+#[inline(always)]
+const fn sign_extended(mask: u32) -> u64 {
+    mask as u64 | (mask as u64) << 32
 }

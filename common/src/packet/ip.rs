@@ -80,9 +80,8 @@ pub(super) fn v6(frame: &impl Frame, at: usize) -> Headers {
     let marks = payload.marks.with_if(Marks::FRAGMENT, walk.is_fragment != 0);
     let unknown = marks.carrying(Protocol::OtherIp).reaching(Reach::Addresses);
     match walk.outcome {
-        // The mask loses nothing, a frame is not that long; it reminds the verifier.
         Outcome::Payload => {
-            let at = (walk.at & 0xffff) as usize;
+            let at = reachable(walk.at);
             Ok(Payload { marks, number: walk.number, at, ..payload })
         }
         Outcome::LaterFragment => Err(later_fragment(marks, Family::V6, walk.number)),
@@ -91,8 +90,9 @@ pub(super) fn v6(frame: &impl Frame, at: usize) -> Headers {
     }
 }
 
-/// Where the way along the extension headers ended. Words only: it crosses a call in the kernel,
-/// and what the verifier knows of a word on the stack is lost for smaller things.
+/// Where the way along the extension headers ended. Words only, and aligned like a
+/// [`Packet`](super::Packet): it crosses a call in the kernel by way of the stack.
+#[repr(C, align(8))]
 struct Walk {
     outcome: Outcome,
     /// Not zero where there was a fragment header that means it.
@@ -122,7 +122,7 @@ fn follow<F: Frame>(frame: F, number: u32, at: u32, end: u32) -> Walk {
         if !is_extension(walk.number) {
             return walk;
         }
-        let Some([first, second]) = frame.halves((walk.at & 0xffff) as usize) else {
+        let Some([first, second]) = frame.halves(reachable(walk.at)) else {
             return Walk { outcome: Outcome::CutOff, ..walk };
         };
         let first = u32::from(u16::from_be(first));
@@ -150,6 +150,13 @@ fn follow<F: Frame>(frame: F, number: u32, at: u32, end: u32) -> Walk {
         walk.outcome = Outcome::TooMany;
     }
     walk
+}
+
+/// The mask loses nothing, extension headers end below [`MAX_EXTENSIONS`] times 2 KiB. It shows the
+/// verifier that an offset into the packet is well below 64 KiB.
+#[inline(always)]
+const fn reachable(at: u32) -> usize {
+    (at & 0x7fff) as usize
 }
 
 /// A fragment other than the first: it has no ports, and that is all there is to know. Only where

@@ -6,7 +6,7 @@
 //!
 //! What is looked at: Ethernet with up to two VLAN tags, IPv4 with options, IPv6 with up to
 //! [`MAX_EXTENSIONS`] extension headers, TCP, UDP, SCTP, ICMP and ICMPv6. Tunnels (GRE, IP in IP,
-//! MPLS, PPPoE …) are not looked into, ESP cannot be.
+//! MPLS, `PPPoE` …) are not looked into, ESP cannot be.
 
 mod ip;
 mod marks;
@@ -34,6 +34,10 @@ pub trait Frame: Copy {
 }
 
 /// What the headers say.
+///
+/// Aligned for the kernel: where it lies on a program's stack, the compiler copies it by 64-bit
+/// words, and the verifier wants those aligned.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Packet {
     pub(crate) marks: Marks,
@@ -49,6 +53,17 @@ impl Packet {
     #[inline(always)]
     const fn with(marks: Marks) -> Self {
         Self { marks, ports: 0, network: 0, header_len: 0 }
+    }
+
+    /// The same packet, given a `zero` of which the verifier does not know that it is one.
+    ///
+    /// The verifier follows each way through the parser on its own, and knows the marks that it
+    /// ends with. It would so check the loop over rules once for each of some hundred ways, and
+    /// give up after a million instructions. Words that it knows nothing of are all alike to it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn blurred(self, zero: u32) -> Self {
+        Self { marks: Marks(self.marks.0 ^ zero), ports: self.ports ^ zero, ..self }
     }
 
     /// How far the headers could be read.
@@ -112,17 +127,49 @@ impl Packet {
 
     /// The address at the far end: the source of what comes in, the destination of what goes out.
     ///
-    /// As in memory; an IPv4 address is the first word. `None` where this frame does not show it.
+    /// `None` where there is none, or where this frame does not show it.
     #[inline(always)]
-    pub fn peer(&self, frame: &impl Frame, direction: Direction) -> Option<[u32; 4]> {
+    pub fn peer(&self, frame: &impl Frame, direction: Direction) -> Option<Address> {
         // The mask loses nothing, no header is that far; it reminds the verifier.
         let network = (self.network & 0xff) as usize;
         match (self.family()?, direction) {
-            (Family::V4, Direction::Ingress) => frame.words(network + 12).map(|[a]| [a, 0, 0, 0]),
-            (Family::V4, Direction::Egress) => frame.words(network + 16).map(|[a]| [a, 0, 0, 0]),
-            (Family::V6, Direction::Ingress) => frame.words(network + 8),
-            (Family::V6, Direction::Egress) => frame.words(network + 24),
+            (Family::V4, Direction::Ingress) => frame.words(network + 12).map(Address::v4),
+            (Family::V4, Direction::Egress) => frame.words(network + 16).map(Address::v4),
+            (Family::V6, Direction::Ingress) => frame.words(network + 8).map(Address::v6),
+            (Family::V6, Direction::Egress) => frame.words(network + 24).map(Address::v6),
         }
+    }
+}
+
+/// An IP address, or the mask of one, as its bytes lie in memory. One of IPv4 has twelve zeroes
+/// behind it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Address(pub [u64; 2]);
+
+impl Address {
+    pub const fn from_octets(octets: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, rest @ ..] = octets;
+        Self([u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes(rest)])
+    }
+
+    #[inline(always)]
+    const fn v4([word]: [u32; 1]) -> Self {
+        Self([join(word, 0), 0])
+    }
+
+    #[inline(always)]
+    const fn v6([first, second, third, fourth]: [u32; 4]) -> Self {
+        Self([join(first, second), join(third, fourth)])
+    }
+}
+
+/// The 64-bit word of two 32-bit words that lie next to each other.
+#[inline(always)]
+const fn join(first: u32, second: u32) -> u64 {
+    if cfg!(target_endian = "little") {
+        first as u64 | (second as u64) << 32
+    } else {
+        (first as u64) << 32 | second as u64
     }
 }
 

@@ -1,1 +1,247 @@
-//! To be written.
+//! Owns eBPF: loads programs specialised to one attachment, attaches and pins them, replaces them
+//! after an upgrade, and reads what they counted.
+//!
+//! Links and maps are pinned below `weir/<claim uid>/<device>/` on bpffs and outlive the driver: a
+//! restart loses no packet and no count. Nothing is detached but by [`Datapath::remove`].
+//!
+//! What it never does: enter a namespace (attaching happens in the caller's, everything else
+//! works on pins, wherever the interface is), decide what to attach, or touch programs of others.
+
+mod counters;
+mod error;
+mod hook;
+mod inspect;
+mod layout;
+mod object;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use nix::net::if_::if_nametoindex;
+
+pub use self::counters::{CounterError, CounterSource, MapCounters};
+pub use self::error::DatapathError;
+pub use self::hook::Hook;
+pub use self::inspect::{HookFacts, programs};
+use self::layout::{BpffsLayout, Pin, PinPath};
+use self::object::Object;
+use crate::model::{AttachmentId, BuildId, DatapathSpec, IfIndex, IfName};
+use crate::plan::{DatapathState, Was};
+use crate::sys::bpf;
+
+#[cfg(feature = "testing")]
+pub use self::object::load_for_test;
+
+/// All datapaths of this node.
+#[derive(Debug)]
+pub struct Datapath {
+    layout: BpffsLayout,
+    object: Object,
+}
+
+impl Datapath {
+    /// Opens the datapaths below `bpffs`, which is mounted if it is not.
+    ///
+    /// # Errors
+    ///
+    /// [`DatapathError::NoObject`] where this build has no programs.
+    pub fn open(bpffs: &Path) -> Result<Self, DatapathError> {
+        let object = Object::embedded()?;
+        bpf::mount_bpffs(bpffs)
+            .map_err(|source| DatapathError::Mount { path: bpffs.to_owned(), source })?;
+        let layout = BpffsLayout::new(bpffs);
+        make_dir(layout.root())?;
+        Ok(Self { layout, object })
+    }
+
+    /// Which programs this build attaches.
+    pub fn build() -> BuildId {
+        object::build()
+    }
+
+    /// Loads the programs that `spec` asks for, attaches them to `interface` in the calling
+    /// thread's namespace, and pins all of it.
+    ///
+    /// What is there and attached to that interface stays as it is. What an install left that died
+    /// half-way is removed first.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of it is left behind then.
+    pub fn install(&self, spec: &DatapathSpec, interface: &IfName) -> Result<Was, DatapathError> {
+        let index = if_nametoindex(interface.as_str())
+            .map(IfIndex)
+            .map_err(|errno| DatapathError::Interface { interface: interface.clone(), errno })?;
+        match self.observe(&spec.id)? {
+            DatapathState::Absent => {}
+            DatapathState::Attached if self.is_on(spec, index)? => return Ok(Was::Same),
+            DatapathState::Attached | DatapathState::Broken => {
+                self.remove(&spec.id)?;
+            }
+        }
+        match self.install_afresh(spec, interface, index) {
+            Ok(()) => Ok(Was::Otherwise),
+            Err(error) => {
+                // Should this fail too, pins are left, and `observe` tells that they are broken.
+                // The first error is the one that says why.
+                let _ = self.remove(&spec.id);
+                Err(error)
+            }
+        }
+    }
+
+    fn install_afresh(
+        &self,
+        spec: &DatapathSpec,
+        interface: &IfName,
+        index: IfIndex,
+    ) -> Result<(), DatapathError> {
+        make_dir(&self.layout.claim(&spec.id.claim))?;
+        make_dir(&self.layout.device(&spec.id))?;
+        let counters = self.layout.pin(&spec.id, Pin::Counters);
+        let mut loaded = self.object.load(spec, counters.as_path())?;
+        loaded.pin_rules(&self.layout.pin(&spec.id, Pin::Rules))?;
+        for hook in Hook::of(spec) {
+            let program = loaded.program(hook, spec.ingress)?;
+            let attached = hook.attach(program, index).map_err(|source| DatapathError::Attach {
+                hook,
+                interface: interface.clone(),
+                source,
+            })?;
+            let pin = self.layout.pin(&spec.id, Pin::Link(hook));
+            attached
+                .pin(pin.as_path())
+                .map_err(|source| DatapathError::Pin { path: pin.into(), source })?;
+        }
+        Ok(())
+    }
+
+    /// Puts this build's programs in the place of those that are attached, wherever the interface
+    /// is: one atomic exchange for each link. The counts go on.
+    ///
+    /// # Errors
+    ///
+    /// [`DatapathError::NotInstalled`] where a link is missing, [`DatapathError::Severed`] where the
+    /// interface is gone. Each link has its former or its new program then, both of which do the
+    /// same work on the same counters; doing it again is safe.
+    pub fn replace(&self, spec: &DatapathSpec) -> Result<Was, DatapathError> {
+        let mut links = Vec::new();
+        for hook in Hook::of(spec) {
+            let pin = self.layout.pin(&spec.id, Pin::Link(hook));
+            let link = link_at(&pin)?.ok_or_else(|| DatapathError::NotInstalled {
+                id: spec.id.clone(),
+                missing: pin.as_path().to_owned(),
+            })?;
+            if facts_of(&pin, &link)?.interface.is_none() {
+                return Err(DatapathError::Severed { path: pin.into() });
+            }
+            links.push((hook, pin, link));
+        }
+        let counters = self.layout.pin(&spec.id, Pin::Counters);
+        let mut loaded = self.object.load(spec, counters.as_path())?;
+        for (hook, pin, link) in links {
+            let program = loaded.program(hook, spec.ingress)?;
+            link.update(program).map_err(|source| match source.raw_os_error() {
+                Some(nix::libc::ENOLINK) => DatapathError::Severed { path: pin.into() },
+                _ => DatapathError::Replace { path: pin.into(), source },
+            })?;
+        }
+        // Only now: the former programs read the former rules until the exchange.
+        let rules = self.layout.pin(&spec.id, Pin::Rules);
+        rules.remove()?;
+        loaded.pin_rules(&rules)?;
+        self.remove_other_layouts(&spec.id)?;
+        Ok(Was::Otherwise)
+    }
+
+    /// Detaches, and removes all pins, wherever the interface is and also when it is gone.
+    pub fn remove(&self, id: &AttachmentId) -> Result<Was, DatapathError> {
+        let pins = self.layout.pins(id)?;
+        let Some(pins) = pins else { return Ok(Was::Same) };
+        for hook in Hook::ALL {
+            let pin = self.layout.pin(id, Pin::Link(hook));
+            if let Some(link) = link_at(&pin)? {
+                link.detach()
+                    .map_err(|source| DatapathError::Detach { path: pin.into(), source })?;
+            }
+        }
+        for pin in pins {
+            pin.remove()?;
+        }
+        self.layout.remove_dirs(id)?;
+        Ok(Was::Otherwise)
+    }
+
+    /// What is there of a datapath. Changes nothing.
+    pub fn observe(&self, id: &AttachmentId) -> Result<DatapathState, DatapathError> {
+        let Some(pins) = self.layout.pins(id)? else { return Ok(DatapathState::Absent) };
+        let has = |pin: Pin| pins.contains(&self.layout.pin(id, pin));
+        let ingress = [Hook::Xdp, Hook::Ingress].into_iter().filter(|hook| has(Pin::Link(*hook)));
+        // Counters of this layout or, before an upgrade, of another.
+        let has_counters = pins.iter().any(PinPath::is_counters);
+        if ingress.count() != 1 || !has(Pin::Link(Hook::Egress)) || !has_counters {
+            return Ok(DatapathState::Broken);
+        }
+        for hook in Hook::ALL {
+            let pin = self.layout.pin(id, Pin::Link(hook));
+            if let Some(link) = link_at(&pin)?
+                && facts_of(&pin, &link)?.interface.is_none()
+            {
+                return Ok(DatapathState::Broken);
+            }
+        }
+        Ok(DatapathState::Attached)
+    }
+
+    /// All links that `spec` asks for are on the interface `index`.
+    fn is_on(&self, spec: &DatapathSpec, index: IfIndex) -> Result<bool, DatapathError> {
+        for hook in Hook::of(spec) {
+            let pin = self.layout.pin(&spec.id, Pin::Link(hook));
+            let Some(link) = link_at(&pin)? else { return Ok(false) };
+            if facts_of(&pin, &link)?.interface != Some(index) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Maps that only programs of another layout could read.
+    fn remove_other_layouts(&self, id: &AttachmentId) -> Result<(), DatapathError> {
+        let present = self.layout.pin(id, Pin::Counters);
+        for pin in self.layout.pins(id)?.unwrap_or_default() {
+            if pin.is_counters() && pin != present {
+                pin.remove()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The link at `pin`; `None` where there is none.
+fn link_at(pin: &PinPath) -> Result<Option<bpf::Link>, DatapathError> {
+    match bpf::Link::from_pin(pin.as_path()) {
+        Ok(link) => Ok(Some(link)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DatapathError::Open { path: pin.as_path().to_owned(), source }),
+    }
+}
+
+fn facts_of(pin: &PinPath, link: &bpf::Link) -> Result<bpf::LinkFacts, DatapathError> {
+    link.facts().map_err(|source| DatapathError::Open { path: pin.as_path().to_owned(), source })
+}
+
+fn make_dir(path: &Path) -> Result<(), DatapathError> {
+    bpf::private_dir(path)
+        .map_err(|source| DatapathError::Directory { path: path.to_owned(), source })
+}
+
+/// Reads a directory; `None` where there is none.
+fn list(path: &Path) -> Result<Option<Vec<fs::DirEntry>>, DatapathError> {
+    let failed = |source| DatapathError::Directory { path: path.to_owned(), source };
+    match fs::read_dir(path) {
+        Ok(entries) => entries.collect::<Result<_, _>>().map(Some).map_err(failed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}

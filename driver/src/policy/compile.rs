@@ -1,8 +1,9 @@
 //! The compiler.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
-use common::{Action, Criteria, Family, MAX_RULES, Rule, Ruleset};
+use common::{Action, Address, Criteria, Family, MAX_RULES, Rule, Ruleset};
 use ipnet::IpNet;
 
 use super::{Compiled, CompiledRules};
@@ -94,7 +95,8 @@ fn entries(rule: &FilterRule, problems: &mut Problems) -> Vec<Criteria> {
     if networks.is_empty() {
         networks.push((only, None));
     }
-    let mut ports: Vec<_> = rule.ports.iter().map(|range| Some((range.first, range.last))).collect();
+    let mut ports: Vec<_> =
+        rule.ports.iter().map(|range| Some((range.first, range.last))).collect();
     if ports.is_empty() {
         ports.push(None);
     }
@@ -111,20 +113,18 @@ fn family(cidr: &IpNet) -> Family {
     }
 }
 
-/// Network and mask as they lie in packets.
-fn network(cidr: &IpNet) -> ([u32; 4], [u32; 4]) {
-    match cidr {
-        IpNet::V4(cidr) => {
-            let word = |address: std::net::Ipv4Addr| [u32::from_ne_bytes(address.octets()), 0, 0, 0];
-            (word(cidr.network()), word(cidr.netmask()))
-        }
-        IpNet::V6(cidr) => (words(cidr.network()), words(cidr.netmask())),
-    }
+/// Network and mask.
+fn network(cidr: &IpNet) -> (Address, Address) {
+    (address(cidr.network()), address(cidr.netmask()))
 }
 
-fn words(address: std::net::Ipv6Addr) -> [u32; 4] {
-    let [a, b, c, d] = [0, 32, 64, 96].map(|shift| (address.to_bits() >> (96 - shift)) as u32);
-    [a.to_be(), b.to_be(), c.to_be(), d.to_be()]
+fn address(address: IpAddr) -> Address {
+    let mut octets = [0; 16];
+    match address {
+        IpAddr::V4(address) => octets[..4].copy_from_slice(&address.octets()),
+        IpAddr::V6(address) => octets = address.octets(),
+    }
+    Address::from_octets(octets)
 }
 
 fn action(action: model::Action) -> Action {
@@ -184,11 +184,12 @@ mod tests {
         assert_eq!(origins, [0, 1, 1, 1, 1]);
         assert_eq!((ruleset.length, ruleset.default_action), (5, Action::Deny as u32));
         let network = |index: usize| {
-            ruleset.rules[index].address.map(u32::to_ne_bytes).concat()[..4].to_vec()
+            ruleset.rules[index].address.map(u64::to_ne_bytes).concat()[..4].to_vec()
         };
         assert_eq!(network(1), [10, 0, 0, 0], "host bits do not count");
         assert_eq!(network(3), [0x20, 0x01, 0x0d, 0xb8]);
-        let range = |index: usize| (ruleset.rules[index].first_port, ruleset.rules[index].last_port);
+        let range =
+            |index: usize| (ruleset.rules[index].first_port, ruleset.rules[index].last_port);
         assert_eq!((range(0), range(1), range(2)), ((0, u16::MAX), (80, 80), (8000, 8999)));
         assert_eq!(compiled.egress, None);
     }

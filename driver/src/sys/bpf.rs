@@ -185,8 +185,7 @@ impl Link {
     /// Pins the link, so that it outlives this process.
     pub fn pin(&self, path: &Path) -> io::Result<()> {
         let path = c_path(path)?;
-        let mut attr =
-            PathAttr { path: address_of(&path), fd: number(self.0.as_fd()), flags: 0 };
+        let mut attr = PathAttr { path: address_of(&path), fd: number(self.0.as_fd()), flags: 0 };
         bpf(BPF_OBJ_PIN, &mut attr).map(drop)
     }
 

@@ -1,0 +1,70 @@
+//! What there is to see of a datapath, for people.
+
+use std::path::Path;
+
+use aya::programs::loaded_programs;
+use serde::Serialize;
+
+use super::layout::{BpffsLayout, Pin};
+use super::{DatapathError, Hook, facts_of, link_at};
+use crate::model::{AttachmentId, IfIndex};
+
+/// One hook as the kernel shows it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HookFacts {
+    /// `xdp`, `ingress` or `egress`.
+    pub hook: &'static str,
+    pub link_id: u32,
+    /// Where the link is attached, by index in the namespace that the interface is in now. `None`:
+    /// the interface is gone.
+    pub interface: Option<IfIndex>,
+    pub program_id: u32,
+    /// `None` where the kernel does not let us list programs.
+    pub program: Option<ProgramFacts>,
+}
+
+/// One loaded program.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgramFacts {
+    pub name: String,
+    /// The kernel's hash of the instructions: the same for the same build and the same features.
+    pub tag: String,
+    /// Machine code; zero where there is no JIT.
+    pub jited_bytes: u32,
+    pub translated_bytes: Option<u32>,
+    /// What the verifier had to look at.
+    pub verified_instructions: Option<u32>,
+}
+
+/// The hooks of `id`, in a fixed order; empty where nothing is installed. Works whether or not a
+/// driver runs.
+pub fn programs(bpffs: &Path, id: &AttachmentId) -> Result<Vec<HookFacts>, DatapathError> {
+    let layout = BpffsLayout::new(bpffs);
+    let mut hooks = Vec::new();
+    for hook in Hook::ALL {
+        let pin = layout.pin(id, Pin::Link(hook));
+        let Some(link) = link_at(&pin)? else { continue };
+        let facts = facts_of(&pin, &link)?;
+        hooks.push(HookFacts {
+            hook: hook.name(),
+            link_id: facts.id,
+            interface: facts.interface,
+            program_id: facts.program,
+            program: program(facts.program),
+        });
+    }
+    Ok(hooks)
+}
+
+fn program(id: u32) -> Option<ProgramFacts> {
+    let program = loaded_programs().filter_map(Result::ok).find(|program| program.id() == id)?;
+    Some(ProgramFacts {
+        name: program.name_as_str().unwrap_or_default().to_owned(),
+        tag: format!("{:016x}", program.tag()),
+        jited_bytes: program.size_jitted(),
+        translated_bytes: program.size_translated(),
+        verified_instructions: program.verified_instruction_count(),
+    })
+}

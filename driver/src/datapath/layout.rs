@@ -1,0 +1,168 @@
+//! Where things are pinned. Nothing is removed but by a path that was computed here.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use common::LAYOUT_VERSION;
+
+use super::{DatapathError, Hook, list};
+use crate::model::{AttachmentId, ClaimUid};
+
+const COUNTERS: &str = "counters_v";
+
+/// The tree below bpffs: `weir/<claim uid>/<device>/<pin>`. Names on bpffs hold no dots (the kernel
+/// reserves them, `bpf_lookup()` in kernel/bpf/inode.c), and neither do UIDs and device names.
+#[derive(Clone, Debug)]
+pub(super) struct BpffsLayout {
+    root: PathBuf,
+}
+
+/// What is pinned for an attachment.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pin {
+    Link(Hook),
+    /// Of this build's layout: an upgrade to another starts new counters beside the old ones.
+    Counters,
+    /// For people to look at: the driver writes rules once and never reads them back.
+    Rules,
+}
+
+/// A place on bpffs that is ours.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct PinPath {
+    path: PathBuf,
+    root: PathBuf,
+}
+
+impl BpffsLayout {
+    pub(super) fn new(bpffs: &Path) -> Self {
+        Self { root: bpffs.join("weir") }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn claim(&self, claim: &ClaimUid) -> PathBuf {
+        self.root.join(claim.as_str())
+    }
+
+    pub(super) fn device(&self, id: &AttachmentId) -> PathBuf {
+        self.claim(&id.claim).join(id.device.as_str())
+    }
+
+    pub(super) fn pin(&self, id: &AttachmentId, pin: Pin) -> PinPath {
+        let name = match pin {
+            Pin::Link(hook) => hook.name().to_owned(),
+            Pin::Counters => format!("{COUNTERS}{LAYOUT_VERSION}"),
+            Pin::Rules => "rules".to_owned(),
+        };
+        PinPath { path: self.device(id).join(name), root: self.root.clone() }
+    }
+
+    /// All that is pinned for `id`, also by other builds; `None` where there is no place for it.
+    pub(super) fn pins(&self, id: &AttachmentId) -> Result<Option<Vec<PinPath>>, DatapathError> {
+        let entries = list(&self.device(id))?;
+        Ok(entries.map(|entries| {
+            let pin = |entry: fs::DirEntry| PinPath { path: entry.path(), root: self.root.clone() };
+            entries.into_iter().map(pin).collect()
+        }))
+    }
+
+    /// Removes the device's directory, and the claim's when this was its last device.
+    pub(super) fn remove_dirs(&self, id: &AttachmentId) -> Result<(), DatapathError> {
+        let device = self.device(id);
+        fs::remove_dir(&device).map_err(|source| DatapathError::Remove { path: device, source })?;
+        let claim = self.claim(&id.claim);
+        match fs::remove_dir(&claim) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            result => result.map_err(|source| DatapathError::Remove { path: claim, source }),
+        }
+    }
+}
+
+impl PinPath {
+    pub(super) fn as_path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Counters, of whichever layout.
+    pub(super) fn is_counters(&self) -> bool {
+        self.path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.starts_with(COUNTERS))
+    }
+
+    /// Removes the pin; one that is not there is no error.
+    ///
+    /// # Errors
+    ///
+    /// A path outside the root is refused, whoever made it.
+    pub(super) fn remove(&self) -> Result<(), DatapathError> {
+        let is_inside = self.path.strip_prefix(&self.root).is_ok_and(|below| {
+            below.components().all(|part| matches!(part, std::path::Component::Normal(_)))
+        });
+        let result = if is_inside {
+            fs::remove_file(&self.path)
+        } else {
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, "outside our part of bpffs"))
+        };
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => {
+                result.map_err(|source| DatapathError::Remove { path: self.path.clone(), source })
+            }
+        }
+    }
+}
+
+impl From<PinPath> for PathBuf {
+    fn from(pin: PinPath) -> Self {
+        pin.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id() -> AttachmentId {
+        AttachmentId { claim: "1-2".parse().unwrap(), device: "eth1".parse().unwrap() }
+    }
+
+    #[test]
+    fn pins_lie_below_the_claim_and_hold_no_dots() {
+        let layout = BpffsLayout::new(Path::new("/sys/fs/bpf"));
+        for (pin, path) in [
+            (Pin::Link(Hook::Xdp), "/sys/fs/bpf/weir/1-2/eth1/xdp"),
+            (Pin::Link(Hook::Egress), "/sys/fs/bpf/weir/1-2/eth1/egress"),
+            (Pin::Counters, "/sys/fs/bpf/weir/1-2/eth1/counters_v1"),
+            (Pin::Rules, "/sys/fs/bpf/weir/1-2/eth1/rules"),
+        ] {
+            assert_eq!(layout.pin(&id(), pin).as_path(), Path::new(path));
+        }
+        assert!(layout.pin(&id(), Pin::Counters).is_counters());
+    }
+
+    #[test]
+    fn what_is_outside_the_root_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, victim) = (dir.path().join("weir"), dir.path().join("victim"));
+        fs::create_dir(&root).unwrap();
+        fs::write(&victim, "").unwrap();
+        for path in [victim.clone(), root.join("../victim")] {
+            let error = PinPath { path, root: root.clone() }.remove().unwrap_err();
+            assert_eq!(error.reason(), "remove");
+        }
+        assert!(victim.exists());
+
+        let ours = root.join("ours");
+        fs::write(&ours, "").unwrap();
+        for _ in 0..2 {
+            PinPath { path: ours.clone(), root: root.clone() }.remove().unwrap();
+        }
+        assert!(!ours.exists());
+    }
+}
