@@ -53,8 +53,9 @@ fn weir_xdp(ctx: XdpContext) -> u32 {
     }
     // Without frags the packet is in one piece.
     let frame = Linear::new(ctx.data(), ctx.data_end(), None);
-    let packet = common::parse(&frame);
-    let decision = decide(&packet, Direction::Ingress, || packet.peer(&frame, Direction::Ingress));
+    let mut packet = common::parse(&frame);
+    let decision =
+        decide(&mut packet, Direction::Ingress, |packet| packet.peer(&frame, Direction::Ingress));
     count(&packet, decision, Direction::Ingress, 1, frame.full_len().into());
     xdp_action(decision.action)
 }
@@ -71,10 +72,10 @@ fn weir_xdp_frags(ctx: XdpContext) -> u32 {
     if packet.is_malformed() && frame.is_partial() {
         packet = far::parse(Reloaded::xdp(ctx.ctx, len));
     }
-    let decision = decide(&packet, Direction::Ingress, || {
+    let decision = decide(&mut packet, Direction::Ingress, |packet| {
         packet
             .peer(&frame, Direction::Ingress)
-            .or_else(|| far::peer(Reloaded::xdp(ctx.ctx, len), packet, Direction::Ingress))
+            .or_else(|| far::peer(Reloaded::xdp(ctx.ctx, len), *packet, Direction::Ingress))
     });
     count(&packet, decision, Direction::Ingress, 1, len.into());
     xdp_action(decision.action)
@@ -104,10 +105,10 @@ fn tcx(ctx: &TcContext, direction: Direction) -> i32 {
     if packet.is_malformed() && frame.is_partial() {
         packet = far::parse(Reloaded::skb(skb, len));
     }
-    let decision = decide(&packet, direction, || {
+    let decision = decide(&mut packet, direction, |packet| {
         packet
             .peer(&frame, direction)
-            .or_else(|| far::peer(Reloaded::skb(skb, len), packet, direction))
+            .or_else(|| far::peer(Reloaded::skb(skb, len), *packet, direction))
     });
     // On the wire each segment has all the headers.
     let segments = u64::from(frame::segments(skb));
@@ -122,14 +123,16 @@ fn tcx(ctx: &TcContext, direction: Direction) -> i32 {
 /// What happens to a packet. Its peer is asked for only where there is a filter.
 #[inline(always)]
 fn decide(
-    packet: &Packet,
+    packet: &mut Packet,
     direction: Direction,
-    peer: impl FnOnce() -> Option<Address>,
+    peer: impl FnOnce(&Packet) -> Option<Address>,
 ) -> Decision {
     if has_filter(direction) {
         // The map has an entry for each direction; should it not, the packet passes.
         if let Some(rules) = RULES.get(direction as u32) {
-            return common::judge(packet, peer(), rules);
+            let peer = peer(packet);
+            *packet = packet.blurred(rules.zero);
+            return common::judge(packet, peer, rules);
         }
     }
     common::pass(packet)

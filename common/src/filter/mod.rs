@@ -29,7 +29,9 @@ pub struct Ruleset {
     pub length: u32,
     /// The [`Action`] where no rule matches.
     pub default_action: u32,
-    pub reserved: [u32; 13],
+    /// Always zero, see [`Packet::blurred`]; the verifier does not know.
+    pub zero: u32,
+    pub reserved: [u32; 12],
     pub rules: [Rule; MAX_RULES],
 }
 
@@ -47,7 +49,8 @@ impl Ruleset {
             generation: 0,
             length: 0,
             default_action: action as u32,
-            reserved: [0; 13],
+            zero: 0,
+            reserved: [0; 12],
             rules: [Rule::ZERO; MAX_RULES],
         }
     }
