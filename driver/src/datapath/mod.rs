@@ -23,7 +23,7 @@ use nix::net::if_::if_nametoindex;
 pub use self::counters::{CounterError, CounterSource, MapCounters};
 pub use self::error::DatapathError;
 pub use self::hook::Hook;
-pub use self::inspect::{HookFacts, programs};
+pub use self::inspect::{HookFacts, ProgramFacts, programs};
 use self::layout::{BpffsLayout, Pin, PinPath};
 use self::object::Object;
 use crate::model::{AttachmentId, BuildId, DatapathSpec, IfIndex, IfName};
