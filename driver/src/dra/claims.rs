@@ -179,7 +179,11 @@ mod tests {
     fn config(source: &str, requests: &[&str], mtu: u32) -> Value {
         json!({
             "source": source, "requests": requests,
-            "opaque": {"driver": "weir.dev", "parameters": {"interface": {"mtu": mtu}}},
+            "opaque": {"driver": "weir.dev", "parameters": {
+                "apiVersion": "weir.dev/v1alpha1",
+                "kind": "NetworkConfig",
+                "interface": {"mtu": mtu},
+            }},
         })
     }
 
@@ -257,8 +261,8 @@ mod tests {
         assert_eq!(
             refusal(claim(&results, &configs)),
             "claim default/nics: \
-             request a, device eth1: interface.mtu: 1 is not between 68 and 65535; \
-             request b, device eth2: interface.mtu: 1 is not between 68 and 65535; \
+             request a, device eth1: interface.mtu: 1 is below 68; \
+             request b, device eth2: interface.mtu: 1 is below 68; \
              request c, device eth3: is in pool node-b, this node has pool node-a"
         );
     }

@@ -51,7 +51,7 @@ fn whatever_kills_the_process_outside_ends_the_box() {
         let mut demo = held_box();
         let inside = namespaces(Some(demo.id()));
         assert_eq!(inside.len(), 1, "pid 1 of the box");
-        assert_ne!(inside, [fs::read_link("/proc/self/ns/net").unwrap()]);
+        assert_ne!(inside, [fs::read_link("/proc/thread-self/ns/net").unwrap()]);
 
         kill(Pid::from_raw(demo.id().cast_signed()), signal).unwrap();
         demo.wait().unwrap();
