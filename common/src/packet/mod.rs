@@ -22,6 +22,14 @@ pub use self::marks::Reach;
 ///
 /// Words come as they lie in memory, so in network byte order whatever the host's is.
 pub trait Frame: Copy {
+    /// Whether IPv6 extension headers are followed here. Where they are not, a packet that has some
+    /// asks to be read again by a frame that does ([`Packet::is_deferred`]).
+    ///
+    /// In the kernel that is packet memory. Each path along the extension headers ends at another
+    /// offset, and for packet memory the verifier checks all that follows once for each; for
+    /// offsets that are handed to a helper it does not care. Few packets have any.
+    const FOLLOWS: bool;
+
     /// Bytes of the whole packet, including what [`halves`](Self::halves) and
     /// [`words`](Self::words) cannot reach.
     fn full_len(&self) -> u32;
@@ -89,6 +97,12 @@ impl Packet {
     #[inline(always)]
     pub const fn is_malformed(&self) -> bool {
         self.marks.has(Marks::MALFORMED)
+    }
+
+    /// Has extension headers, and the frame does not follow them: nothing is known yet.
+    #[inline(always)]
+    pub const fn is_deferred(&self) -> bool {
+        self.marks.has(Marks::DEFERRED)
     }
 
     /// Part of a fragmented packet, first or not.
@@ -228,6 +242,8 @@ const fn is_vlan(ethertype: u16) -> bool {
 }
 
 impl Frame for &[u8] {
+    const FOLLOWS: bool = true;
+
     fn full_len(&self) -> u32 {
         u32::try_from(self.len()).unwrap_or(u32::MAX)
     }
