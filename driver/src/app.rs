@@ -159,7 +159,7 @@ fn spawn_publisher(
     shutdown: &CancellationToken,
     background: &mut JoinSet<Result<(), AppError>>,
 ) {
-    let (published, has_published) = watch::channel(false);
+    let (published, has_slices) = watch::channel(false);
     let publisher = dra::Publisher::new(
         shared.pool.clone(),
         &kernel_release(),
@@ -169,7 +169,7 @@ fn spawn_publisher(
         Arc::clone(&shared.metrics),
         published,
     );
-    follow(has_published, shared.readiness.clone(), Condition::SlicesPublished, background);
+    follow(has_slices, shared.readiness.clone(), Condition::SlicesPublished, background);
     let stop = shutdown.clone();
     background.spawn(async move {
         publisher.run(stop).await;
