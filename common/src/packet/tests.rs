@@ -147,3 +147,36 @@ fn a_packet_beyond_64_kib_says_nothing_of_its_length() {
     assert_eq!(parse(&Longer(&frame, 100_000)).ports(), Some((4660, 80)));
     assert!(parse(&Longer(&frame, 65_000)).is_malformed());
 }
+
+/// An IPv6 packet from `fd::1` to `fd::2` with `payload`, whose first header is `next`.
+fn v6(next: u8, hop_limit: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = UDP4[..12].to_vec();
+    frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, u8::try_from(payload.len()).unwrap()]);
+    frame.extend([next, hop_limit]);
+    for host in [1, 2] {
+        frame.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]);
+    }
+    frame.extend(payload);
+    frame
+}
+
+#[test]
+fn a_later_fragment_has_no_ports_and_perhaps_no_protocol() {
+    const FRAGMENT: u8 = 44;
+    let later = |next| parse_bytes(&v6(FRAGMENT, 64, &[next, 0, 0, 8, 0, 0, 0, 1, 0, 80, 0, 80]));
+    let (udp, behind_options) = (later(17), later(60));
+    assert_eq!((udp.reach(), udp.protocol()), (Reach::Whole, Protocol::Udp));
+    assert_eq!(behind_options.reach(), Reach::Addresses);
+    assert!(udp.is_fragment() && behind_options.is_fragment());
+    assert!(udp.ports().is_none() && !udp.is_malformed() && !behind_options.is_malformed());
+}
+
+#[test]
+fn neighbour_discovery_comes_from_the_link_itself() {
+    const ICMPV6: u8 = 58;
+    let of = |kind, hop_limit| {
+        parse_bytes(&v6(ICMPV6, hop_limit, &[kind, 0, 0, 0, 0, 0, 0, 0])).is_neighbour_discovery()
+    };
+    assert!((133..=137).all(|kind| of(kind, 255)));
+    assert!(!of(132, 255) && !of(138, 255) && !of(135, 254));
+}

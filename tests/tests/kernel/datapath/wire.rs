@@ -193,7 +193,7 @@ impl Drop for Bench {
 }
 
 sockopt_impl!(VnetHeader, SetOnly, libc::SOL_PACKET, PACKET_VNET_HDR, i32);
-/// From include/uapi/linux/if_packet.h.
+/// From `include/uapi/linux/if_packet.h`.
 const PACKET_VNET_HDR: i32 = 15;
 
 /// Sends a frame from the wire such that only its link-layer header lies in the linear part of the
