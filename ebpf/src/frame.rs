@@ -16,10 +16,10 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// The packet, or its first piece if it is `len` bytes in all.
+    /// The first piece of a packet that has `len` bytes in all.
     #[inline(always)]
-    pub(crate) fn new(data: usize, end: usize, len: Option<u32>) -> Self {
-        Self { data, end, len: len.unwrap_or((end - data) as u32) }
+    pub(crate) fn new(data: usize, end: usize, len: u32) -> Self {
+        Self { data, end, len }
     }
 
     /// `packet`, as it was read here, has more to it than could be seen.

@@ -18,7 +18,7 @@ use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::macros::{btf_map, classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use aya_ebpf::{EbpfContext as _, Global};
-use common::{Action, Counters, Decision, Direction, Frame as _, Packet, Ruleset};
+use common::{Action, Counters, Decision, Direction, Packet, Ruleset};
 
 use self::frame::{Linear, Reloaded};
 
@@ -49,37 +49,33 @@ static LICENSE: [u8; 11] = *b"Apache-2.0\0";
 /// What comes in, by native XDP.
 #[xdp]
 fn weir_xdp(ctx: XdpContext) -> u32 {
-    if is_idle(Direction::Ingress) {
-        return XDP_PASS;
-    }
     // Without frags the packet is in one piece.
-    let frame = Linear::new(ctx.data(), ctx.data_end(), None);
-    let len = frame.full_len();
-    let mut packet = common::parse(&frame);
-    if packet.is_deferred() {
-        packet = far::xdp(ctx.ctx, len, packet);
-    }
-    let far = Reloaded::xdp(ctx.ctx, len);
-    let decision = decide(&mut packet, Direction::Ingress, &frame, far);
-    count(&packet, decision, Direction::Ingress, 1, len.into());
-    xdp_action(decision.action)
+    ingress_xdp(&ctx, || (ctx.data_end() - ctx.data()) as u32)
 }
 
 /// What comes in, by native XDP, where a packet may lie in several buffers.
 #[xdp(frags)]
 fn weir_xdp_frags(ctx: XdpContext) -> u32 {
+    ingress_xdp(&ctx, || frame::xdp_len(ctx.ctx))
+}
+
+#[inline(always)]
+fn ingress_xdp(ctx: &XdpContext, len: impl FnOnce() -> u32) -> u32 {
     if is_idle(Direction::Ingress) {
         return XDP_PASS;
     }
-    let len = frame::xdp_len(ctx.ctx);
-    let frame = Linear::new(ctx.data(), ctx.data_end(), Some(len));
+    let len = len();
+    let frame = Linear::new(ctx.data(), ctx.data_end(), len);
     let mut packet = common::parse(&frame);
     if frame.is_short_for(&packet) {
         packet = far::xdp(ctx.ctx, len, packet);
     }
     let decision = decide(&mut packet, Direction::Ingress, &frame, Reloaded::xdp(ctx.ctx, len));
     count(&packet, decision, Direction::Ingress, 1, len.into());
-    xdp_action(decision.action)
+    match decision.action {
+        Action::Allow => XDP_PASS,
+        Action::Deny => XDP_DROP,
+    }
 }
 
 /// What comes in, by TCX.
@@ -101,7 +97,7 @@ fn tcx(ctx: &TcContext, direction: Direction) -> i32 {
     }
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
     let len = ctx.len();
-    let frame = Linear::new(ctx.data(), ctx.data_end(), Some(len));
+    let frame = Linear::new(ctx.data(), ctx.data_end(), len);
     let mut packet = common::parse(&frame);
     if frame.is_short_for(&packet) {
         packet = far::skb(skb, len, packet);
@@ -164,14 +160,6 @@ fn has_filter(direction: Direction) -> bool {
         Direction::Egress => &WEIR_FILTER_OUT,
     };
     constant.load() != 0
-}
-
-#[inline(always)]
-const fn xdp_action(action: Action) -> u32 {
-    match action {
-        Action::Allow => XDP_PASS,
-        Action::Deny => XDP_DROP,
-    }
 }
 
 /// Never called: the verifier rejects a program that could panic.

@@ -162,8 +162,10 @@ pub struct Address(pub [u64; 2]);
 
 impl Address {
     pub const fn from_octets(octets: [u8; 16]) -> Self {
-        let [a, b, c, d, e, f, g, h, rest @ ..] = octets;
-        Self([u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes(rest)])
+        // Both orders of bytes agree on which octet comes first in memory.
+        let bits = u128::from_ne_bytes(octets);
+        let (low, high) = (bits as u64, (bits >> 64) as u64);
+        if cfg!(target_endian = "little") { Self([low, high]) } else { Self([high, low]) }
     }
 
     #[inline(always)]
