@@ -17,7 +17,7 @@ use crate::node::NODE;
 
 /// Applies the Node and every manifest of `examples`, in the order of their names.
 pub(super) fn apply(server: &Server, examples: &Path) -> Result<()> {
-    let node = format!("apiVersion: v1\nkind: Node\nmetadata: {{ name: {} }}\n", NODE);
+    let node = format!("apiVersion: v1\nkind: Node\nmetadata: {{ name: {NODE} }}\n");
     server.apply(&node)?;
     let directory =
         fs::read_dir(examples).with_context(|| format!("read {}", examples.display()))?;
