@@ -4,6 +4,7 @@
 pub mod api_server;
 pub mod demo;
 pub mod kubelet;
+pub mod node;
 pub mod runtime;
 pub mod sandbox;
 pub mod scheduler;

@@ -7,10 +7,9 @@ use anyhow::{Context, Result};
 use driver::model::InterfaceState;
 
 use super::manifests::Configured;
-use super::metrics::Samples;
-use super::node::{self, Node};
 use super::scene;
 use super::story::{Story, milliseconds};
+use crate::node::{self, Counted, Node};
 use crate::sandbox::traffic::{self, Expect, Route, Stream, Tally};
 use crate::sandbox::{Nic, WireCount};
 
@@ -176,31 +175,5 @@ impl Story<'_> {
         self.report
             .check(kept, format_args!("counters went from {counted} to {now} over the restart"));
         Ok(())
-    }
-}
-
-/// What `/metrics` shows of one device.
-struct Counted {
-    received: u64,
-    denied: u64,
-    /// Those that the egress program let pass.
-    sent: u64,
-}
-
-impl Counted {
-    fn of(samples: &Samples, device: &str) -> Self {
-        let sum = |direction: &str, verdict: Option<&str>| {
-            let mut labels = vec![("device", device), ("direction", direction)];
-            labels.extend(verdict.map(|verdict| ("verdict", verdict)));
-            samples.sum("weir_packets_total", &labels).unwrap_or_default()
-        };
-        let denied = |direction| {
-            sum(direction, Some("denied_rule")) + sum(direction, Some("denied_default"))
-        };
-        Self {
-            received: sum("ingress", None),
-            denied: denied("ingress"),
-            sent: sum("egress", None) - denied("egress"),
-        }
     }
 }

@@ -13,10 +13,11 @@ use serde_json::Value;
 
 use super::scene;
 use crate::api_server::Server;
+use crate::node::NODE;
 
 /// Applies the Node and every manifest of `examples`, in the order of their names.
 pub(super) fn apply(server: &Server, examples: &Path) -> Result<()> {
-    let node = format!("apiVersion: v1\nkind: Node\nmetadata: {{ name: {} }}\n", scene::NODE);
+    let node = format!("apiVersion: v1\nkind: Node\nmetadata: {{ name: {NODE} }}\n");
     server.apply(&node)?;
     let directory =
         fs::read_dir(examples).with_context(|| format!("read {}", examples.display()))?;
@@ -151,6 +152,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
+    use crate::node::DRIVER;
 
     #[test]
     fn a_claim_says_what_the_demo_needs_to_know() {
@@ -199,8 +201,8 @@ mod tests {
             "kind": "ResourceSlice",
             "metadata": { "name": "a" },
             "spec": {
-                "driver": scene::DRIVER, "nodeName": scene::NODE,
-                "pool": { "name": scene::NODE, "generation": 1, "resourceSliceCount": 1 },
+                "driver": DRIVER, "nodeName": NODE,
+                "pool": { "name": NODE, "generation": 1, "resourceSliceCount": 1 },
                 "devices": [device(0), device(1), device(2)],
             },
         })
@@ -215,7 +217,7 @@ mod tests {
         let pod = pod(&server).unwrap();
         let client = server.client().unwrap();
         let (namespace, name) = (pod.namespace().unwrap(), pod.name_any());
-        let claims = crate::scheduler::schedule(&client, &namespace, &name, scene::NODE);
+        let claims = crate::scheduler::schedule(&client, &namespace, &name, NODE);
         let claims = claims.await.unwrap();
 
         let allocated = allocated(&claims[0]);

@@ -5,8 +5,6 @@
 
 mod flows;
 mod manifests;
-mod metrics;
-mod node;
 mod report;
 mod scene;
 mod story;

@@ -3,9 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// The name of the node, and so of its pool.
-pub(super) const NODE: &str = "node-a";
-pub(super) const DRIVER: &str = "weir.dev";
 /// How many NICs the node has.
 pub(super) const NICS: u8 = 3;
 
@@ -29,5 +26,3 @@ pub(super) const PACE: Duration = Duration::from_millis(1);
 pub(super) const BURST: u64 = 200;
 /// How long traffic flows before, during and after the driver's death.
 pub(super) const WHILE: Duration = Duration::from_millis(400);
-/// How long the driver may take for anything.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use driver::model::{By, ClaimRef, IfName, InterfaceState};
+use driver::model::{By, IfName, InterfaceState};
 use driver::sys::netlink::Netlink;
 use driver::sys::netns::Netns;
 use ipnet::IpNet;
@@ -15,12 +15,12 @@ use kube::{Api, ResourceExt};
 
 use super::flows::PodNic;
 use super::manifests;
-use super::node::{self, Node};
 use super::report::Report;
 use super::{Options, line, scene};
+use crate::node::{self, DRIVER, NODE, Node, PATIENCE, claim_ref};
+use crate::runtime;
 use crate::sandbox::state_in;
 use crate::sandbox::traffic::Echo;
-use crate::scheduler;
 
 /// The teller.
 pub(super) struct Story<'a> {
@@ -36,11 +36,11 @@ impl<'a> Story<'a> {
     /// Tells all of it. An error is what made it impossible to go on; what merely does not hold is
     /// in the report.
     pub(super) fn tell(mut self) -> Result<Report> {
-        let mut node = Node::new(&self.options.weir)?;
+        let mut node = Node::new(&self.options.weir, scene::NICS, runtime::Options::default())?;
         manifests::apply(&node.server, &self.options.examples)?;
         self.say("Node", format!(
             "{} in a box: {} NICs; around the driver an API server, kubelet, a container runtime",
-            scene::NODE,
+            NODE,
             scene::NICS,
         ))?;
         self.report.ready_ms = milliseconds(node.start_driver()?);
@@ -110,11 +110,11 @@ impl<'a> Story<'a> {
         let started = Instant::now();
         let slices = loop {
             let mut slices = node.server.objects::<ResourceSlice>();
-            slices.retain(|slice| slice.spec.driver == scene::DRIVER);
+            slices.retain(|slice| slice.spec.driver == DRIVER);
             let devices = slices.iter().map(|s| s.spec.devices.iter().flatten().count()).sum();
             self.report.devices = devices;
             self.report.slices = slices.len();
-            if devices >= usize::from(scene::NICS) || started.elapsed() > scene::PATIENCE {
+            if devices >= usize::from(scene::NICS) || started.elapsed() > PATIENCE {
                 break slices;
             }
             thread::sleep(Duration::from_millis(20));
@@ -139,11 +139,7 @@ impl<'a> Story<'a> {
             self.yaml(&class)?;
         }
         let pod = manifests::pod(&node.server)?;
-        let client = node.tokio.block_on(async { node.server.client() })?;
-        let namespace = pod.namespace().unwrap_or_default();
-        let name = pod.name_any();
-        let scheduled = scheduler::schedule(&client, &namespace, &name, scene::NODE);
-        let claims = node.tokio.block_on(scheduled)?;
+        let claims = node.schedule(&pod)?;
         ensure!(claims.len() == 1, "the pod has {} claims, the demo knows one", claims.len());
         let claim = claims.into_iter().next().context("no claim")?;
         self.report.claim_selector = manifests::selectors(&claim);
@@ -154,7 +150,9 @@ impl<'a> Story<'a> {
             self.say("Claim", format!("{name}, request {request}: {selector} -> {device}"))?;
         }
         self.yaml(&claim)?;
-        let pod = node.server.object(Some(&namespace), &name).context("the pod is gone")?;
+        let namespace = pod.namespace().unwrap_or_default();
+        let bound = node.server.object(Some(&namespace), &pod.name_any());
+        let pod = bound.context("the pod is gone")?;
         self.yaml(&pod)?;
         Ok((pod, claim))
     }
@@ -276,14 +274,6 @@ impl<'a> Story<'a> {
         }
         Ok(())
     }
-}
-
-fn claim_ref(claim: &ResourceClaim) -> Result<ClaimRef> {
-    Ok(ClaimRef {
-        namespace: claim.namespace().unwrap_or_default(),
-        name: claim.name_any(),
-        uid: claim.uid().unwrap_or_default().parse()?,
-    })
 }
 
 pub(super) fn milliseconds(duration: Duration) -> f64 {

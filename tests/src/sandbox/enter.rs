@@ -63,13 +63,19 @@ pub fn outside() -> Result<ExitCode, EnterError> {
     Ok(exit_code(status))
 }
 
-/// Furnishes the box: mounts that belong to its own namespaces, under which nothing of the machine
+/// Enters the box and furnishes it: mounts that belong to its own namespaces, under which nothing of the machine
 /// can be changed by way of `/proc`, `/sys` or `/run`.
 ///
 /// Must be called first thing by the process that has got [`FLAG`].
 pub fn inside() -> Result<(), EnterError> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(EnterError::Bind)?;
     end_with_the_other_side();
+    furnish()
+}
+
+/// Mounts what shows the calling thread's own namespaces, in its mount namespace and for nobody
+/// else.
+pub fn furnish() -> Result<(), EnterError> {
     let none = None::<&Path>;
     mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(|source| EnterError::Mount { what: "nothing shared", at: "/", source })?;

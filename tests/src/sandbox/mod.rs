@@ -9,6 +9,6 @@ mod nic;
 mod process;
 pub mod traffic;
 
-pub use self::enter::{EnterError, FLAG, inside, outside};
+pub use self::enter::{EnterError, FLAG, furnish, inside, outside};
 pub use self::nic::{NETNS_DIRECTORY, Network, Nic, NicError, WireCount, state_in};
 pub use self::process::{Process, ProcessError};

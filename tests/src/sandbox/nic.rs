@@ -22,6 +22,8 @@ pub enum NicError {
     Absent(String),
     #[error("{0:?} is no interface name")]
     Name(String),
+    #[error("there are as many NICs as can be numbered")]
+    Full,
     #[error("enter a namespace")]
     Netns(#[from] NetnsError),
     #[error("write {}", .path.display())]
@@ -81,11 +83,18 @@ impl Network {
         silence()?;
         wire.run(|_| silence())??;
         let mut network = Self { host, wire, wire_links, nics: Vec::new() };
-        for nth in 0..count {
-            let nic = network.plug(nth)?;
-            network.nics.push(nic);
+        for _ in 0..count {
+            network.add()?;
         }
         Ok(network)
+    }
+
+    /// Makes one more NIC, with the next number.
+    pub fn add(&mut self) -> Result<&Nic, NicError> {
+        let nth = u8::try_from(self.nics.len()).map_err(|_| NicError::Full)?;
+        let nic = self.plug(nth)?;
+        self.nics.push(nic);
+        Ok(&self.nics[usize::from(nth)])
     }
 
     fn plug(&self, nth: u8) -> Result<Nic, NicError> {

@@ -5,6 +5,7 @@
 
 mod bench;
 mod datapath;
+mod driver;
 mod inventory;
 mod netlink;
 mod sandbox;

@@ -3,9 +3,9 @@
 use super::Engine;
 use crate::attach::execute::{Done, Residue, Stopped, execute, roll_back};
 use crate::attach::{AttachError, PrepareClaim, Wanted};
-use crate::model::{By, ClaimUid, DatapathSpec, DeviceName, Phase, Place, Record};
+use crate::model::{AttachmentId, By, ClaimUid, DatapathSpec, DeviceName, Phase, Place, Record};
 use crate::node::Node;
-use crate::plan::{Step, choose_ingress};
+use crate::plan::{DatapathState, Step, choose_ingress};
 
 impl<N: Node> Engine<N> {
     /// Prepares all devices of a claim or none.
@@ -88,20 +88,28 @@ impl<N: Node> Engine<N> {
     /// What will be recorded of a device that is new to us.
     fn draft(&mut self, wanted: &PrepareClaim, device: &Wanted) -> Result<Record, AttachError> {
         let gone = || AttachError::NoSuchDevice { device: device.name.clone() };
-        let found = device.found.as_ref().ok_or_else(gone)?;
+        let unseen = |source| AttachError::Observe { device: device.name.clone(), source };
+        let mut found = device.found.clone().ok_or_else(gone)?;
         let before = self
             .interface(Place::Host, By::Name(found.interface.clone()))
-            .map_err(|source| AttachError::Observe { device: device.name.clone(), source })?
+            .map_err(unseen)?
             .ok_or_else(gone)?;
+        let id = AttachmentId { claim: wanted.claim.uid.clone(), device: device.name.clone() };
+        if self.datapath(id).map_err(unseen)? != DatapathState::Absent {
+            // Pins under this very name and no record: the checkpoint was lost. The program on the
+            // interface is ours, and makes way for the one that is installed.
+            tracing::warn!(device = %device.name, claim = %wanted.claim, "a datapath of no record");
+            found.ebpf.xdp_in_use = false;
+        }
         let mtu = device.wishes.interface.mtu.unwrap_or(before.mtu);
-        let ingress = choose_ingress(&device.wishes.ebpf, found, mtu)
+        let ingress = choose_ingress(&device.wishes.ebpf, &found, mtu)
             .map_err(|reason| AttachError::Impossible { device: device.name.clone(), reason })?;
         let mut record = Record {
             claim: wanted.claim.clone(),
             pod: wanted.pod.clone(),
             requests: device.requests.clone(),
             pool: device.pool.clone(),
-            device: found.clone(),
+            device: found,
             wishes: device.wishes.clone(),
             datapath: None,
             build: self.build.clone(),
@@ -169,13 +177,13 @@ impl<N: Node> Engine<N> {
     }
 }
 
+/// Nothing of a new record's name is wanted that is there already: it would be of no known build.
 fn install(record: &Record) -> Vec<Step> {
     let interface = record.before.name.clone();
-    record
-        .datapath
-        .iter()
-        .map(|spec| Step::InstallDatapath { spec: spec.clone(), interface: interface.clone() })
-        .collect()
+    let install = |spec: &DatapathSpec| Step::InstallDatapath { spec: spec.clone(), interface };
+    let mut steps = vec![Step::RemoveDatapath { id: record.id() }];
+    steps.extend(record.datapath.as_ref().map(install));
+    steps
 }
 
 impl Stopped {

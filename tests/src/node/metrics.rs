@@ -33,7 +33,7 @@ fn page(text: &str) -> Option<Page> {
 
 /// The samples of one scrape.
 #[derive(Debug, Default)]
-pub(super) struct Samples(Vec<Sample>);
+pub struct Samples(Vec<Sample>);
 
 #[derive(Debug, PartialEq)]
 struct Sample {
@@ -44,13 +44,13 @@ struct Sample {
 
 impl Samples {
     /// Reads the text format. Lines that are no samples do not count.
-    pub(super) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         Self(lines.filter_map(sample).collect())
     }
 
     /// The sum of all samples of `name` that have these labels. `None` if there are none.
-    pub(super) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
         let fits = |sample: &&Sample| {
             sample.name == name
                 && labels.iter().all(|(k, v)| sample.labels.get(*k).map(String::as_str) == Some(v))
@@ -66,7 +66,7 @@ impl Samples {
     }
 
     /// The value of a label on the first sample of `name` with these labels.
-    pub(super) fn label(&self, name: &str, labels: &[(&str, &str)], wanted: &str) -> Option<&str> {
+    pub fn label(&self, name: &str, labels: &[(&str, &str)], wanted: &str) -> Option<&str> {
         let fits = |sample: &&Sample| {
             sample.name == name
                 && labels.iter().all(|(k, v)| sample.labels.get(*k).map(String::as_str) == Some(v))
@@ -110,6 +110,35 @@ fn labels(mut text: &str) -> Option<(BTreeMap<String, String>, &str)> {
         };
         labels.insert(name.to_owned(), value);
         text = &rest[end + 1..];
+    }
+}
+
+/// What `/metrics` shows of one device.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Counted {
+    pub received: u64,
+    /// Those of the received that a rule or the default has denied.
+    pub denied: u64,
+    /// Those that the egress program let pass.
+    pub sent: u64,
+}
+
+impl Counted {
+    /// A device without series counts as one without packets.
+    pub fn of(samples: &Samples, device: &str) -> Self {
+        let sum = |direction: &str, verdict: Option<&str>| {
+            let mut labels = vec![("device", device), ("direction", direction)];
+            labels.extend(verdict.map(|verdict| ("verdict", verdict)));
+            samples.sum("weir_packets_total", &labels).unwrap_or_default()
+        };
+        let denied = |direction| {
+            sum(direction, Some("denied_rule")) + sum(direction, Some("denied_default"))
+        };
+        Self {
+            received: sum("ingress", None),
+            denied: denied("ingress"),
+            sent: sum("egress", None) - denied("egress"),
+        }
     }
 }
 

@@ -1,4 +1,9 @@
-//! The node of the demo: everything that runs in the box.
+//! The node in the box: the driver's process, and everything around it that a real node has.
+//!
+//! It furnishes a box that the caller is in already, and drives the driver the way kubelet and a
+//! container runtime do. What claims and pods there are is the caller's business.
+
+mod metrics;
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,38 +16,48 @@ use anyhow::{Context, Result, bail, ensure};
 use driver::model::ClaimRef;
 use driver::sys::netns::Netns;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::ResourceExt;
 
-use super::metrics::{self, Samples};
-use super::scene;
+pub use self::metrics::{Counted, Samples};
 use crate::api_server::Server;
-use crate::kubelet::Kubelet;
+use crate::kubelet::{Answers, Kubelet, PreparedDevice};
 use crate::runtime::{self, PodSandbox};
 use crate::sandbox::{NETNS_DIRECTORY, Network, Process};
+use crate::scheduler;
+
+/// The name of the node, and so of its pool.
+pub const NODE: &str = "node-a";
+pub const DRIVER: &str = "weir.dev";
+/// How long the driver may take for anything.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Below this everything that belongs to the node is kept; it is on the box's own tmpfs.
-const ROOT: &str = "/run/box";
+pub const ROOT: &str = "/run/box";
+/// Where the driver keeps its checkpoint.
+pub const STATE_DIR: &str = "/run/box/state";
 /// Where the driver serves `/metrics`.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9177);
 /// Where the driver mounts bpffs.
-pub(super) const BPFFS: &str = "/sys/fs/bpf";
+pub const BPFFS: &str = "/sys/fs/bpf";
 
 /// Everything of the node, in the order in which it is to be dropped.
-pub(super) struct Node {
+#[derive(Debug)]
+pub struct Node {
     pub driver: Process,
-    runtime: runtime::Runtime,
-    kubelet: Kubelet,
+    pub runtime: runtime::Runtime,
+    pub kubelet: Kubelet,
     pub server: Server,
     pub tokio: tokio::runtime::Runtime,
     pub network: Network,
 }
 
 impl Node {
-    /// Starts everything but the driver.
-    pub(super) fn new(weir: &Path) -> Result<Self> {
+    /// Starts everything but the driver, in the namespaces of the calling thread.
+    pub fn new(weir: &Path, nics: u8, options: runtime::Options) -> Result<Self> {
         let root = Path::new(ROOT);
         fs::create_dir_all(root).context("make the node's directory")?;
-        let network = Network::new(scene::NICS)?;
+        let network = Network::new(nics)?;
         let tokio = tokio::runtime::Runtime::new().context("start a runtime")?;
         let server = tokio.block_on(Server::start()).context("start the API server")?;
         server.kubeconfig(&root.join("kubeconfig")).context("write the kubeconfig")?;
@@ -52,14 +67,14 @@ impl Node {
             Kubelet::start(&root.join("kubelet")).context("start kubelet")?
         };
         let socket = root.join("nri.sock");
-        let runtime = runtime::Runtime::start(&socket, runtime::Options::default())
-            .context("start the container runtime")?;
+        let runtime =
+            runtime::Runtime::start(&socket, options).context("start the container runtime")?;
         let driver = Process::new(weir.to_owned(), arguments(root), root.join("weir.log"));
         Ok(Self { driver, runtime, kubelet, server, tokio, network })
     }
 
     /// Starts the driver and waits until it says that it is ready.
-    pub(super) fn start_driver(&mut self) -> Result<Duration> {
+    pub fn start_driver(&mut self) -> Result<Duration> {
         let started = Instant::now();
         self.driver.start()?;
         loop {
@@ -67,7 +82,7 @@ impl Node {
             let page = metrics::fetch(LISTEN, "/readyz");
             match page {
                 Ok(page) if page.status == 200 => break,
-                _ if started.elapsed() < scene::PATIENCE => {
+                _ if started.elapsed() < PATIENCE => {
                     thread::sleep(Duration::from_millis(10));
                 }
                 Ok(page) => {
@@ -80,28 +95,40 @@ impl Node {
                 }
             }
         }
-        let limit = scene::PATIENCE;
-        self.tokio.block_on(self.kubelet.wait_for_driver(scene::DRIVER, limit))?;
+        let limit = PATIENCE;
+        self.tokio.block_on(self.kubelet.wait_for_driver(DRIVER, limit))?;
         ensure!(self.runtime.wait_for_plugin(limit), "the driver is not registered over NRI");
         Ok(started.elapsed())
     }
 
+    /// Allocates the pod's claims and binds it to this node, as the scheduler does.
+    pub fn schedule(&self, pod: &Pod) -> Result<Vec<ResourceClaim>> {
+        let client = self.tokio.block_on(async { self.server.client() })?;
+        let namespace = pod.namespace().unwrap_or_default();
+        let name = pod.name_any();
+        Ok(self.tokio.block_on(scheduler::schedule(&client, &namespace, &name, NODE))?)
+    }
+
     /// Has kubelet ask the driver to prepare claims; answers how long that took.
-    pub(super) fn prepare(&self, claims: &[ClaimRef]) -> Result<Duration> {
+    pub fn prepare(&self, claims: &[ClaimRef]) -> Result<Duration> {
         let started = Instant::now();
-        let answers = self.tokio.block_on(async {
-            let driver = self.kubelet.wait_for_driver(scene::DRIVER, scene::PATIENCE).await?;
-            driver.prepare(claims).await
-        })?;
-        for (uid, answer) in answers {
+        for (uid, answer) in self.ask_to_prepare(claims)? {
             answer.map_err(anyhow::Error::msg).with_context(|| self.failed("prepare", &uid))?;
         }
         Ok(started.elapsed())
     }
 
-    pub(super) fn unprepare(&self, claims: &[ClaimRef]) -> Result<()> {
+    /// What the driver answers kubelet about each claim.
+    pub fn ask_to_prepare(&self, claims: &[ClaimRef]) -> Result<Answers<Vec<PreparedDevice>>> {
+        self.tokio.block_on(async {
+            let driver = self.kubelet.wait_for_driver(DRIVER, PATIENCE).await?;
+            Ok(driver.prepare(claims).await?)
+        })
+    }
+
+    pub fn unprepare(&self, claims: &[ClaimRef]) -> Result<()> {
         let answers = self.tokio.block_on(async {
-            let driver = self.kubelet.wait_for_driver(scene::DRIVER, scene::PATIENCE).await?;
+            let driver = self.kubelet.wait_for_driver(DRIVER, PATIENCE).await?;
             driver.unprepare(claims).await
         })?;
         for (uid, answer) in answers {
@@ -116,7 +143,7 @@ impl Node {
 
     /// Makes the pod's sandbox and tells the driver, as a runtime does; answers how long the driver
     /// took.
-    pub(super) fn run_sandbox(&self, pod: &Pod) -> Result<(Netns, Duration)> {
+    pub fn run_sandbox(&self, pod: &Pod) -> Result<(Netns, Duration)> {
         let sandbox = sandbox(pod);
         let path = sandbox.netns.as_deref().unwrap_or(Path::new("/"));
         let netns = Netns::create(path)?;
@@ -126,7 +153,7 @@ impl Node {
     }
 
     /// Ends the pod's sandbox. Its namespace goes with the last who holds it open.
-    pub(super) fn stop_sandbox(&self, pod: &Pod) -> Result<()> {
+    pub fn stop_sandbox(&self, pod: &Pod) -> Result<()> {
         let sandbox = sandbox(pod);
         self.runtime.stop_pod_sandbox(&sandbox.id).context("stop the sandbox")?;
         self.runtime.remove_pod_sandbox(&sandbox.id).context("remove the sandbox")?;
@@ -136,19 +163,19 @@ impl Node {
 }
 
 /// What the driver shows on `/metrics` now.
-pub(super) fn scrape() -> Result<Samples> {
+pub fn scrape() -> Result<Samples> {
     let page = metrics::fetch(LISTEN, "/metrics").context("scrape the driver")?;
     ensure!(page.status == 200, "/metrics answers {}", page.status);
     Ok(Samples::parse(&page.body))
 }
 
 /// What is there on the node that a pod could have left: pins, records, CDI specs, namespaces.
-pub(super) fn residue() -> Vec<String> {
+pub fn residue() -> Vec<String> {
     let mut found = Vec::new();
     for pin in files_below(&Path::new(BPFFS).join("weir")) {
         found.push(format!("pin {}", pin.display()));
     }
-    for file in files_below(&Path::new(ROOT).join("state")) {
+    for file in files_below(Path::new(STATE_DIR)) {
         let text = fs::read_to_string(&file).unwrap_or_default();
         // A record names its claim and its pod by UID.
         if text.contains("\"uid\"") {
@@ -166,12 +193,21 @@ pub(super) fn residue() -> Vec<String> {
     found
 }
 
+/// How kubelet names a claim.
+pub fn claim_ref(claim: &ResourceClaim) -> Result<ClaimRef> {
+    Ok(ClaimRef {
+        namespace: claim.namespace().unwrap_or_default(),
+        name: claim.name_any(),
+        uid: claim.uid().unwrap_or_default().parse()?,
+    })
+}
+
 fn arguments(root: &Path) -> Vec<OsString> {
     let at = |name: &str| root.join(name).into_os_string();
     vec![
         "node".into(),
         "--node-name".into(),
-        scene::NODE.into(),
+        NODE.into(),
         "--kubeconfig".into(),
         at("kubeconfig"),
         "--kubelet-root".into(),
@@ -179,7 +215,7 @@ fn arguments(root: &Path) -> Vec<OsString> {
         "--nri-socket".into(),
         at("nri.sock"),
         "--state-dir".into(),
-        at("state"),
+        STATE_DIR.into(),
         "--bpffs".into(),
         BPFFS.into(),
         "--listen".into(),
@@ -187,7 +223,8 @@ fn arguments(root: &Path) -> Vec<OsString> {
     ]
 }
 
-fn sandbox(pod: &Pod) -> PodSandbox {
+/// The sandbox that a pod runs in here.
+pub fn sandbox(pod: &Pod) -> PodSandbox {
     let uid = pod.uid().unwrap_or_default();
     PodSandbox {
         id: format!("sandbox-{uid}"),

@@ -1,0 +1,10 @@
+//! The unmodified driver, end to end: its binary on a node in a box, with kubelet and a container
+//! runtime at its sockets and traffic on its wires.
+
+mod attach;
+mod demo;
+mod look;
+mod publish;
+mod refuse;
+mod restart;
+mod world;

@@ -1,0 +1,260 @@
+//! A node of a test's own, and what tests ask of it.
+
+use std::net::SocketAddr;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use driver::datapath::{CounterSource as _, HookFacts, MapCounters, programs};
+use driver::model::{AttachmentId, ClaimRef, IfName, InterfaceState, Record};
+use driver::state::read_records;
+use driver::sys::netlink::Netlink;
+use driver::sys::netns::Netns;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use kube::ResourceExt as _;
+use nix::sched::{self, CloneFlags};
+use serde_json::{Value, json};
+use tests::node::{self, BPFFS, Counted, NODE, Node, STATE_DIR};
+use tests::runtime;
+use tests::sandbox::traffic::{self, Echo, Expect, Route};
+use tests::sandbox::{Nic, WireCount, furnish, state_in};
+
+/// Where pods answer.
+const PORT: u16 = 7000;
+/// How long something may take that nobody is told of.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A path that `cargo xtask test` tells.
+pub(super) fn told(variable: &str) -> PathBuf {
+    let told = env::var_os(variable);
+    told.unwrap_or_else(|| panic!("{variable} is not set; use `cargo xtask test`")).into()
+}
+
+/// Runs a test on a node with a driver that is ready, in namespaces that end with the test.
+pub(super) fn on_a_node(nics: u8, options: runtime::Options, test: impl FnOnce(&mut Node) + Send) {
+    thread::scope(|scope| {
+        let tester = scope.spawn(|| {
+            sched::unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+                .expect("the kernel ring needs root");
+            furnish().unwrap();
+            let mut node = Node::new(&told("WEIR_BINARY"), nics, options).unwrap();
+            node.server.apply(&format!("{}\n---\n{}", host(), class())).unwrap();
+            for nth in 0..nics {
+                let peer = format!("198.18.{nth}.1/24").parse().unwrap();
+                node.network.address_far_end(nic(&node, nth), peer).unwrap();
+            }
+            node.start_driver().unwrap();
+            let outcome = panic::catch_unwind(AssertUnwindSafe(|| test(&mut node)));
+            assert!(outcome.is_ok(), "the driver said last:\n{}", node.driver.log_tail());
+        });
+        tester.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
+    });
+}
+
+fn host() -> Value {
+    json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": NODE } })
+}
+
+fn class() -> Value {
+    let ours = json!([{ "cel": { "expression": "device.driver == 'weir.dev'" } }]);
+    json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass",
+        "metadata": { "name": "nic" }, "spec": { "selectors": ours },
+    })
+}
+
+pub(super) fn nic(node: &Node, nth: u8) -> &Nic {
+    &node.network.nics()[usize::from(nth)]
+}
+
+/// What a claim may want of NIC `nth`: called `netNTH` in the pod, where its wire's far end can
+/// reach it.
+pub(super) fn config(nth: u8, hook: &str) -> Value {
+    json!({
+        "apiVersion": "weir.dev/v1alpha1", "kind": "NetworkConfig",
+        "interface": { "name": format!("net{nth}"), "addresses": [format!("198.18.{nth}.10/24")] },
+        "ebpf": { "hook": hook, "telemetry": "counters" },
+    })
+}
+
+/// A pod that is scheduled with its claim.
+pub(super) struct Deployed {
+    pub(super) pod: Pod,
+    pub(super) claim: ClaimRef,
+    devices: Vec<String>,
+    wire: Vec<WireCount>,
+}
+
+/// Has a pod scheduled whose claim wants these NICs, each configured as told.
+pub(super) fn deploy(node: &Node, name: &str, nics: &[(u8, Value)]) -> Deployed {
+    let request = |&(nth, _): &(u8, Value)| {
+        let interface = &nic(node, nth).name;
+        let expression = format!("device.attributes['weir.dev'].ifName == '{interface}'");
+        json!({ "name": format!("r{nth}"), "exactly": {
+            "deviceClassName": "nic", "selectors": [{ "cel": { "expression": expression } }],
+        }})
+    };
+    let configure = |(nth, parameters): &(u8, Value)| {
+        let opaque = json!({ "driver": node::DRIVER, "parameters": parameters });
+        json!({ "requests": [format!("r{nth}")], "opaque": opaque })
+    };
+    let claim = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+        "metadata": { "name": name, "namespace": "default" },
+        "spec": { "devices": {
+            "requests": nics.iter().map(request).collect::<Vec<_>>(),
+            "config": nics.iter().map(configure).collect::<Vec<_>>(),
+        }},
+    });
+    let uses = json!([{ "name": "nics", "resourceClaimName": name }]);
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": name, "namespace": "default" },
+        "spec": { "containers": [{ "name": "c", "image": "i" }], "resourceClaims": uses },
+    });
+    node.server.apply(&format!("{claim}\n---\n{pod}")).unwrap();
+    let pod: Pod = node.server.object(Some("default"), name).unwrap();
+    let claim = node.schedule(&pod).unwrap().remove(0);
+    let wire = nics.iter().map(|&(nth, _)| node.network.count(nic(node, nth)).unwrap()).collect();
+    Deployed { pod, claim: node::claim_ref(&claim).unwrap(), devices: devices(&claim), wire }
+}
+
+fn devices(claim: &ResourceClaim) -> Vec<String> {
+    let allocation = claim.status.as_ref().unwrap().allocation.as_ref().unwrap();
+    let results = allocation.devices.as_ref().unwrap().results.iter().flatten();
+    results.map(|result| result.device.clone()).collect()
+}
+
+impl Deployed {
+    pub(super) fn claims(&self) -> [ClaimRef; 1] {
+        [self.claim.clone()]
+    }
+
+    pub(super) fn device(&self, nth: usize) -> &str {
+        &self.devices[nth]
+    }
+
+    pub(super) fn id(&self, nth: usize) -> AttachmentId {
+        AttachmentId { claim: self.claim.uid.clone(), device: self.devices[nth].parse().unwrap() }
+    }
+
+    /// What was counted for a device, as its pins tell, driver or not.
+    pub(super) fn pinned_count(&self, nth: usize) -> u64 {
+        MapCounters::new(Path::new(BPFFS)).read(&self.id(nth)).unwrap().ingress.total.packets
+    }
+
+    pub(super) fn hooks(&self, nth: usize) -> Vec<HookFacts> {
+        programs(Path::new(BPFFS), &self.id(nth)).unwrap()
+    }
+
+    pub(super) fn link_ids(&self, nth: usize) -> Vec<u32> {
+        self.hooks(nth).iter().map(|hook| hook.link_id).collect()
+    }
+
+    /// Has `/metrics` agree with what the wire of NIC `nth` saw since the pod was scheduled.
+    pub(super) fn agrees_with_the_wire(&self, node: &Node, nth: u8) -> Counted {
+        let device = usize::from(nth);
+        let before = self.wire[device];
+        until("/metrics agrees with the wire", || {
+            let wire = node.network.count(nic(node, nth)).unwrap();
+            let counted = Counted::of(&node::scrape().unwrap(), self.device(device));
+            let same = counted.received == wire.to_nic - before.to_nic
+                && counted.sent == wire.from_nic - before.from_nic;
+            if same { Ok(counted) } else { Err(format!("{counted:?}, {before:?} to {wire:?}")) }
+        })
+    }
+
+    pub(super) fn records(&self) -> Vec<Record> {
+        let mut records = read_records(Path::new(STATE_DIR)).unwrap();
+        records.retain(|record| record.claim == self.claim);
+        records
+    }
+
+    /// The phases of what is recorded.
+    pub(super) fn phases(&self) -> Vec<&'static str> {
+        self.records().iter().map(|record| record.phase.name()).collect()
+    }
+
+    /// Ends the pod and its claim.
+    pub(super) fn end(&self, node: &Node) {
+        node.stop_sandbox(&self.pod).unwrap();
+        node.unprepare(&self.claims()).unwrap();
+    }
+}
+
+/// Starts what answers in the pod.
+pub(super) fn answer_in(netns: &Netns) -> Echo {
+    Echo::start(netns, PORT).unwrap()
+}
+
+pub(super) fn route(nth: u8) -> Route {
+    Route {
+        from: SocketAddr::from(([198, 18, nth, 1], 0)),
+        to: SocketAddr::from(([198, 18, nth, 10], PORT)),
+        pace: Duration::from_micros(500),
+    }
+}
+
+/// Exchanges datagrams between the wire of NIC `nth` and the pod, and loses none.
+///
+/// An interface that has just been set up drops what it shall send until the kernel's link watch has
+/// run (`net/core/link_watch.c`), so the first ones may have to be repeated.
+pub(super) fn talk(node: &Node, nth: u8) {
+    let send = |count| {
+        let expect = if count == 1 { Expect::Silence } else { Expect::Answers };
+        traffic::burst(node.network.wire(), route(nth), count, expect).unwrap()
+    };
+    until("the pod answers", || {
+        let tally = send(1);
+        if tally.answered == 1 { Ok(()) } else { Err(format!("{tally:?}")) }
+    });
+    let tally = send(50);
+    assert_eq!((tally.sent, tally.answered), (50, 50));
+}
+
+/// What NIC `nth` is like on the node; the index set aside, which the kernel may give anew.
+pub(super) fn looks(node: &Node, nth: u8) -> Option<InterfaceState> {
+    let state = node.network.state(&nic(node, nth).name).unwrap();
+    state.map(|state| InterfaceState { index: driver::model::IfIndex(0), ..state })
+}
+
+/// What is called `name` in a namespace.
+pub(super) fn inside(netns: &Netns, name: &str) -> Option<InterfaceState> {
+    let name: IfName = name.parse().unwrap();
+    state_in(&Netlink::open_in(netns).unwrap(), &name).unwrap()
+}
+
+/// Looks until something holds, and answers it; what does not hold yet is said if it never does.
+pub(super) fn until<T>(what: &str, mut holds: impl FnMut() -> Result<T, String>) -> T {
+    let started = Instant::now();
+    loop {
+        match holds() {
+            Ok(value) => return value,
+            Err(instead) => assert!(started.elapsed() < LIMIT, "waited for: {what}; {instead}"),
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// All that a pod can leave on a node is gone.
+pub(super) fn nothing_is_left() {
+    assert_eq!(node::residue(), Vec::<String>::new());
+}
+
+/// Sockets below a directory.
+pub(super) fn sockets(directory: &Path) -> Vec<PathBuf> {
+    use std::os::unix::fs::FileTypeExt as _;
+
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap().flatten() {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            found.extend(sockets(&entry.path()));
+        } else if kind.is_socket() {
+            found.push(entry.path());
+        }
+    }
+    found
+}
