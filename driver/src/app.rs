@@ -62,6 +62,9 @@ pub enum AppError {
 /// How long shutting down waits for pods whose devices are prepared, so that they still pass NRI.
 const LAST_PODS: Duration = Duration::from_secs(5);
 
+/// How long the tasks may take to end once they are told to. Kubernetes kills after 30 s.
+const LAST_TASKS: Duration = Duration::from_secs(10);
+
 /// Runs the driver until it is told to stop by SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -87,6 +90,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
 /// one does.
 fn start_worker(config: &Config) -> Result<Worker, AppError> {
     let (checkpoint, found) = Checkpoint::open(&config.state_dir, &state::boot_id()?)?;
+    let is_whole = !matches!(found, Found::SetAside { .. });
     match &found {
         Found::SetAside { to, reason } => {
             tracing::error!(to = %to.display(), reason, "the checkpoint was damaged and set aside");
@@ -96,6 +100,9 @@ fn start_worker(config: &Config) -> Result<Worker, AppError> {
     let node = LinuxNode::open(Datapath::open(&config.bpffs)?)?;
     let mut engine = Engine::new(node, checkpoint, Datapath::build());
     engine.settle();
+    if is_whole {
+        engine.sweep();
+    }
     engine.start().map_err(AppError::Thread)
 }
 
@@ -148,7 +155,10 @@ async fn serve(
     tracing::info!("stopping");
     edges.stop(worker).await;
     shutdown.cancel();
-    while background.join_next().await.is_some() {}
+    let ended = async { while background.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_TASKS, ended).await.is_err() {
+        tracing::warn!("not all tasks have ended in time");
+    }
     outcome
 }
 

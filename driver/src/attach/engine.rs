@@ -6,7 +6,9 @@ mod settle;
 mod tests;
 mod travel;
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 use std::{io, thread};
 
 use super::worker::{Command, Desk, Worker};
@@ -22,12 +24,14 @@ pub struct Engine<N> {
     node: N,
     checkpoint: Checkpoint,
     build: BuildId,
+    /// Since when an interface is nowhere to be found.
+    lost: BTreeMap<AttachmentId, Instant>,
 }
 
 impl<N: Node> Engine<N> {
     /// An engine over what `checkpoint` remembers. Call [`Self::settle`] before anything else.
     pub fn new(node: N, checkpoint: Checkpoint, build: BuildId) -> Self {
-        Self { node, checkpoint, build }
+        Self { node, checkpoint, build, lost: BTreeMap::new() }
     }
 
     /// Starts the one thread that from now on changes the node, and answers the handle to it. What
@@ -48,7 +52,8 @@ impl<N: Node> Engine<N> {
     }
 
     fn serve(mut self, mut desk: Desk) {
-        while let Some(command) = desk.commands.blocking_recv() {
+        let mut waiting = VecDeque::new();
+        while let Some(command) = next(&mut desk, &mut waiting) {
             // An answer that nobody waits for any more is no reason to stop: the command has run
             // to its end, and the checkpoint says how it ended.
             match command {
@@ -100,14 +105,25 @@ impl<N: Node> Engine<N> {
     fn interface(&mut self, place: Place, by: By) -> Result<Option<InterfaceState>, StepError> {
         match self.node.observe(&Subject::Interface { place, by })? {
             Observed::Interface(state) => Ok(state),
-            Observed::Datapath(_) => Err(mismatch()),
+            _ => Err(mismatch()),
         }
     }
 
     fn datapath(&mut self, id: AttachmentId) -> Result<DatapathState, StepError> {
         match self.node.observe(&Subject::Datapath(id))? {
             Observed::Datapath(state) => Ok(state),
-            Observed::Interface(_) => Err(mismatch()),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// What is pinned and in no record.
+    fn unrecorded(&mut self) -> Result<Vec<AttachmentId>, StepError> {
+        match self.node.observe(&Subject::AllDatapaths)? {
+            Observed::AllDatapaths(mut all) => {
+                all.retain(|id| self.checkpoint.record(id).is_none());
+                Ok(all)
+            }
+            _ => Err(mismatch()),
         }
     }
 
@@ -121,6 +137,21 @@ impl<N: Node> Engine<N> {
             message: error.to_string(),
         })
     }
+}
+
+/// The command to serve next. What the runtime waits for comes before what kubelet waits for, since
+/// it gives us less time; within each the order is kept.
+fn next(desk: &mut Desk, waiting: &mut VecDeque<Command>) -> Option<Command> {
+    if waiting.is_empty() {
+        waiting.push_back(desk.commands.blocking_recv()?);
+    }
+    while let Ok(command) = desk.commands.try_recv() {
+        waiting.push_back(command);
+    }
+    let urgent = waiting.iter().position(|command| {
+        !matches!(command, Command::Prepare { .. } | Command::Unprepare { .. })
+    });
+    waiting.remove(urgent.unwrap_or(0))
 }
 
 fn mismatch() -> StepError {

@@ -1,6 +1,6 @@
 use crate::model::{ClaimRef, DeviceName, PodRef};
 use crate::node::StepError;
-use crate::plan::Step;
+use crate::plan::{DatapathState, Step};
 
 /// Why a device could not be prepared, attached or given back.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,11 @@ pub enum AttachError {
     #[error("device {device} is stuck half-way, see the driver's log")]
     Stranded { device: DeviceName },
 
+    /// The programs that prepare attached are not all there any more, so the pod would run without
+    /// them. Preparing again mends it.
+    #[error("device {device}: its datapath is {state:?}, it cannot be attached without")]
+    NoDatapath { device: DeviceName, state: DatapathState },
+
     /// A step of the plan failed. What earlier steps changed was undone, except for `residue`.
     #[error("device {device}: {step}: {source}{}", residue_text(.residue))]
     Step { device: DeviceName, step: Box<Step>, residue: Vec<String>, source: StepError },
@@ -34,6 +39,10 @@ pub enum AttachError {
     /// The time ran out between two steps. What was done was undone, except for `residue`.
     #[error("device {device}: out of time before: {step}{}", residue_text(.residue))]
     OutOfTime { device: DeviceName, step: Box<Step>, residue: Vec<String> },
+
+    /// The time ran out while other commands were served; nothing was tried.
+    #[error("device {device}: out of time before it could be attached")]
+    TooLate { device: DeviceName },
 
     /// The node could not be looked at, so nothing was changed.
     #[error("look at {device}: {source}")]
@@ -65,8 +74,9 @@ impl AttachError {
             Self::Impossible { .. } => "impossible",
             Self::HostNetwork { .. } => "host_network",
             Self::Stranded { .. } => "stranded",
+            Self::NoDatapath { .. } => "no_datapath",
             Self::Step { step, .. } => step.kind(),
-            Self::OutOfTime { .. } => "out_of_time",
+            Self::OutOfTime { .. } | Self::TooLate { .. } => "out_of_time",
             Self::Observe { .. } => "observe",
             Self::Record { .. } => "record",
             Self::Stopping => "stopping",

@@ -107,7 +107,7 @@ impl Worker {
     /// # Errors
     ///
     /// Any [`AttachError`]; all devices of the pod are then back on the host, `Prepared`. A command
-    /// that is still queued at `deadline` is answered [`AttachError::OutOfTime`] untried.
+    /// that is still queued at `deadline` is answered [`AttachError::TooLate`] untried.
     pub async fn attach(
         &self,
         sandbox: Sandbox,

@@ -16,7 +16,8 @@ mod object;
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use nix::net::if_::if_nametoindex;
 
@@ -26,7 +27,7 @@ pub use self::hook::Hook;
 pub use self::inspect::{HookFacts, ProgramFacts, programs};
 use self::layout::{BpffsLayout, Pin, PinPath};
 use self::object::Object;
-use crate::model::{AttachmentId, BuildId, DatapathSpec, IfIndex, IfName};
+use crate::model::{AttachmentId, BuildId, ClaimUid, DatapathSpec, DeviceName, IfIndex, IfName};
 use crate::plan::{DatapathState, Was};
 use crate::sys::bpf;
 
@@ -115,6 +116,17 @@ impl Datapath {
                 .map_err(|source| DatapathError::Pin { path: pin.into(), source })?;
         }
         Ok(())
+    }
+
+    /// Everything that has a place below our part of bpffs, also where nothing is left in it.
+    pub fn all(&self) -> Result<Vec<AttachmentId>, DatapathError> {
+        let mut all = Vec::new();
+        for (claim, path) in named::<ClaimUid>(self.layout.root())? {
+            for (device, _) in named::<DeviceName>(&path)? {
+                all.push(AttachmentId { claim: claim.clone(), device });
+            }
+        }
+        Ok(all)
     }
 
     /// Puts this build's programs in the place of those that are attached, wherever the interface
@@ -237,6 +249,14 @@ fn make_dir(path: &Path) -> Result<(), DatapathError> {
 }
 
 /// Reads a directory; `None` where there is none.
+/// What lies in a directory under a name of ours; other names are not ours to touch.
+fn named<T: FromStr>(directory: &Path) -> Result<Vec<(T, PathBuf)>, DatapathError> {
+    let entries = list(directory)?.unwrap_or_default();
+    let name =
+        |entry: fs::DirEntry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path()));
+    Ok(entries.into_iter().filter_map(name).collect())
+}
+
 fn list(path: &Path) -> Result<Option<Vec<fs::DirEntry>>, DatapathError> {
     let failed = |source| DatapathError::Directory { path: path.to_owned(), source };
     match fs::read_dir(path) {

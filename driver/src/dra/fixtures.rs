@@ -63,8 +63,10 @@ pub(super) fn record(device: Device) -> Record {
             mtu: device.mtu,
             up: true,
             addresses: device.addresses.clone(),
+            controller: None,
         },
         sandbox: None,
+        residue: Vec::new(),
         phase: Phase::Attached { netns, inside: IfIndex(2) },
         device,
     }

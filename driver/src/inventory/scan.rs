@@ -103,7 +103,8 @@ impl Scanner {
 
         let nameable: Vec<_> = candidates.iter().map(Candidate::nameable).collect();
         for (candidate, name) in candidates.into_iter().zip(device_names(&nameable)) {
-            let addresses = addresses.remove(&candidate.link.index).unwrap_or_default();
+            let mut addresses = addresses.remove(&candidate.link.index).unwrap_or_default();
+            addresses.sort_unstable();
             let ebpf = match self.ebpf(&candidate.link) {
                 Ok(ebpf) => ebpf,
                 Err(error) if error.is_absent() => continue,

@@ -60,6 +60,9 @@ pub struct InterfaceState {
     /// Administratively up (`IFF_UP`); says nothing about the carrier.
     pub up: bool,
     /// Addresses that somebody assigned: IPv6 link-local ones, which the kernel makes by itself,
-    /// are left out. Sorted.
+    /// are left out. In the kernel's order, in which the first of a network is the primary one.
     pub addresses: Vec<IpNet>,
+    /// The bridge, bond or the like that it is a member of.
+    #[serde(default)]
+    pub controller: Option<IfIndex>,
 }

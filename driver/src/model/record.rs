@@ -30,6 +30,9 @@ pub struct Record {
     pub before: InterfaceState,
     /// The runtime's name of the sandbox that the device is in, or on its way into or out of.
     pub sandbox: Option<String>,
+    /// What of `before` could not be put back when the interface came home last.
+    #[serde(default)]
+    pub residue: Vec<String>,
     pub phase: Phase,
 }
 

@@ -112,6 +112,7 @@ impl Node for LinuxNode {
         match subject {
             Subject::Interface { place, by } => self.interface(place, by).map(Observed::Interface),
             Subject::Datapath(id) => Ok(Observed::Datapath(self.datapath.observe(id)?)),
+            Subject::AllDatapaths => Ok(Observed::AllDatapaths(self.datapath.all()?)),
         }
     }
 
@@ -147,9 +148,17 @@ impl Node for LinuxNode {
             Step::RemoveAddress { at, address } => self.change(at, |netlink, link| {
                 unless_gone(netlink.remove_address(link.index, *address))
             }),
-            Step::AddRoute { at, route } => {
-                self.change(at, |netlink, link| unless_there(netlink.add_route(link.index, route)))
-            }
+            Step::AddRoute { at, route } => self.change(at, |netlink, link| {
+                match netlink.add_route(link.index, route) {
+                    Ok(()) => Ok(Was::Otherwise),
+                    // The same destination may lead through another interface; that is not ours.
+                    Err(error) if error.is_exists() => {
+                        let is_there = netlink.routes(link.index)?.contains(route);
+                        if is_there { Ok(Was::Same) } else { Err(error) }
+                    }
+                    Err(error) => Err(error),
+                }
+            }),
             Step::RemoveRoute { at, route } => self
                 .change(at, |netlink, link| unless_gone(netlink.remove_route(link.index, route))),
             Step::Move { from, to } => self.relocate(from, to),
@@ -188,6 +197,7 @@ fn state(link: LinkFacts, addresses: Vec<IpNet>) -> InterfaceState {
         mtu: link.mtu,
         up: link.up,
         addresses,
+        controller: link.controller,
     }
 }
 

@@ -91,7 +91,7 @@ impl Session {
             number,
             said: Mutex::default(),
             synchronized: watch::Sender::new(false),
-            settled: watch::Sender::new(true),
+            settled: watch::Sender::new(false),
             shut_down: CancellationToken::new(),
             calls: TaskTracker::new(),
         })

@@ -24,6 +24,10 @@ pub fn choose_ingress(
     if wishes.hook == HookWish::None || idle {
         return Ok(None);
     }
+    if device.encapsulation != "ether" {
+        // The programs read Ethernet headers; on another link layer they would read nonsense.
+        return Err(format!("ebpf.hook: {} is no Ethernet interface", device.interface));
+    }
     if !device.ebpf.tcx {
         // What goes out is always seen by TCX, whatever the wish for what comes in.
         return Err("ebpf.hook: this kernel has no TCX links (they came with Linux 6.6)".to_owned());
@@ -107,6 +111,14 @@ mod tests {
         assert_eq!(choose_ingress(&idle, &device, 1500), Ok(None));
         let filtering = EbpfWishes { filter: Some(Filter::default()), ..idle };
         assert_eq!(choose_ingress(&filtering, &device, 1500), Ok(Some(IngressHook::Xdp)));
+    }
+
+    #[test]
+    fn another_link_layer_than_ethernet_is_refused() {
+        let mut device = hardware(Some(3));
+        device.encapsulation = "infiniband".to_owned();
+        assert!(choose_ingress(&wishing(HookWish::Auto), &device, 1500).is_err());
+        assert_eq!(choose_ingress(&wishing(HookWish::None), &device, 1500), Ok(None));
     }
 
     #[test]

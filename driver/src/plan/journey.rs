@@ -13,7 +13,9 @@ pub fn attach(record: &Record, before: &InterfaceState, netns: &NetnsRef) -> Vec
     let wishes = &record.wishes.interface;
 
     let mut steps = Vec::new();
-    for &address in &before.addresses {
+    // The last first: the first of a network takes the others of that network along, where
+    // `promote_secondaries` is off (ip-sysctl), and then nobody would put those back.
+    for &address in before.addresses.iter().rev() {
         steps.push(Step::RemoveAddress { at: host.clone(), address });
     }
     steps.push(Step::SetDown { at: host.clone() });

@@ -26,35 +26,33 @@ pub enum Settlement {
     Free(Vec<Step>),
     /// Do these, and forget it; kubelet will ask again if it still wants it.
     Forget(Vec<Step>),
-    /// The interface is nowhere. It may come back, so the record stays; nothing can be done.
+    /// The interface is nowhere. It may come back, so the record stays; nothing can be done now.
     Lost,
 }
 
 /// Decides how to go on with `record`, given what was `seen` and the `build` of this driver.
 pub fn settle(record: &Record, seen: &Seen, build: &BuildId) -> Settlement {
-    match &record.phase {
-        Phase::Preparing | Phase::Unpreparing => {
+    let on_host = seen.on_host.as_ref().filter(|state| is_ours_on_host(record, state));
+    // By its index an interface is the one that we gave; by its name it may be the pod's own.
+    let is_known = record.phase.inside().is_some();
+    let in_pod = seen.in_pod.as_ref().filter(|state| is_known || is_ours(record, state));
+    match (&record.phase, in_pod, on_host) {
+        (Phase::Preparing | Phase::Unpreparing, ..) => {
             Settlement::Forget(vec![Step::RemoveDatapath { id: record.id() }])
         }
-        Phase::Prepared if seen.on_host.is_some() => Settlement::Keep(adopt(record, seen, build)),
-        Phase::Prepared => homecoming(record, seen),
-        Phase::Attached { .. } if seen.in_pod.is_some() => {
-            Settlement::Keep(refresh(record, seen, build))
+        (Phase::Prepared, _, Some(_)) => Settlement::Keep(adopt(record, seen, build)),
+        (Phase::Attached { .. }, Some(_), _) => Settlement::Keep(refresh(record, seen, build)),
+        (Phase::Attaching { netns } | Phase::Detaching { netns, .. }, Some(inside), _) => {
+            Settlement::Free(detach(record, inside, netns))
         }
-        Phase::Attaching { netns }
-        | Phase::Attached { netns, .. }
-        | Phase::Detaching { netns, .. } => match &seen.in_pod {
-            Some(inside) => Settlement::Free(detach(record, inside, netns)),
-            None => homecoming(record, seen),
-        },
+        (_, _, Some(_)) => Settlement::Free(journey::restore(&record.before)),
+        _ => stranded(record, seen),
     }
 }
 
-/// The interface is not where the record says; perhaps it came home by itself.
-fn homecoming(record: &Record, seen: &Seen) -> Settlement {
-    if seen.on_host.is_some() {
-        return Settlement::Free(journey::restore(&record.before));
-    }
+/// The interface is neither in its pod nor at its place on the host. Perhaps the kernel has put it
+/// there under its name from the pod.
+fn stranded(record: &Record, seen: &Seen) -> Settlement {
     match &seen.stranded {
         Some(stranded) if is_ours(record, stranded) => {
             let from = At { place: Place::Host, interface: stranded.name.clone() };
@@ -67,11 +65,17 @@ fn homecoming(record: &Record, seen: &Seen) -> Settlement {
     }
 }
 
-/// Whether an interface that bears the name from the pod is the one that we gave: the name alone
+/// Whether an interface that was found by name is the one that the record is about: the name alone
 /// proves nothing, since anybody may use it.
-fn is_ours(record: &Record, stranded: &InterfaceState) -> bool {
+fn is_ours(record: &Record, state: &InterfaceState) -> bool {
     let given = record.wishes.interface.mac.or(record.before.mac);
-    given.is_some() && (stranded.mac == given || stranded.mac == record.before.mac)
+    state.mac.is_some() && (state.mac == given || state.mac == record.before.mac)
+}
+
+/// The same for one that has its old name on the host: there its index tells as well, as long as it
+/// has not been away.
+fn is_ours_on_host(record: &Record, state: &InterfaceState) -> bool {
+    state.index == record.before.index || is_ours(record, state)
 }
 
 /// Brings the datapath of an interface that is on the host to this build, whole.
@@ -118,6 +122,7 @@ mod tests {
             mtu: 1500,
             up: true,
             addresses: Vec::new(),
+            controller: None,
         }
     }
 
@@ -140,6 +145,7 @@ mod tests {
             build: BuildId("old".to_owned()),
             before: interface("eth1", HOST_MAC),
             sandbox: Some("sandbox-1".to_owned()),
+            residue: Vec::new(),
             phase: Phase::Attached { netns: netns(100), inside: IfIndex(7) },
         };
         record.datapath = Some(DatapathSpec {
@@ -174,6 +180,24 @@ mod tests {
             let Step::Move { from, to } = &steps[1] else { panic!("{steps:?}") };
             assert_eq!((from.interface.as_str(), to.interface.as_str()), ("net1", "eth1"));
         }
+    }
+
+    #[test]
+    fn an_interface_of_the_pods_own_is_not_taken_for_ours() {
+        let phase = Phase::Attaching { netns: netns(100) };
+        let record = Record { phase, ..attached() };
+        let other = interface("net1", MacAddr([2, 0, 0, 0, 5, 5]));
+        let home = interface("eth1", HOST_MAC);
+        let seen = Seen { in_pod: Some(other), on_host: Some(home), ..nothing_seen() };
+        assert_eq!(settled(&record, &seen), Settlement::Free(journey::restore(&record.before)));
+    }
+
+    #[test]
+    fn a_new_interface_of_the_old_name_on_the_host_is_not_taken_for_ours() {
+        let mut other = interface("eth1", MacAddr([2, 0, 0, 0, 5, 5]));
+        other.index = IfIndex(70);
+        let seen = Seen { on_host: Some(other), ..nothing_seen() };
+        assert_eq!(settled(&attached(), &seen), Settlement::Lost);
     }
 
     #[test]

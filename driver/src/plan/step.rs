@@ -164,8 +164,13 @@ pub enum Was {
 /// What to look at.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Subject {
-    Interface { place: Place, by: By },
+    Interface {
+        place: Place,
+        by: By,
+    },
     Datapath(AttachmentId),
+    /// Everything that is pinned below our part of bpffs, recorded or not.
+    AllDatapaths,
 }
 
 /// What was seen.
@@ -174,6 +179,7 @@ pub enum Observed {
     /// `None`: no such interface there, or the namespace itself is gone. Both are normal.
     Interface(Option<InterfaceState>),
     Datapath(DatapathState),
+    AllDatapaths(Vec<AttachmentId>),
 }
 
 /// What is there of a datapath.

@@ -12,7 +12,8 @@ use crate::model::Record;
 
 pub(super) const NAME: &str = "checkpoint.json";
 
-/// Raised when a reader of the former version could misread the file.
+/// Raised when a reader of the former version could misread the records. The fields around them stay
+/// as they are, so that a whole file of another version can be told from a damaged one.
 const VERSION: u32 = 1;
 
 pub(super) struct Content {
@@ -32,15 +33,11 @@ struct Written<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Read<'a> {
+    version: u32,
     boot_id: String,
     checksum: String,
     #[serde(borrow)]
     records: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-struct Versioned {
-    version: u32,
 }
 
 /// `None` where there is no file.
@@ -51,15 +48,14 @@ pub(super) fn read(path: &Path) -> Result<Option<Content>, CheckpointError> {
         Err(error) => return Err(io_error("read", path, error)),
     };
     let damaged = |reason: String| CheckpointError::Damaged { path: path.to_owned(), reason };
-    let Versioned { version } =
-        serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-    if version != VERSION {
-        return Err(CheckpointError::Version { path: path.to_owned(), version, known: VERSION });
-    }
     let read: Read<'_> = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-    let checksum = checksum(&read.boot_id, read.records.get());
+    let checksum = checksum(read.version, &read.boot_id, read.records.get());
     if read.checksum != checksum {
         return Err(damaged(format!("checksum {} where {checksum} is due", read.checksum)));
+    }
+    if read.version != VERSION {
+        let version = read.version;
+        return Err(CheckpointError::Version { path: path.to_owned(), version, known: VERSION });
     }
     let records = serde_json::from_str(read.records.get()).map_err(|e| damaged(e.to_string()))?;
     Ok(Some(Content { boot_id: read.boot_id, records }))
@@ -72,7 +68,16 @@ pub(super) fn write<'a>(
     boot_id: &str,
     records: impl Iterator<Item = &'a Record>,
 ) -> Result<(), CheckpointError> {
-    let text = encode(boot_id, records).map_err(|e| io_error("encode", path, e.into()))?;
+    write_version(VERSION, path, boot_id, records)
+}
+
+pub(super) fn write_version<'a>(
+    version: u32,
+    path: &Path,
+    boot_id: &str,
+    records: impl Iterator<Item = &'a Record>,
+) -> Result<(), CheckpointError> {
+    let text = encode(version, boot_id, records).map_err(|e| io_error("encode", path, e.into()))?;
     let temporary = path.with_extension("json.new");
     let result = (|| {
         let mut file = File::create(&temporary)?;
@@ -85,16 +90,18 @@ pub(super) fn write<'a>(
 }
 
 fn encode<'a>(
+    version: u32,
     boot_id: &str,
     records: impl Iterator<Item = &'a Record>,
 ) -> serde_json::Result<String> {
     let records = serde_json::value::to_raw_value(&records.collect::<Vec<_>>())?;
-    let checksum = checksum(boot_id, records.get());
-    serde_json::to_string(&Written { version: VERSION, boot_id, checksum, records: &records })
+    let checksum = checksum(version, boot_id, records.get());
+    serde_json::to_string(&Written { version, boot_id, checksum, records: &records })
 }
 
-fn checksum(boot_id: &str, records: &str) -> String {
+fn checksum(version: u32, boot_id: &str, records: &str) -> String {
     let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&version.to_be_bytes());
     hasher.update(boot_id.as_bytes());
     hasher.update(records.as_bytes());
     format!("crc32:{:08x}", hasher.finalize())

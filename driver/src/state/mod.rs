@@ -59,8 +59,8 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Locked`] and [`CheckpointError::Io`]. A damaged file is no error: it is
-    /// set aside, since a driver that does not start helps nobody.
+    /// [`CheckpointError::Locked`], [`CheckpointError::Io`] and [`CheckpointError::Version`]. A
+    /// damaged file is no error: it is set aside, since a driver that does not start helps nobody.
     pub fn open(directory: &Path, boot_id: &str) -> Result<(Self, Found), CheckpointError> {
         fs::create_dir_all(directory).map_err(|e| io_error("create", directory, e))?;
         let lock = lock(&directory.join("lock"))?;
@@ -72,7 +72,10 @@ impl Checkpoint {
                 (content.records.into_iter().map(|r| (r.id(), r)).collect(), found)
             }
             Ok(Some(content)) => (BTreeMap::new(), Found::EarlierBoot(content.records.len())),
-            Err(error @ CheckpointError::Io { .. }) => return Err(error),
+            // Of a later version it is as good as it was written; only this driver cannot read it.
+            Err(error @ (CheckpointError::Io { .. } | CheckpointError::Version { .. })) => {
+                return Err(error);
+            }
             Err(error) => {
                 let to = set_aside(&path)?;
                 (BTreeMap::new(), Found::SetAside { to, reason: error.to_string() })
@@ -200,8 +203,10 @@ mod tests {
                 mtu: 1500,
                 up: true,
                 addresses: vec!["2001:db8::1/64".parse().unwrap()],
+                controller: None,
             },
             sandbox: None,
+            residue: Vec::new(),
             phase: Phase::Attaching { netns: crate::testing::netns(7) },
         }
     }
@@ -256,6 +261,16 @@ mod tests {
             assert!(matches!(found, Found::SetAside { .. }), "byte {at}: {found:?}");
             assert_eq!(checkpoint.records().count(), 0);
         }
+    }
+
+    #[test]
+    fn a_whole_file_of_another_version_is_left_to_the_driver_that_wrote_it() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join(file::NAME);
+        file::write_version(2, &path, "boot-1", [record("eth1")].iter()).unwrap();
+        let error = Checkpoint::open(directory.path(), "boot-1").unwrap_err();
+        assert!(matches!(error, CheckpointError::Version { version: 2, .. }), "{error}");
+        assert!(path.exists());
     }
 
     #[test]

@@ -32,8 +32,10 @@ pub(crate) fn record(device_name: &str) -> Record {
             mtu: device.mtu,
             up: true,
             addresses: vec!["192.0.2.7/24".parse().unwrap()],
+            controller: None,
         },
         sandbox: Some("sandbox-1".to_owned()),
+        residue: Vec::new(),
         phase: Phase::Attached { netns: netns(4_026_532_000), inside: IfIndex(3) },
         device,
     }

@@ -125,6 +125,9 @@ impl Node for FakeNode {
         Ok(match subject {
             Subject::Interface { place, by } => Observed::Interface(self.world().find(place, by)),
             Subject::Datapath(id) => Observed::Datapath(self.world().datapath(id)),
+            Subject::AllDatapaths => {
+                Observed::AllDatapaths(self.world().datapaths.keys().cloned().collect())
+            }
         })
     }
 
@@ -152,6 +155,7 @@ impl World {
             mtu: found.mtu,
             up: found.up,
             addresses: found.addresses.clone(),
+            controller: None,
         })
     }
 
@@ -200,8 +204,18 @@ impl World {
                 Ok(if before == *mac { Was::Same } else { Was::Mac(before) })
             }
             Step::AddAddress { at, address } => Ok(insert(&mut self.at(at)?.addresses, address)),
-            Step::RemoveAddress { at, address } => Ok(remove(&mut self.at(at)?.addresses, address)),
+            Step::RemoveAddress { at, address } => {
+                Ok(remove_address(&mut self.at(at)?.addresses, *address))
+            }
             Step::AddRoute { at, route } => {
+                let place = self.interfaces.get(&key(&at.place)).into_iter().flatten();
+                let is_taken =
+                    place.filter(|(name, _)| **name != at.interface).any(|(_, other)| {
+                        other.routes.iter().any(|r| r.destination == route.destination)
+                    });
+                if is_taken {
+                    return Err(error(format!("{at}: file exists")));
+                }
                 let interface = self.at(at)?;
                 if !interface.up {
                     return Err(error(format!("{at}: network is down")));
@@ -261,12 +275,22 @@ fn was(same: bool) -> Was {
     if same { Was::Same } else { Was::Otherwise }
 }
 
-fn insert<T: Clone + Ord>(all: &mut Vec<T>, one: &T) -> Was {
+/// Without `promote_secondaries` the first address of an IPv4 network takes the others along.
+fn remove_address(all: &mut Vec<IpNet>, address: IpNet) -> Was {
+    let is_same_network =
+        |other: &IpNet| matches!(other, IpNet::V4(_)) && other.trunc() == address.trunc();
+    if all.iter().find(|other| is_same_network(other)) == Some(&address) {
+        all.retain(|other| !is_same_network(other));
+        return Was::Otherwise;
+    }
+    remove(all, &address)
+}
+
+fn insert<T: Clone + PartialEq>(all: &mut Vec<T>, one: &T) -> Was {
     if all.contains(one) {
         return Was::Same;
     }
     all.push(one.clone());
-    all.sort();
     Was::Otherwise
 }
 

@@ -162,6 +162,7 @@ pub fn state_in(links: &Netlink, interface: &IfName) -> Result<Option<InterfaceS
         mtu: link.mtu,
         up: link.up,
         addresses,
+        controller: None,
     }))
 }
 

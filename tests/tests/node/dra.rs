@@ -157,8 +157,10 @@ fn record(claim: ClaimRef, device: Device) -> Record {
             mtu: device.mtu,
             up: true,
             addresses: device.addresses.clone(),
+            controller: None,
         },
         sandbox: None,
+        residue: Vec::new(),
         phase: Phase::Prepared,
         device,
     }

@@ -1,9 +1,16 @@
 //! Prepare and unprepare: what is slow is done here, while the interface is still on the host.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use super::Engine;
-use crate::attach::execute::{Done, Residue, Stopped, execute, roll_back};
+use super::settle::Settled;
+use crate::attach::execute::{Done, Residue, Stopped, execute, roll_back, try_all};
 use crate::attach::{AttachError, PrepareClaim, Wanted};
-use crate::model::{AttachmentId, By, ClaimUid, DatapathSpec, DeviceName, Phase, Place, Record};
+use crate::model::{
+    AttachmentId, By, ClaimUid, DatapathSpec, Device, DeviceName, InterfaceState, Phase, Place,
+    Record,
+};
 use crate::node::Node;
 use crate::plan::{DatapathState, Step, choose_ingress};
 
@@ -11,6 +18,7 @@ impl<N: Node> Engine<N> {
     /// Prepares all devices of a claim or none.
     pub(super) fn prepare(&mut self, wanted: &PrepareClaim) -> Result<Vec<Record>, AttachError> {
         // First decide for all devices, then touch the first.
+        check_names(wanted)?;
         let mut answer = Vec::new();
         let mut new = Vec::new();
         for device in &wanted.devices {
@@ -71,14 +79,22 @@ impl<N: Node> Engine<N> {
         wanted: &PrepareClaim,
     ) -> Result<Option<Record>, AttachError> {
         let device = record.device.name.clone();
-        if matches!(record.phase, Phase::Preparing | Phase::Unpreparing) {
-            return match self.settle_one(record) {
-                None => Ok(None),
-                Some(_) => Err(AttachError::Stranded { device }),
-            };
+        let is_stale = record.pod != wanted.pod;
+        if is_stale && record.phase.netns().is_some() {
+            // The claim is reserved for the new pod alone, so the former has ended.
+            record.phase = record.phase.leaving();
         }
+        if matches!(record.phase, Phase::Attached { .. }) {
+            return Ok(Some(record));
+        }
+        let mut record = match self.settle_one(record) {
+            Settled::Kept(record) | Settled::Freed(record) => record,
+            Settled::Forgotten => return Ok(None),
+            Settled::Lost => return Err(AttachError::NoSuchDevice { device }),
+            Settled::Stuck => return Err(AttachError::Stranded { device }),
+        };
         // The same claim may serve one pod after another.
-        if record.phase == Phase::Prepared && record.pod != wanted.pod {
+        if is_stale {
             record.pod = wanted.pod.clone();
             self.record(&device, [record.clone()])?;
         }
@@ -101,7 +117,11 @@ impl<N: Node> Engine<N> {
             tracing::warn!(device = %device.name, claim = %wanted.claim, "a datapath of no record");
             found.ebpf.xdp_in_use = false;
         }
-        let mtu = device.wishes.interface.mtu.unwrap_or(before.mtu);
+        if let Some(reason) = reason_to_stay(&found, &before) {
+            return Err(AttachError::Impossible { device: device.name.clone(), reason });
+        }
+        // Programs are attached at the MTU that it has here, and run at the one that it gets.
+        let mtu = device.wishes.interface.mtu.unwrap_or(before.mtu).max(before.mtu);
         let ingress = choose_ingress(&device.wishes.ebpf, &found, mtu)
             .map_err(|reason| AttachError::Impossible { device: device.name.clone(), reason })?;
         let mut record = Record {
@@ -115,6 +135,7 @@ impl<N: Node> Engine<N> {
             build: self.build.clone(),
             before,
             sandbox: None,
+            residue: Vec::new(),
             phase: Phase::Preparing,
         };
         record.datapath = ingress.map(|ingress| DatapathSpec {
@@ -139,7 +160,10 @@ impl<N: Node> Engine<N> {
     }
 
     fn abandon(&mut self, new: &[Record], done: Done) -> Vec<Residue> {
-        let residue = roll_back(&mut self.node, done);
+        let mut residue = roll_back(&mut self.node, done);
+        // A failed install undoes itself; where it could not, the record must not go.
+        let remove = new.iter().map(|record| Step::RemoveDatapath { id: record.id() });
+        residue.extend(try_all(&mut self.node, remove));
         if residue.is_empty() {
             let ids: Vec<_> = new.iter().map(Record::id).collect();
             if let Err(error) = self.checkpoint.remove(&ids) {
@@ -150,8 +174,35 @@ impl<N: Node> Engine<N> {
         residue
     }
 
+    /// Removes what is pinned for a claim that no record knows, after a lost checkpoint.
+    fn sweep_claim(&mut self, claim: &ClaimUid) -> Result<(), AttachError> {
+        let unrecorded = match self.unrecorded() {
+            Ok(all) => all.into_iter().filter(|id| id.claim == *claim),
+            Err(error) => {
+                tracing::error!(%claim, %error, "cannot look for what is left of the claim");
+                return Ok(());
+            }
+        };
+        for id in unrecorded {
+            let device = id.device.clone();
+            execute(&mut self.node, &[Step::RemoveDatapath { id }], None, &mut Done::default())
+                .map_err(|stopped| stopped.at(device, Vec::new()))?;
+        }
+        Ok(())
+    }
+
+    /// Whether an interface will not come back: a virtual one went with its namespace, hardware has
+    /// had its time.
+    fn is_given_up(&self, record: &Record) -> bool {
+        let since = self.lost.get(&record.id());
+        since.is_some_and(|since| record.device.is_virtual || since.elapsed() >= LOST_FOR_GOOD)
+    }
+
     /// Removes everything that prepare made for a claim.
     pub(super) fn unprepare(&mut self, claim: &ClaimUid) -> Result<(), AttachError> {
+        if !self.checkpoint.records().any(|record| record.claim.uid == *claim) {
+            return self.sweep_claim(claim);
+        }
         let strays =
             self.select(|record| record.claim.uid == *claim && record.phase.netns().is_some());
         if !strays.is_empty() {
@@ -159,8 +210,11 @@ impl<N: Node> Engine<N> {
             self.free(strays);
         }
         let stuck = self.select(|r| r.claim.uid == *claim && r.phase.netns().is_some());
-        if let Some(record) = stuck.into_iter().next() {
-            return Err(AttachError::Stranded { device: record.device.name });
+        for record in stuck {
+            if !self.is_given_up(&record) {
+                return Err(AttachError::Stranded { device: record.device.name });
+            }
+            tracing::error!(device = %record.device.name, %claim, "the interface did not come back");
         }
         for mut record in self.select(|record| record.claim.uid == *claim) {
             let (id, device) = (record.id(), record.device.name.clone());
@@ -175,6 +229,44 @@ impl<N: Node> Engine<N> {
         }
         Ok(())
     }
+}
+
+/// How long the interface of hardware may be nowhere before its claim is let go. The kernel gives it
+/// back when its namespace dies, which it does in the background (`cleanup_net()`).
+const LOST_FOR_GOOD: Duration = Duration::from_mins(1);
+
+/// Interfaces that the kernel keeps in their namespace (`netns_immutable`, Linux 6.18).
+const IMMOVABLE: [&str; 5] = ["bond", "bridge", "openvswitch", "team", "vrf"];
+
+/// Why a device cannot be given to a pod and taken back, as far as it can be told beforehand.
+fn reason_to_stay(device: &Device, now: &InterfaceState) -> Option<String> {
+    if IMMOVABLE.contains(&device.kind.as_str()) {
+        return Some(format!("the kernel does not let a {} leave its namespace", device.kind));
+    }
+    now.controller.map(|index| {
+        format!(
+            "{} is a member of another interface (index {index}), and would be lost to it",
+            now.name
+        )
+    })
+}
+
+/// Refuses names that cannot all be had in one pod.
+fn check_names(wanted: &PrepareClaim) -> Result<(), AttachError> {
+    let mut names = BTreeSet::new();
+    for device in &wanted.devices {
+        let own = device.found.as_ref().map(|found| &found.interface);
+        let Some(name) = device.wishes.interface.name.as_ref().or(own) else { continue };
+        let reason = if name.as_str() == "eth0" {
+            "interface.name: eth0 is the pod's own interface, choose another name".to_owned()
+        } else if !names.insert(name) {
+            format!("interface.name: another device of the claim is called {name} in the pod, too")
+        } else {
+            continue;
+        };
+        return Err(AttachError::Impossible { device: device.name.clone(), reason });
+    }
+    Ok(())
 }
 
 /// Nothing of a new record's name is wanted that is there already: it would be of no known build.

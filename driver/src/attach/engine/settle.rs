@@ -1,9 +1,27 @@
 //! Settling: after a start, and whenever the end of an attachment was not seen.
 
+use std::time::Instant;
+
 use super::Engine;
+use crate::attach::execute::try_all;
 use crate::model::{By, Phase, Place, Record};
 use crate::node::{Node, StepError};
-use crate::plan::{DatapathState, Seen, Settlement, settle};
+use crate::plan::{DatapathState, Seen, Settlement, Step, settle};
+
+/// How an attachment was settled, with the record as it is now where that is of use.
+#[derive(Debug)]
+pub(super) enum Settled {
+    /// In the phase that it had, and sound.
+    Kept(Record),
+    /// On the host, prepared.
+    Freed(Record),
+    /// Something could not be done; it is tried again at the next occasion.
+    Stuck,
+    /// The interface is nowhere.
+    Lost,
+    /// Nothing is left of it.
+    Forgotten,
+}
 
 impl<N: Node> Engine<N> {
     /// Brings everything that is recorded to a phase that means what it says: adopts what is alive,
@@ -12,56 +30,87 @@ impl<N: Node> Engine<N> {
         for record in self.select(|_| true) {
             let (phase, device) = (record.phase.name(), record.device.name.clone());
             let settled = self.settle_one(record);
-            let now = settled.as_ref().map_or("gone", |record| record.phase.name());
-            tracing::info!(%device, was = phase, %now, "settled");
+            tracing::info!(%device, was = phase, now = settled.word(), "settled");
         }
     }
 
-    /// Settles one attachment. Answers its record where that stays.
-    pub(super) fn settle_one(&mut self, mut record: Record) -> Option<Record> {
+    /// Removes datapaths that no record names: what a lost checkpoint left behind.
+    ///
+    /// Not to be called where a checkpoint was set aside: then pods that run may be behind them.
+    pub fn sweep(&mut self) {
+        match self.unrecorded() {
+            Ok(ids) => {
+                for id in &ids {
+                    tracing::warn!(%id, "removing a datapath that nobody knows");
+                }
+                try_all(&mut self.node, ids.into_iter().map(|id| Step::RemoveDatapath { id }));
+            }
+            Err(error) => tracing::error!(%error, "cannot look for datapaths that nobody knows"),
+        }
+    }
+
+    /// Settles one attachment, and writes down how.
+    pub(super) fn settle_one(&mut self, mut record: Record) -> Settled {
         let device = record.device.name.clone();
         let seen = match self.look_for(&record) {
             Ok(seen) => seen,
             Err(error) => {
                 tracing::error!(%device, %error, "cannot look at the attachment; left as it is");
-                return Some(record);
+                return Settled::Stuck;
             }
         };
         if record.datapath.is_some() && seen.datapath == DatapathState::Broken {
             tracing::error!(%device, "the datapath is broken: links are missing or severed");
         }
-        match settle(&record, &seen, &self.build) {
+        let settlement = settle(&record, &seen, &self.build);
+        if settlement != Settlement::Lost {
+            self.lost.remove(&record.id());
+        }
+        match settlement {
             Settlement::Keep(steps) => {
-                let has_datapath = record.datapath.is_some();
-                if self.carry_out(steps) && has_datapath {
+                if !try_all(&mut self.node, steps).is_empty() {
+                    self.keep(record);
+                    return Settled::Stuck;
+                }
+                if record.datapath.is_some() {
                     record.build = self.build.clone();
                 }
-                Some(self.keep(record))
+                Settled::Kept(self.keep(record))
             }
-            Settlement::Free(steps) => {
-                if self.carry_out(steps) {
-                    record.phase = Phase::Prepared;
-                    record.sandbox = None;
-                }
-                Some(self.keep(record))
-            }
+            Settlement::Free(steps) => self.bring_home(record, steps),
             Settlement::Forget(steps) => {
-                if !self.carry_out(steps) {
-                    return Some(self.keep(record));
+                if !try_all(&mut self.node, steps).is_empty() {
+                    return Settled::Stuck;
                 }
                 if let Err(error) = self.checkpoint.remove([&record.id()]) {
                     tracing::error!(%device, %error, "cannot remove the record");
-                    return Some(record);
+                    return Settled::Stuck;
                 }
-                None
+                Settled::Forgotten
             }
             Settlement::Lost => {
                 tracing::error!(%device, interface = %record.before.name, "the interface is gone");
-                record.phase = Phase::Prepared;
-                record.sandbox = None;
-                Some(self.keep(record))
+                self.lost.entry(record.id()).or_insert_with(Instant::now);
+                record.phase = record.phase.leaving();
+                self.keep(record);
+                Settled::Lost
             }
         }
+    }
+
+    /// Home is on the host under the old name. Whatever else could not be put back is residue, and
+    /// no reason to hold up the pod's end.
+    fn bring_home(&mut self, mut record: Record, steps: Vec<Step>) -> Settled {
+        let residue = try_all(&mut self.node, steps);
+        let at_home = self.interface(Place::Host, By::Name(record.before.name.clone()));
+        if !residue.is_empty() && !matches!(at_home, Ok(Some(_))) {
+            self.keep(record);
+            return Settled::Stuck;
+        }
+        record.residue = residue.iter().map(ToString::to_string).collect();
+        record.phase = Phase::Prepared;
+        record.sandbox = None;
+        Settled::Freed(self.keep(record))
     }
 
     fn keep(&mut self, record: Record) -> Record {
@@ -87,5 +136,17 @@ impl<N: Node> Engine<N> {
             self.interface(Place::Host, By::Name(pod_name))?
         };
         Ok(Seen { on_host, in_pod, stranded, datapath: self.datapath(record.id())? })
+    }
+}
+
+impl Settled {
+    /// One word, for the log.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Kept(record) | Self::Freed(record) => record.phase.name(),
+            Self::Stuck => "stuck",
+            Self::Lost => "lost",
+            Self::Forgotten => "forgotten",
+        }
     }
 }

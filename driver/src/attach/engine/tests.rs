@@ -88,6 +88,10 @@ fn wanted(claim: ClaimRef) -> PrepareClaim {
     let device = |name: &str, inside: &str| {
         let mut wishes = wishes();
         wishes.interface.name = Some(inside.parse::<IfName>().unwrap());
+        // One destination leads through one interface.
+        if name == "eth2" {
+            wishes.routes[0].destination = "203.0.114.0/24".parse().unwrap();
+        }
         Wanted {
             requests: vec!["nic".to_owned()],
             pool: "node-a".to_owned(),
@@ -346,7 +350,7 @@ fn a_hook_that_comes_too_late_changes_nothing() {
         prepare(engine).unwrap();
         let before = bench.node.snapshot();
         let error = engine.attach(&pod_a(), Instant::now()).unwrap_err();
-        assert!(matches!(error, AttachError::OutOfTime { .. }), "{error}");
+        assert!(matches!(error, AttachError::TooLate { .. }), "{error}");
         assert_eq!(bench.node.snapshot(), before);
     });
     assert_eq!(bench.phases(), ["prepared"; 2]);

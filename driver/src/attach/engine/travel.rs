@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use super::Engine;
+use super::settle::Settled;
 use crate::attach::AttachError;
 use crate::attach::execute::{Done, Stopped, execute, roll_back, try_all};
 use crate::model::{By, DeviceName, IfIndex, NetnsRef, Phase, Place, Record, Sandbox};
 use crate::node::{Node, StepError};
-use crate::plan;
+use crate::plan::{self, DatapathState};
 
 impl<N: Node> Engine<N> {
     /// Moves all devices of the sandbox's pod into it, or none.
@@ -17,16 +18,24 @@ impl<N: Node> Engine<N> {
         deadline: Instant,
     ) -> Result<Vec<Record>, AttachError> {
         let records = self.select(|record| record.pod.uid == sandbox.pod.uid);
-        if records.is_empty() {
+        let Some(first) = records.first() else {
             return Ok(records);
+        };
+        if Instant::now() >= deadline {
+            return Err(AttachError::TooLate { device: first.device.name.clone() });
         }
         let Some(netns) = &sandbox.netns else {
             return Err(AttachError::HostNetwork { pod: sandbox.pod.clone() });
         };
-        let (here, elsewhere): (Vec<_>, Vec<_>) =
-            records.into_iter().partition(|r| self.is_attached_to(r, sandbox, netns));
+        let (mut here, mut strays) = (Vec::new(), Vec::new());
+        for record in records {
+            if self.is_attached_to(&record, sandbox, netns)? {
+                here.push(record);
+            } else if record.phase.netns().is_some() {
+                strays.push(record);
+            }
+        }
         // A sandbox that died without a stop leaves its devices attached to nothing.
-        let strays = elsewhere.into_iter().filter(|r| r.phase.netns().is_some()).collect();
         self.free(strays);
         let waiting = self.select(|record| {
             record.pod.uid == sandbox.pod.uid && !here.iter().any(|h| h.id() == record.id())
@@ -38,14 +47,65 @@ impl<N: Node> Engine<N> {
     }
 
     /// The runtime repeats itself: the device may be where it is wanted already.
-    fn is_attached_to(&mut self, record: &Record, sandbox: &Sandbox, netns: &NetnsRef) -> bool {
+    fn is_attached_to(
+        &mut self,
+        record: &Record,
+        sandbox: &Sandbox,
+        netns: &NetnsRef,
+    ) -> Result<bool, AttachError> {
         match &record.phase {
-            Phase::Attached { netns: held, inside } if held.id == netns.id => {
-                let there = self.interface(Place::Pod(netns.clone()), By::Index(*inside));
-                record.sandbox.as_ref() == Some(&sandbox.id) && matches!(there, Ok(Some(_)))
+            Phase::Attached { netns: held, .. } if held.id == netns.id => {
+                let is_same = record.sandbox.as_ref() == Some(&sandbox.id);
+                Ok(is_same && self.is_in_pod(record)?)
             }
-            _ => false,
+            _ => Ok(false),
         }
+    }
+
+    fn is_in_pod(&mut self, record: &Record) -> Result<bool, AttachError> {
+        let Phase::Attached { netns, inside } = &record.phase else {
+            return Ok(false);
+        };
+        let there = self.interface(Place::Pod(netns.clone()), By::Index(*inside));
+        let device = || record.device.name.clone();
+        let unseen = |source| AttachError::Observe { device: device(), source };
+        there.map(|state| state.is_some()).map_err(unseen)
+    }
+
+    /// Makes of a prepared record what is written before its device is touched.
+    fn set_out(
+        &mut self,
+        record: &mut Record,
+        sandbox: &Sandbox,
+        netns: &NetnsRef,
+    ) -> Result<(), AttachError> {
+        let device = || record.device.name.clone();
+        let unseen = |source| AttachError::Observe { device: device(), source };
+        if record.phase != Phase::Prepared {
+            return Err(if self.lost.contains_key(&record.id()) {
+                AttachError::NoSuchDevice { device: device() }
+            } else {
+                AttachError::Stranded { device: device() }
+            });
+        }
+        let now = self
+            .interface(Place::Host, By::Name(record.before.name.clone()))
+            .map_err(unseen)?
+            .ok_or_else(|| AttachError::NoSuchDevice { device: device() })?;
+        if record.datapath.is_some() {
+            let state = self.datapath(record.id()).map_err(unseen)?;
+            if state != DatapathState::Attached {
+                return Err(AttachError::NoDatapath { device: device(), state });
+            }
+        }
+        // What the host had may have changed since prepare, and what it has now is put back. Not so
+        // after a return that failed in part: then what it had before is still owed.
+        if record.residue.is_empty() {
+            record.before = now;
+        }
+        record.sandbox = Some(sandbox.id.clone());
+        record.phase = Phase::Attaching { netns: netns.clone() };
+        Ok(())
     }
 
     fn attach_all(
@@ -59,17 +119,7 @@ impl<N: Node> Engine<N> {
             return Ok(records);
         };
         for record in &mut records {
-            let device = record.device.name.clone();
-            if record.phase != Phase::Prepared {
-                return Err(AttachError::NoSuchDevice { device });
-            }
-            // What the host had may have changed since prepare; what it has now is put back.
-            record.before = self
-                .interface(Place::Host, By::Name(record.before.name.clone()))
-                .map_err(|source| AttachError::Observe { device: device.clone(), source })?
-                .ok_or(AttachError::NoSuchDevice { device })?;
-            record.sandbox = Some(sandbox.id.clone());
-            record.phase = Phase::Attaching { netns: netns.clone() };
+            self.set_out(record, sandbox, netns)?;
         }
         self.record(&first, records.iter().cloned())?;
 
@@ -110,7 +160,12 @@ impl<N: Node> Engine<N> {
 
     /// Brings every device of a failed attach back to where it was, and says why it failed.
     fn undo_all(&mut self, mut records: Vec<Record>, done: Done, failed: Failure) -> AttachError {
-        let residue = roll_back(&mut self.node, done);
+        let mut residue = roll_back(&mut self.node, done);
+        if residue.is_empty() {
+            // What went along with something else has no undo of its own.
+            let restore = records.iter().flat_map(|record| plan::restore(&record.before));
+            residue = try_all(&mut self.node, restore);
+        }
         for record in &mut records {
             // With residue the device may be anywhere on its way: `Detaching` says so, and the next
             // stop, unprepare or start settles it.
@@ -151,19 +206,26 @@ impl<N: Node> Engine<N> {
                 // same way. Leaving the device in a dying namespace would be worse.
                 tracing::error!(%error, device = %record.device.name, "cannot record the detach");
             }
-            freed.extend(self.settle_one(record));
+            if let Settled::Freed(record) = self.settle_one(record) {
+                freed.push(record);
+            }
         }
         freed
     }
 
-    /// Compares what is recorded with the sandboxes that the runtime has now.
+    /// Compares what is recorded with the sandboxes that the runtime has now. It lists those that
+    /// have stopped as well, so what counts is whether the device is still in there.
     pub(super) fn synchronize(&mut self, sandboxes: &[Sandbox]) {
-        let is_running = |record: &Record| {
-            sandboxes.iter().any(|sandbox| record.sandbox.as_ref() == Some(&sandbox.id))
-        };
-        let strays = self.select(|record| record.phase.netns().is_some() && !is_running(record));
-        for record in &strays {
-            tracing::warn!(device = %record.device.name, pod = %record.pod, "its sandbox is gone");
+        let mut strays = Vec::new();
+        for record in self.select(|record| record.phase.netns().is_some()) {
+            let is_listed =
+                sandboxes.iter().any(|sandbox| record.sandbox.as_ref() == Some(&sandbox.id));
+            // Where nobody can look, the device stays where it is.
+            if !is_listed || !self.is_in_pod(&record).unwrap_or(true) {
+                let (device, pod) = (&record.device.name, &record.pod);
+                tracing::warn!(%device, %pod, "it is attached to a sandbox that is gone");
+                strays.push(record);
+            }
         }
         self.free(strays);
         for record in self.select(|record| record.phase == Phase::Prepared) {
@@ -174,11 +236,6 @@ impl<N: Node> Engine<N> {
                 );
             }
         }
-    }
-
-    /// Applies all `steps`, whichever fail; whether none did.
-    pub(super) fn carry_out(&mut self, steps: Vec<plan::Step>) -> bool {
-        try_all(&mut self.node, steps).is_empty()
     }
 }
 

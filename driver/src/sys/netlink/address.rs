@@ -14,7 +14,7 @@ use super::{Netlink, NetlinkError};
 use crate::model::IfIndex;
 
 impl Netlink {
-    /// The interface's addresses, sorted. Without IPv6 link-local ones, which the kernel makes by
+    /// The interface's addresses, in the kernel's order. Without IPv6 link-local ones, which the kernel makes by
     /// itself. None of an interface that does not exist.
     pub fn addresses(&self, index: IfIndex) -> Result<Vec<IpNet>, NetlinkError> {
         Ok(self.all_addresses()?.remove(&index).unwrap_or_default())
@@ -31,9 +31,6 @@ impl Netlink {
             if let Some(address) = read(&message).filter(|address| !is_ipv6_link_local(*address)) {
                 addresses.entry(index).or_default().push(address);
             }
-        }
-        for list in addresses.values_mut() {
-            list.sort_unstable();
         }
         Ok(addresses)
     }

@@ -226,8 +226,10 @@ pub(super) fn record(pod_uid: &str) -> Record {
             mtu: 1500,
             up: true,
             addresses: Vec::new(),
+            controller: None,
         },
         sandbox: None,
+        residue: Vec::new(),
         phase: Phase::Prepared,
     }
 }
