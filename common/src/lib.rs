@@ -21,6 +21,8 @@ extern crate std;
 mod counters;
 mod filter;
 mod packet;
+#[cfg(test)]
+mod testing;
 mod words;
 
 pub use self::counters::{Count, Counters};

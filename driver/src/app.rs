@@ -159,7 +159,7 @@ fn spawn_publisher(
     shutdown: &CancellationToken,
     background: &mut JoinSet<Result<(), AppError>>,
 ) {
-    let (published, has_published) = watch::channel(false);
+    let (first_time, has_slices) = watch::channel(false);
     let publisher = dra::Publisher::new(
         shared.pool.clone(),
         &kernel_release(),
@@ -167,9 +167,9 @@ fn spawn_publisher(
         inventory.clone(),
         worker.clone(),
         Arc::clone(&shared.metrics),
-        published,
+        first_time,
     );
-    follow(has_published, shared.readiness.clone(), Condition::SlicesPublished, background);
+    follow(has_slices, shared.readiness.clone(), Condition::SlicesPublished, background);
     let stop = shutdown.clone();
     background.spawn(async move {
         publisher.run(stop).await;

@@ -21,7 +21,7 @@ fn node(args: &NodeArgs) -> ExitCode {
         Ok(config) => config,
         Err(problems) => {
             eprintln!("weir node: the configuration is not valid");
-            for problem in problems.iter() {
+            for problem in &problems {
                 eprintln!("  {problem}");
             }
             return ExitCode::from(cli::EX_USAGE);

@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
-use common::Frame;
+use common::{Frame, Packet};
 
 /// Packet memory from `data` to `data_end`: read without a call.
 #[derive(Clone, Copy)]
@@ -16,16 +16,17 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// The packet, or its first piece if it is `len` bytes in all.
+    /// The first piece of a packet that has `len` bytes in all.
     #[inline(always)]
-    pub(crate) fn new(data: usize, end: usize, len: Option<u32>) -> Self {
-        Self { data, end, len: len.unwrap_or((end - data) as u32) }
+    pub(crate) fn new(data: usize, end: usize, len: u32) -> Self {
+        Self { data, end, len }
     }
 
-    /// There is more than can be read here.
+    /// `packet`, as it was read here, has more to it than could be seen.
     #[inline(always)]
-    pub(crate) fn is_partial(&self) -> bool {
-        ((self.end - self.data) as u32) < self.len
+    pub(crate) fn is_short_for(&self, packet: &Packet) -> bool {
+        let is_partial = ((self.end - self.data) as u32) < self.len;
+        packet.is_deferred() || packet.is_malformed() && is_partial
     }
 
     #[inline(always)]
@@ -41,6 +42,8 @@ impl Linear {
 }
 
 impl Frame for Linear {
+    const FOLLOWS: bool = false;
+
     #[inline(always)]
     fn full_len(&self) -> u32 {
         self.len
@@ -99,6 +102,8 @@ impl Reloaded {
 }
 
 impl Frame for Reloaded {
+    const FOLLOWS: bool = true;
+
     #[inline(always)]
     fn full_len(&self) -> u32 {
         self.len

@@ -9,6 +9,7 @@
 #![no_std]
 #![no_main]
 
+mod far;
 mod frame;
 
 use aya_ebpf::bindings::__sk_buff;
@@ -17,7 +18,7 @@ use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::macros::{btf_map, classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use aya_ebpf::{EbpfContext as _, Global};
-use common::{Action, Address, Counters, Decision, Direction, Frame as _, Packet, Ruleset};
+use common::{Action, Counters, Decision, Direction, Packet, Ruleset};
 
 use self::frame::{Linear, Reloaded};
 
@@ -48,37 +49,33 @@ static LICENSE: [u8; 11] = *b"Apache-2.0\0";
 /// What comes in, by native XDP.
 #[xdp]
 fn weir_xdp(ctx: XdpContext) -> u32 {
-    if is_idle(Direction::Ingress) {
-        return XDP_PASS;
-    }
     // Without frags the packet is in one piece.
-    let frame = Linear::new(ctx.data(), ctx.data_end(), None);
-    let mut packet = common::parse(&frame);
-    let decision =
-        decide(&mut packet, Direction::Ingress, |packet| packet.peer(&frame, Direction::Ingress));
-    count(&packet, decision, Direction::Ingress, 1, frame.full_len().into());
-    xdp_action(decision.action)
+    ingress_xdp(&ctx, || (ctx.data_end() - ctx.data()) as u32)
 }
 
 /// What comes in, by native XDP, where a packet may lie in several buffers.
 #[xdp(frags)]
 fn weir_xdp_frags(ctx: XdpContext) -> u32 {
+    ingress_xdp(&ctx, || frame::xdp_len(ctx.ctx))
+}
+
+#[inline(always)]
+fn ingress_xdp(ctx: &XdpContext, len: impl FnOnce() -> u32) -> u32 {
     if is_idle(Direction::Ingress) {
         return XDP_PASS;
     }
-    let len = frame::xdp_len(ctx.ctx);
-    let frame = Linear::new(ctx.data(), ctx.data_end(), Some(len));
+    let len = len();
+    let frame = Linear::new(ctx.data(), ctx.data_end(), len);
     let mut packet = common::parse(&frame);
-    if packet.is_malformed() && frame.is_partial() {
-        packet = far::parse(Reloaded::xdp(ctx.ctx, len));
+    if frame.is_short_for(&packet) {
+        packet = far::xdp(ctx.ctx, len, packet);
     }
-    let decision = decide(&mut packet, Direction::Ingress, |packet| {
-        packet
-            .peer(&frame, Direction::Ingress)
-            .or_else(|| far::peer(Reloaded::xdp(ctx.ctx, len), *packet, Direction::Ingress))
-    });
+    let decision = decide(&mut packet, Direction::Ingress, &frame, Reloaded::xdp(ctx.ctx, len));
     count(&packet, decision, Direction::Ingress, 1, len.into());
-    xdp_action(decision.action)
+    match decision.action {
+        Action::Allow => XDP_PASS,
+        Action::Deny => XDP_DROP,
+    }
 }
 
 /// What comes in, by TCX.
@@ -100,16 +97,12 @@ fn tcx(ctx: &TcContext, direction: Direction) -> i32 {
     }
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
     let len = ctx.len();
-    let frame = Linear::new(ctx.data(), ctx.data_end(), Some(len));
+    let frame = Linear::new(ctx.data(), ctx.data_end(), len);
     let mut packet = common::parse(&frame);
-    if packet.is_malformed() && frame.is_partial() {
-        packet = far::parse(Reloaded::skb(skb, len));
+    if frame.is_short_for(&packet) {
+        packet = far::skb(skb, len, packet);
     }
-    let decision = decide(&mut packet, direction, |packet| {
-        packet
-            .peer(&frame, direction)
-            .or_else(|| far::peer(Reloaded::skb(skb, len), *packet, direction))
-    });
+    let decision = decide(&mut packet, direction, &frame, Reloaded::skb(skb, len));
     // On the wire each segment has all the headers.
     let segments = u64::from(frame::segments(skb));
     let headers = (segments - 1) * u64::from(packet.header_len);
@@ -122,15 +115,14 @@ fn tcx(ctx: &TcContext, direction: Direction) -> i32 {
 
 /// What happens to a packet. Its peer is asked for only where there is a filter.
 #[inline(always)]
-fn decide(
-    packet: &mut Packet,
-    direction: Direction,
-    peer: impl FnOnce(&Packet) -> Option<Address>,
-) -> Decision {
+fn decide(packet: &mut Packet, direction: Direction, near: &Linear, far: Reloaded) -> Decision {
     if has_filter(direction) {
         // The map has an entry for each direction; should it not, the packet passes.
         if let Some(rules) = RULES.get(direction as u32) {
-            let peer = peer(packet);
+            let peer = match packet.peer(near, direction) {
+                None if packet.family().is_some() => far::peer(far, *packet, direction),
+                peer => peer,
+            };
             *packet = packet.blurred(rules.zero);
             return common::judge(packet, peer, rules);
         }
@@ -168,33 +160,6 @@ fn has_filter(direction: Direction) -> bool {
         Direction::Egress => &WEIR_FILTER_OUT,
     };
     constant.load() != 0
-}
-
-#[inline(always)]
-const fn xdp_action(action: Action) -> u32 {
-    match action {
-        Action::Allow => XDP_PASS,
-        Action::Deny => XDP_DROP,
-    }
-}
-
-/// The way to what is not in the first piece of a packet. Seldom taken, so kept apart from the rest.
-mod far {
-    use common::{Address, Direction, Packet};
-
-    use crate::frame::Reloaded;
-
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn parse(frame: Reloaded) -> Packet {
-        common::parse(&frame)
-    }
-
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn peer(frame: Reloaded, packet: Packet, direction: Direction) -> Option<Address> {
-        packet.peer(&frame, direction)
-    }
 }
 
 /// Never called: the verifier rejects a program that could panic.

@@ -1,5 +1,7 @@
 //! IPv4 and IPv6, up to the protocol that they carry.
 
+use core::hint::black_box;
+
 use super::transport::{Payload, number};
 use super::{Frame, Marks, Reach};
 use crate::{Family, Protocol};
@@ -52,7 +54,7 @@ pub(super) fn v4(frame: &impl Frame, at: usize) -> Headers {
 }
 
 #[inline(always)]
-pub(super) fn v6(frame: &impl Frame, at: usize) -> Headers {
+pub(super) fn v6<F: Frame>(frame: &F, at: usize) -> Headers {
     let Some([first, second, _, _, _, _, _, _, _, _]) = frame.words(at) else {
         return Err(UNREAD.malformed());
     };
@@ -76,87 +78,46 @@ pub(super) fn v6(frame: &impl Frame, at: usize) -> Headers {
     if !is_extension(payload.number) {
         return Ok(payload);
     }
-    let walk = follow(*frame, payload.number, payload.at as u32, payload.end);
-    let marks = payload.marks.with_if(Marks::FRAGMENT, walk.is_fragment != 0);
-    let unknown = marks.carrying(Protocol::OtherIp).reaching(Reach::Addresses);
-    match walk.outcome {
-        Outcome::Payload => {
-            let at = reachable(walk.at);
-            Ok(Payload { marks, number: walk.number, at, ..payload })
-        }
-        Outcome::LaterFragment => Err(later_fragment(marks, Family::V6, walk.number)),
-        Outcome::CutOff => Err(unknown.malformed()),
-        Outcome::TooMany => Err(unknown),
-    }
-}
-
-/// Where the way along the extension headers ended. Words only, and aligned like a
-/// [`Packet`](super::Packet): it crosses a call in the kernel by way of the stack.
-#[repr(C, align(8))]
-struct Walk {
-    outcome: Outcome,
-    /// Not zero where there was a fragment header that means it.
-    is_fragment: u32,
-    /// Of what is behind the extension headers, and where that is.
-    number: u32,
-    at: u32,
-}
-
-#[repr(u32)]
-enum Outcome {
-    Payload,
-    LaterFragment,
-    CutOff,
-    TooMany,
+    if F::FOLLOWS { follow(frame, payload) } else { Err(UNREAD.with(Marks::DEFERRED)) }
 }
 
 /// Follows extension headers to what is behind them.
-///
-/// A function of its own also in the kernel: few packets have any, and the others shall not pay
-/// for it with their instruction cache.
-#[cold]
-#[inline(never)]
-fn follow<F: Frame>(frame: F, number: u32, at: u32, end: u32) -> Walk {
-    let mut walk = Walk { outcome: Outcome::Payload, is_fragment: 0, number, at };
-    for _ in 0..MAX_EXTENSIONS {
-        if !is_extension(walk.number) {
-            return walk;
+#[inline(always)]
+fn follow(frame: &impl Frame, mut payload: Payload) -> Headers {
+    // Opaque to the compiler, which would write the loop out and make it eight times as long.
+    for _ in 0..black_box(MAX_EXTENSIONS) {
+        if !is_extension(payload.number) {
+            return Ok(payload);
         }
-        let Some([first, second]) = frame.halves(reachable(walk.at)) else {
-            return Walk { outcome: Outcome::CutOff, ..walk };
+        let unknown = payload.marks.carrying(Protocol::OtherIp).reaching(Reach::Addresses);
+        let Some([first, second]) = frame.halves(payload.at) else {
+            return Err(unknown.malformed());
         };
         let first = u32::from(u16::from_be(first));
-        let len = match walk.number {
+        let len = match payload.number {
             number::FRAGMENT => 8,
             number::AUTHENTICATION => ((first & 0xff) + 2) * 4,
             _ => ((first & 0xff) + 1) * 8,
         };
-        if walk.at + len > end {
-            return Walk { outcome: Outcome::CutOff, ..walk };
+        if payload.at as u32 + len > payload.end {
+            return Err(unknown.malformed());
         }
-        let is_fragment_header = walk.number == number::FRAGMENT;
-        walk.number = first >> 8;
-        walk.at += len;
+        let is_fragment_header = payload.number == number::FRAGMENT;
+        payload.number = first >> 8;
+        payload.at += len as usize;
         if is_fragment_header {
             // An offset of zero with no more to follow is a whole packet (RFC 6946).
-            let offset_and_more = u32::from(u16::from_be(second)) & 0xfff9;
-            walk.is_fragment |= offset_and_more;
+            let offset_and_more = u16::from_be(second) & 0xfff9;
+            payload.marks = payload.marks.with_if(Marks::FRAGMENT, offset_and_more != 0);
             if offset_and_more & 0xfff8 != 0 {
-                return Walk { outcome: Outcome::LaterFragment, ..walk };
+                return Err(later_fragment(payload.marks, Family::V6, payload.number));
             }
         }
     }
-    if is_extension(walk.number) {
-        walk.outcome = Outcome::TooMany;
+    if is_extension(payload.number) {
+        return Err(payload.marks.carrying(Protocol::OtherIp).reaching(Reach::Addresses));
     }
-    walk
-}
-
-/// The mask loses nothing, extension headers end below [`MAX_EXTENSIONS`] times 2 KiB. It shows the
-/// verifier that an offset into the packet is well below 64 KiB.
-#[inline(always)]
-const fn reachable(at: u32) -> usize {
-    (at & 0x7fff) as usize
+    Ok(payload)
 }
 
 /// A fragment other than the first: it has no ports, and that is all there is to know. Only where

@@ -37,6 +37,7 @@ impl Marks {
     pub(crate) const MALFORMED: u32 = 1 << 12;
     pub(crate) const FRAGMENT: u32 = 1 << 13;
     pub(crate) const NEIGHBOUR_DISCOVERY: u32 = 1 << 14;
+    pub(crate) const DEFERRED: u32 = 1 << 15;
 
     pub(crate) const NONE: Self = Self(0);
 

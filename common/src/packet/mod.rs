@@ -22,6 +22,14 @@ pub use self::marks::Reach;
 ///
 /// Words come as they lie in memory, so in network byte order whatever the host's is.
 pub trait Frame: Copy {
+    /// Whether IPv6 extension headers are followed here. Where they are not, a packet that has some
+    /// asks to be read again by a frame that does ([`Packet::is_deferred`]).
+    ///
+    /// In the kernel that is packet memory. Each path along the extension headers ends at another
+    /// offset, and for packet memory the verifier checks all that follows once for each; for
+    /// offsets that are handed to a helper it does not care. Few packets have any.
+    const FOLLOWS: bool;
+
     /// Bytes of the whole packet, including what [`halves`](Self::halves) and
     /// [`words`](Self::words) cannot reach.
     fn full_len(&self) -> u32;
@@ -91,6 +99,12 @@ impl Packet {
         self.marks.has(Marks::MALFORMED)
     }
 
+    /// Has extension headers, and the frame does not follow them: nothing is known yet.
+    #[inline(always)]
+    pub const fn is_deferred(&self) -> bool {
+        self.marks.has(Marks::DEFERRED)
+    }
+
     /// Part of a fragmented packet, first or not.
     #[inline(always)]
     pub const fn is_fragment(&self) -> bool {
@@ -148,8 +162,10 @@ pub struct Address(pub [u64; 2]);
 
 impl Address {
     pub const fn from_octets(octets: [u8; 16]) -> Self {
-        let [a, b, c, d, e, f, g, h, rest @ ..] = octets;
-        Self([u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes(rest)])
+        // Both orders of bytes agree on which octet comes first in memory.
+        let bits = u128::from_ne_bytes(octets);
+        let (low, high) = (bits as u64, (bits >> 64) as u64);
+        if cfg!(target_endian = "little") { Self([low, high]) } else { Self([high, low]) }
     }
 
     #[inline(always)]
@@ -228,6 +244,8 @@ const fn is_vlan(ethertype: u16) -> bool {
 }
 
 impl Frame for &[u8] {
+    const FOLLOWS: bool = true;
+
     fn full_len(&self) -> u32 {
         u32::try_from(self.len()).unwrap_or(u32::MAX)
     }

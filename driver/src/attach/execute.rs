@@ -21,8 +21,8 @@ pub(super) struct Residue {
 /// Why a plan stopped.
 #[derive(Debug)]
 pub(super) enum Stopped {
-    Failed { step: Step, source: StepError },
-    OutOfTime { step: Step },
+    Failed { step: Box<Step>, source: StepError },
+    OutOfTime { step: Box<Step> },
 }
 
 /// Applies `steps` in order and notes in `done` how to take each back. Stops at the first failure,
@@ -35,14 +35,14 @@ pub(super) fn execute(
 ) -> Result<(), Stopped> {
     for step in steps {
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Err(Stopped::OutOfTime { step: step.clone() });
+            return Err(Stopped::OutOfTime { step: Box::new(step.clone()) });
         }
         match node.apply(step) {
             Ok(was) => {
                 tracing::debug!(%step, ?was, "applied");
                 done.undo.extend(step.undo(&was));
             }
-            Err(source) => return Err(Stopped::Failed { step: step.clone(), source }),
+            Err(source) => return Err(Stopped::Failed { step: Box::new(step.clone()), source }),
         }
     }
     Ok(())

@@ -132,7 +132,7 @@ impl Merge<'_> {
         if let Err(limits) = policy::compile(&filter) {
             let mut found = Problems::default();
             found.extend_below("ebpf.filter", limits);
-            for problem in found.iter() {
+            for problem in &found {
                 let source = if problem.path.starts_with("ebpf.filter.egress") {
                     self.last(|layer| &layer.egress).map(|(source, _)| source)
                 } else {

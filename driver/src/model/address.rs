@@ -57,8 +57,12 @@ impl From<MacAddr> for String {
 
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        let mut separator = "";
+        self.0.iter().try_for_each(|octet| {
+            write!(f, "{separator}{octet:02x}")?;
+            separator = ":";
+            Ok(())
+        })
     }
 }
 

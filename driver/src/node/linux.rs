@@ -91,7 +91,7 @@ impl LinuxNode {
                 };
             }
         };
-        self.with(&from.place, |netlink| Ok(self.send(netlink, index, from, to)?))?;
+        self.with(&from.place, |netlink| self.send(netlink, index, from, to))?;
         Ok(Was::Otherwise)
     }
 

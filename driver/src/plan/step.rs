@@ -77,7 +77,6 @@ impl Step {
             (Self::InstallDatapath { spec, .. }, _) => {
                 Some(Self::RemoveDatapath { id: spec.id.clone() })
             }
-            (Self::ReplaceDatapath { .. } | Self::RemoveDatapath { .. }, _) => None,
             (Self::SetUp { at }, _) => Some(Self::SetDown { at: at.clone() }),
             (Self::SetDown { at }, _) => Some(Self::SetUp { at: at.clone() }),
             (Self::SetMtu { at, .. }, Was::Mtu(mtu)) => {
@@ -86,7 +85,13 @@ impl Step {
             (Self::SetMac { at, .. }, Was::Mac(mac)) => {
                 Some(Self::SetMac { at: at.clone(), mac: *mac })
             }
-            (Self::SetMtu { .. } | Self::SetMac { .. }, _) => None,
+            (
+                Self::ReplaceDatapath { .. }
+                | Self::RemoveDatapath { .. }
+                | Self::SetMtu { .. }
+                | Self::SetMac { .. },
+                _,
+            ) => None,
             (Self::AddAddress { at, address }, _) => {
                 Some(Self::RemoveAddress { at: at.clone(), address: *address })
             }

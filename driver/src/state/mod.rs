@@ -150,6 +150,9 @@ pub fn boot_id() -> Result<String, CheckpointError> {
     Ok(text.trim().to_owned())
 }
 
+/// How many damaged files are kept apart; a further one replaces the last.
+const MAX_DAMAGED: u32 = 9;
+
 fn lock(path: &Path) -> Result<Flock<File>, CheckpointError> {
     let file = File::create(path).map_err(|e| io_error("create", path, e))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
@@ -160,7 +163,7 @@ fn lock(path: &Path) -> Result<Flock<File>, CheckpointError> {
 
 /// Renames the file to the first free `NAME.damaged-N`.
 fn set_aside(path: &Path) -> Result<PathBuf, CheckpointError> {
-    let to = (1_u32..)
+    let to = (1..=MAX_DAMAGED)
         .map(|n| path.with_extension(format!("json.damaged-{n}")))
         .find(|candidate| !candidate.exists())
         .unwrap_or_else(|| path.with_extension("json.damaged"));

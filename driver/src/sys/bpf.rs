@@ -32,7 +32,7 @@ const BPF_TCX_EGRESS: u32 = 47;
 
 /// In front of all programs that are there; in the same file.
 const BPF_F_BEFORE: u32 = 1 << 3;
-/// In the driver, never generic (include/uapi/linux/if_link.h).
+/// In the driver, never generic (`include/uapi/linux/if_link.h`).
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
 /// Where on an interface a link attaches.

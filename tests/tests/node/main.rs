@@ -1,7 +1,7 @@
 //! The node ring: the driver's rooms against peers that speak the real protocols over real sockets,
 //! on a machine that needs nothing but Rust.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api_server;
 mod dra;

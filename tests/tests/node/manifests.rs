@@ -1,9 +1,10 @@
-//! What `deploy/` holds is what the API server understands: a field that is misspelt or in the wrong
-//! place would be dropped there without a word.
+//! What `deploy/` and the documents show is what the API server and the driver understand: a field
+//! that is misspelt or in the wrong place would be dropped there, or refused on the node.
 
 use std::fs;
 use std::path::Path;
 
+use driver::claim;
 use k8s_openapi::Resource;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -27,14 +28,58 @@ fn every_field_of_every_manifest_is_known() {
                 continue;
             }
             let text = fs::read_to_string(&file).unwrap();
-            for document in serde_saphyr::from_multiple::<Value>(&text).unwrap() {
-                let unknown = unknown_fields(&document);
-                assert_eq!(unknown, Vec::<String>::new(), "{}", file.display());
-                documents += 1;
-            }
+            documents += examine(&text, &file.display().to_string());
         }
     }
     assert!(documents >= 12, "only {documents} documents were found");
+}
+
+#[test]
+fn every_example_in_the_documents_is_understood() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut documents = 0;
+    for file in ["README.md", "docs/README.md"] {
+        let text = fs::read_to_string(top.join(file)).unwrap();
+        for block in text.split("```yaml\n").skip(1) {
+            documents += examine(block.split("```").next().unwrap(), file);
+        }
+    }
+    assert!(documents >= 2, "only {documents} examples were found");
+}
+
+/// Holds each document of `text` against its type, and the configurations in it against the
+/// driver's own parser. Answers how many there were.
+fn examine(text: &str, place: &str) -> usize {
+    let documents = serde_saphyr::from_multiple::<Value>(text).unwrap();
+    for document in &documents {
+        if document["kind"] == "NetworkConfig" {
+            assert_understood(document, place);
+            continue;
+        }
+        let unknown = unknown_fields(document);
+        assert_eq!(unknown, Vec::<String>::new(), "{place}");
+        for parameters in configurations(document) {
+            assert_understood(parameters, place);
+        }
+    }
+    documents.len()
+}
+
+fn assert_understood(parameters: &Value, place: &str) {
+    let source = claim::Source { origin: claim::Origin::Claim, index: 0, parameters };
+    if let Err(problems) = claim::parse(&[source]) {
+        panic!("{place}: {problems}");
+    }
+}
+
+/// Our configurations in a claim, a template of one, or a class.
+fn configurations(document: &Value) -> impl Iterator<Item = &Value> {
+    ["/spec/devices/config", "/spec/spec/devices/config", "/spec/config"]
+        .into_iter()
+        .filter_map(|path| document.pointer(path)?.as_array())
+        .flatten()
+        .filter(|config| config["opaque"]["driver"] == "weir.dev")
+        .map(|config| &config["opaque"]["parameters"])
 }
 
 #[test]

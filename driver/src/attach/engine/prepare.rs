@@ -190,12 +190,8 @@ impl Stopped {
     /// The error to answer when a plan stopped at `device`.
     pub(super) fn at(self, device: DeviceName, residue: Vec<String>) -> AttachError {
         match self {
-            Self::Failed { step, source } => {
-                AttachError::Step { device, step: Box::new(step), residue, source }
-            }
-            Self::OutOfTime { step } => {
-                AttachError::OutOfTime { device, step: Box::new(step), residue }
-            }
+            Self::Failed { step, source } => AttachError::Step { device, step, residue, source },
+            Self::OutOfTime { step } => AttachError::OutOfTime { device, step, residue },
         }
     }
 }

@@ -36,18 +36,18 @@ impl<N: Node> Engine<N> {
                 if self.carry_out(steps) && has_datapath {
                     record.build = self.build.clone();
                 }
-                self.keep(record)
+                Some(self.keep(record))
             }
             Settlement::Free(steps) => {
                 if self.carry_out(steps) {
                     record.phase = Phase::Prepared;
                     record.sandbox = None;
                 }
-                self.keep(record)
+                Some(self.keep(record))
             }
             Settlement::Forget(steps) => {
                 if !self.carry_out(steps) {
-                    return self.keep(record);
+                    return Some(self.keep(record));
                 }
                 if let Err(error) = self.checkpoint.remove([&record.id()]) {
                     tracing::error!(%device, %error, "cannot remove the record");
@@ -59,16 +59,16 @@ impl<N: Node> Engine<N> {
                 tracing::error!(%device, interface = %record.before.name, "the interface is gone");
                 record.phase = Phase::Prepared;
                 record.sandbox = None;
-                self.keep(record)
+                Some(self.keep(record))
             }
         }
     }
 
-    fn keep(&mut self, record: Record) -> Option<Record> {
+    fn keep(&mut self, record: Record) -> Record {
         if let Err(error) = self.checkpoint.put([record.clone()]) {
             tracing::error!(device = %record.device.name, %error, "cannot write the record");
         }
-        Some(record)
+        record
     }
 
     fn look_for(&mut self, record: &Record) -> Result<Seen, StepError> {

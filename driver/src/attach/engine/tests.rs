@@ -104,7 +104,7 @@ fn wanted(claim: ClaimRef) -> PrepareClaim {
 }
 
 fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(60)
+    Instant::now() + Duration::from_mins(1)
 }
 
 fn prepare(engine: &mut Engine<FakeNode>) -> Result<Vec<Record>, AttachError> {

@@ -68,7 +68,7 @@ pub(crate) const TOO_LONG: &str = "0800
     45 00 05 dc  00 01 00 00  40 11 00 00  0a 00 00 01  0a 00 00 02
     12 34 00 50  00 0c 00 00  de ad be ef";
 
-/// fd00::1 to fd00::2, port 80.
+/// `fd00::1` to `fd00::2`, port 80.
 pub(crate) const UDP6: &str = "86dd
     60 00 00 00  00 0c 11 40
     fd 00 00 00 00 00 00 00  00 00 00 00 00 00 00 01

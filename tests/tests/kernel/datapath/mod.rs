@@ -1,5 +1,7 @@
 //! The datapath on the running kernel.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "what the tests are made of")]
+
 mod cost;
 mod frames;
 mod hooks;

@@ -198,6 +198,29 @@ fn a_packet_in_several_buffers_is_counted_in_full() {
     assert_eq!(counted.protocols[Protocol::Udp as usize].packets, 1);
 }
 
+/// The first buffer may end inside the headers, though no NIC is known to do that.
+#[test]
+fn headers_beyond_the_first_buffer_are_read_all_the_same() {
+    let deny = rule(Action::Deny, &["fd00::/126"], Some(driver::model::Protocol::Udp), &[(80, 80)]);
+    let ebpf = load(&spec(IngressHook::XdpFrags, Some(both(Action::Allow, vec![deny]))));
+    let mut packet = frame(frames::UDP6);
+    packet.resize(1000, 0);
+    let Program::Xdp(program) = ebpf.program(names::XDP_FRAGS).unwrap() else { panic!() };
+    for first_buffer in [14_u32, 30, 54, 60, 999] {
+        // `struct xdp_md`: where data begins and ends; the rest follows behind.
+        let context: Vec<u8> =
+            [0, first_buffer, 0, 0, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
+        let options = TestRunOptions {
+            data_in: Some(&packet),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        };
+        assert_eq!(program.test_run(options).unwrap().return_value, 1, "{first_buffer}");
+    }
+    let denied = counters(&ebpf, Direction::Ingress).verdicts[Verdict::DeniedByRule as usize];
+    assert_eq!((denied.packets, denied.bytes), (5, 5000));
+}
+
 /// What is switched off is not in the program.
 #[test]
 fn a_feature_that_is_off_is_removed_by_the_verifier() {

@@ -79,8 +79,8 @@ impl MethodHandler for Echo {
 
 fn request(method: &str, payload: Vec<u8>, limit: Duration) -> ttrpc::Request {
     let mut request = ttrpc::Request::new();
-    request.service = "echo.Service".to_owned();
-    request.method = method.to_owned();
+    request.service = "echo.Service".into();
+    request.method = method.into();
     request.payload = payload;
     request.timeout_nano = i64::try_from(limit.as_nanos()).unwrap();
     request
