@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use driver::sys::netns::Netns;
 use k8s_openapi::api::resource::v1::ResourceSlice;
-use tests::node::{Node, PATIENCE, ROOT, STATE_DIR, sandbox};
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+use tests::node::{DRIVER, Node, PATIENCE, ROOT, STATE_DIR, sandbox};
 use tests::runtime::Options;
-use tests::sandbox::NicError;
 use tests::sandbox::traffic::{Stream, Tally};
+use tests::sandbox::{NicError, ProcessError};
 
 use super::world::{
     Deployed, answer_in, config, deploy, inside, looks, nic, nothing_is_left, on_a_node, route,
@@ -178,6 +180,32 @@ fn a_driver_that_is_told_to_stop_leaves_its_programs_and_takes_its_sockets() {
         assert_eq!((web.phases(), web.link_ids(0)), (vec!["attached"], links));
         web.agrees_with_the_wire(node, 0);
         echo.stop();
+        drop(netns);
+        web.end(node);
+        nothing_is_left();
+    });
+}
+
+#[test]
+fn a_driver_that_is_told_to_stop_lets_a_prepared_pod_start_first() {
+    on_a_node(1, Options::default(), |node| {
+        let web = deploy(node, "web", &[(0, config(0, "xdp"))]);
+        node.prepare(&web.claims()).unwrap();
+        let pid = Pid::from_raw(node.driver.pid().unwrap().cast_signed());
+
+        signal::kill(pid, Signal::SIGTERM).unwrap();
+        until("kubelet cannot ask for more", || match node.kubelet.driver(DRIVER) {
+            None => Ok(()),
+            Some(driver) => Err(format!("{driver:?}")),
+        });
+        let (netns, _) = node.run_sandbox(&web.pod).unwrap();
+
+        assert_eq!(web.phases(), ["attached"]);
+        until("the driver has ended", || match node.driver.check() {
+            Err(ProcessError::Ended { status, .. }) if status.success() => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        node.start_driver().unwrap();
         drop(netns);
         web.end(node);
         nothing_is_left();

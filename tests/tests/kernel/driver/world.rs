@@ -13,7 +13,6 @@ use driver::sys::netlink::Netlink;
 use driver::sys::netns::Netns;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use kube::ResourceExt as _;
 use nix::sched::{self, CloneFlags};
 use serde_json::{Value, json};
 use tests::node::{self, BPFFS, Counted, NODE, Node, STATE_DIR};
