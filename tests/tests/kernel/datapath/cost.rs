@@ -56,6 +56,7 @@ fn the_verifier_is_done_quickly() {
             info.size_translated(),
             info.size_jitted(),
         );
-        assert!(verified < 100_000, "{program}: {verified}");
+        // A tenth of that on 6.12 and later. The verifier of 6.1 sees less of what is alike.
+        assert!(verified < 300_000, "{program}: {verified}");
     }
 }

@@ -230,5 +230,5 @@ fn a_feature_that_is_off_is_removed_by_the_verifier() {
         [off, spec(IngressHook::Tcx, None), spec(IngressHook::Tcx, Some(filter))].map(|spec| {
             load(&spec).program(names::XDP).unwrap().info().unwrap().size_translated().unwrap()
         });
-    assert!(sizes[0] < 200 && sizes[0] < sizes[1] && sizes[1] < sizes[2], "{sizes:?}");
+    assert!(sizes[0] < sizes[1] && sizes[1] < sizes[2], "{sizes:?}");
 }

@@ -1,5 +1,8 @@
 //! Real packets through both hooks of an interface in a pod.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use driver::datapath::{CounterSource as _, Datapath, MapCounters};
 use driver::model::{Action, Filter, IngressHook, Protocol, Traffic};
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
@@ -103,11 +106,21 @@ fn headers_beyond_the_linear_part_are_read_all_the_same() {
     let spec = spec(IngressHook::Tcx, Some(both(Action::Allow, vec![deny])));
     bench.host.run(|| datapath.install(&spec, &Bench::nic()).unwrap());
     bench.move_to_pod();
+    let pod = Bench::listen(&bench.pod, POD_ADDRESSES[0], 7000);
+    let wire = Bench::listen(&bench.wire, WIRE_ADDRESSES[0], 9000);
+    // For some milliseconds the far end does not know that this one is up, and drops all.
+    Bench::warm_up(&wire, &pod);
 
     for (text, padding) in [(frames::UDP4, 5000), (frames::UDP6, 6000), (frames::ICMP4, 7000)] {
         let mut frame = frames::frame(text);
         frame.resize(padding, 0);
         send_scattered(&bench, &frame);
+    }
+    // The kernel delivers them when it comes to it.
+    let arrived = |traffic: &Traffic| protocol(&traffic.ingress, "icmp") == 1;
+    let start = Instant::now();
+    while !arrived(&read(&bench)) && start.elapsed() < Duration::from_secs(2) {
+        thread::sleep(Duration::from_millis(1));
     }
 
     let traffic = read(&bench).ingress;
@@ -133,7 +146,7 @@ fn counts_go_on_while_programs_are_replaced_under_load() {
         // As after a kill: nothing of the former driver is left but what is pinned.
         drop(datapath);
 
-        let arrived = std::thread::scope(|scope| {
+        let arrived = thread::scope(|scope| {
             let traffic = scope.spawn(|| Bench::exchange(&wire, &pod, 2000));
             let datapath = Datapath::open(bench.bpffs()).unwrap();
             for _ in 0..5 {
