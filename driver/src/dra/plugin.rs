@@ -97,7 +97,10 @@ impl Plugin {
                 tracing::info!(%claim, uid = %claim.uid, %pod, devices, "prepared");
                 Ok(records)
             }
-            Err(source) => Err(ClaimError::Attach { claim, source: Box::new(source) }),
+            Err(source) => {
+                self.0.metrics.attach_error(source.reason());
+                Err(ClaimError::Attach { claim, source: Box::new(source) })
+            }
         }
     }
 
@@ -133,7 +136,10 @@ impl Plugin {
                 tracing::info!(%claim, uid = %claim.uid, "unprepared");
                 Ok(())
             }
-            Err(source) => Err(ClaimError::Attach { claim, source: Box::new(source) }),
+            Err(source) => {
+                self.0.metrics.attach_error(source.reason());
+                Err(ClaimError::Attach { claim, source: Box::new(source) })
+            }
         }
     }
 }

@@ -57,7 +57,7 @@ pub struct FakeNode {
 }
 
 impl FakeNode {
-    /// A host with these interfaces, up, with one address each, and no pods.
+    /// A host with these interfaces, up, with two addresses each, and no pods.
     pub fn with(names: &[&str]) -> Self {
         let mut host = BTreeMap::new();
         for (number, name) in (1_u8..).zip(names) {
@@ -67,10 +67,10 @@ impl FakeNode {
                 mac: MacAddr([2, 0, 0, 0, 0, number]),
                 mtu: 1500,
                 up: true,
-                addresses: vec![IpNet::from(ipnet::Ipv4Net::new_assert(
-                    [192, 0, 2, number].into(),
-                    24,
-                ))],
+                // The second is a secondary address of the first one's network.
+                addresses: [number, 100 + number]
+                    .map(|host| ipnet::Ipv4Net::new_assert([192, 0, 2, host].into(), 24).into())
+                    .to_vec(),
                 routes: Vec::new(),
             };
             host.insert(super::well_formed(name.parse()), interface);

@@ -424,3 +424,110 @@ fn a_claim_that_serves_the_next_pod_follows_it() {
         assert_eq!(attached.len(), 2);
     });
 }
+
+#[test]
+fn a_device_without_its_datapath_is_not_attached_and_preparing_again_mends_it() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        bench.node.world().datapaths.clear();
+        let error = attach(engine).unwrap_err();
+        assert!(matches!(error, AttachError::NoDatapath { .. }), "{error}");
+        prepare(engine).unwrap();
+        assert_eq!(bench.node.snapshot().datapaths.len(), 2);
+        assert_eq!(attach(engine).unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn the_next_pod_of_a_claim_gets_what_the_former_one_still_holds() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        attach(engine).unwrap();
+        let mut next = wanted(claim("claim-a"));
+        next.pod = pod("pod-b");
+        engine.prepare(&next).unwrap();
+        engine.attach(&sandbox("sandbox-2", "pod-b", 200), soon()).unwrap();
+    });
+    assert_eq!(in_pod(&bench.node.snapshot(), 200), ["net1", "net2"]);
+}
+
+#[test]
+fn hardware_that_is_nowhere_is_waited_for_and_comes_home() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        let mut wanted = wanted(claim("claim-a"));
+        for device in &mut wanted.devices {
+            device.found.as_mut().unwrap().is_virtual = false;
+        }
+        engine.prepare(&wanted).unwrap();
+        attach(engine).unwrap();
+        // The kernel takes the namespace down in the background: for a while the interface is
+        // neither here nor there, then it is on the host under the name from the pod.
+        let taken = bench.node.world().interfaces.remove(&Some(netns(100).id)).unwrap();
+        assert!(engine.detach(&pod_a()).is_empty());
+        let error = engine.unprepare(&claim("claim-a").uid).unwrap_err();
+        assert!(matches!(error, AttachError::Stranded { .. }), "{error}");
+        let fallen = taken.into_iter().map(|(name, mut interface)| {
+            (interface.up, interface.addresses, interface.routes) = Default::default();
+            (name, interface)
+        });
+        bench.node.world().interfaces.get_mut(&None).unwrap().extend(fallen);
+        engine.unprepare(&claim("claim-a").uid).unwrap();
+    });
+    let host = &bench.node.snapshot().interfaces[&None];
+    let fresh = &Bench::new().node.snapshot().interfaces[&None];
+    for name in ["eth1", "eth2"] {
+        let name: IfName = name.parse().unwrap();
+        assert_eq!(host[&name].addresses, fresh[&name].addresses);
+        assert_eq!((host[&name].mtu, host[&name].mac), (fresh[&name].mtu, fresh[&name].mac));
+    }
+    assert!(bench.records().is_empty());
+}
+
+#[test]
+fn what_a_lost_checkpoint_left_is_swept() {
+    let bench = Bench::new();
+    bench.run(None, |engine| prepare(engine).map(drop).unwrap());
+    std::fs::remove_file(bench.state.path().join("checkpoint.json")).unwrap();
+    bench.run(None, |engine| {
+        assert_eq!(bench.node.snapshot().datapaths.len(), 2);
+        engine.unprepare(&claim("claim-a").uid).unwrap();
+        assert!(bench.node.snapshot().datapaths.is_empty());
+    });
+    bench.run(None, |engine| prepare(engine).map(drop).unwrap());
+    std::fs::remove_file(bench.state.path().join("checkpoint.json")).unwrap();
+    bench.run(None, Engine::sweep);
+    assert!(untouched(&bench.node.snapshot()));
+}
+
+#[test]
+fn names_that_cannot_all_be_had_in_one_pod_are_refused() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        for (first, second) in [("net1", "net1"), ("net1", "eth0")] {
+            let mut wanted = wanted(claim("claim-a"));
+            for (device, name) in wanted.devices.iter_mut().zip([first, second]) {
+                device.wishes.interface.name = Some(name.parse().unwrap());
+            }
+            let error = engine.prepare(&wanted).unwrap_err();
+            assert!(error.to_string().contains(second), "{error}");
+        }
+    });
+    assert!(untouched(&bench.node.snapshot()));
+}
+
+#[test]
+fn what_cannot_be_put_back_does_not_hold_up_the_pods_end() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        attach(engine).unwrap();
+    });
+    // Down, moved, then the MTU: the third step of the way back of the device that goes first.
+    bench.run(Some(Fault::FailAt(2)), |engine| assert_eq!(engine.detach(&pod_a()).len(), 2));
+    let residue: Vec<_> = bench.records().iter().map(|record| record.residue.len()).collect();
+    assert_eq!(residue, [0, 1]);
+    bench.run(None, |engine| engine.unprepare(&claim("claim-a").uid).unwrap()).unwrap();
+}
