@@ -24,12 +24,14 @@ enum Evidence {
 
 /// libbpf is compiled from source with its crate: a compiler, make and pkg-config for that, and the
 /// two libraries that it stands on.
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 6] = [
     Need { evidence: Evidence::Program("cc"), package: "gcc" },
     Need { evidence: Evidence::Program("make"), package: "make" },
     Need { evidence: Evidence::Program("pkg-config"), package: "pkg-config" },
     Need { evidence: Evidence::Header("libelf.h"), package: "libelf-dev" },
     Need { evidence: Evidence::Header("zlib.h"), package: "zlib1g-dev" },
+    // The kernel ring makes with it what the driver itself never makes: bridges, rules.
+    Need { evidence: Evidence::Program("ip"), package: "iproute2" },
 ];
 
 /// Everything: packages, and the tools for the eBPF object.

@@ -69,13 +69,13 @@ fn alternative_names_find_nothing() {
 }
 
 #[test]
-fn addresses_come_back_sorted_and_without_what_the_kernel_made() {
+fn addresses_come_back_in_the_kernels_order_and_without_what_it_made_itself() {
     in_own_namespaces(|_| {
         let netlink = Netlink::open().unwrap();
         let (v0, v1) = veth_pair(&netlink, "v0", "v1");
-        let addresses = [net("10.0.0.1/24"), net("10.0.0.9/32"), net("fd00::1/64")];
-        for address in addresses.iter().rev() {
-            netlink.add_address(v0, *address).unwrap();
+        let addresses = [net("10.0.0.9/32"), net("10.0.0.1/24"), net("fd00::1/64")];
+        for address in addresses {
+            netlink.add_address(v0, address).unwrap();
         }
         assert_eq!(netlink.addresses(v0).unwrap(), addresses);
         assert_eq!(netlink.addresses(v1).unwrap(), []);
@@ -88,6 +88,35 @@ fn addresses_come_back_sorted_and_without_what_the_kernel_made() {
             assert!(error.is_absent(), "{error:?}");
         }
         assert_eq!(netlink.addresses(v0).unwrap(), addresses[..2]);
+    });
+}
+
+/// What the fake node takes for true.
+#[test]
+fn the_first_address_of_a_network_takes_the_others_of_it_along() {
+    in_own_namespaces(|_| {
+        let netlink = Netlink::open().unwrap();
+        let (v0, _) = veth_pair(&netlink, "v0", "v1");
+        for address in ["10.0.0.1/24", "10.0.0.2/24", "10.9.0.1/24"] {
+            netlink.add_address(v0, net(address)).unwrap();
+        }
+        netlink.remove_address(v0, net("10.0.0.1/24")).unwrap();
+        assert_eq!(netlink.addresses(v0).unwrap(), [net("10.9.0.1/24")]);
+    });
+}
+
+/// What the fake node takes for true, too.
+#[test]
+fn a_destination_leads_through_one_interface() {
+    in_own_namespaces(|_| {
+        let netlink = Netlink::open().unwrap();
+        let (v0, v1) = veth_pair(&netlink, "v0", "v1");
+        let route = Route { destination: net("203.0.113.0/24"), gateway: None, source: None };
+        netlink.add_route(v0, &route).unwrap();
+        let error = netlink.add_route(v1, &route).unwrap_err();
+        assert!(error.is_exists(), "{error:?}");
+        assert_eq!(netlink.routes(v0).unwrap(), [route]);
+        assert_eq!(netlink.routes(v1).unwrap(), []);
     });
 }
 

@@ -1,86 +1,56 @@
 //! Namespaces with a veth pair between them, and a bpffs. All of it goes with the values here.
 
 use std::net::{IpAddr, UdpSocket};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
-use driver::model::IfName;
-use futures::TryStreamExt as _;
+use driver::model::{By, IfIndex, IfName};
+use driver::sys::netlink::Netlink;
+use ipnet::IpNet;
 use nix::libc;
 use nix::mount::{MntFlags, umount2};
-use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, setsockopt, socket};
 use nix::{setsockopt_impl, sockopt_impl};
-use rtnetlink::packet_route::address::AddressHeaderFlags;
-use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 use tempfile::TempDir;
 
+use crate::bench::MadeNetns;
+
 /// A network namespace that lives as long as this, and the interfaces in it.
-pub(crate) struct Netns(OwnedFd);
+pub(crate) struct Netns(MadeNetns);
 
 impl Netns {
     pub(crate) fn new() -> Self {
-        let open = || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            std::fs::File::open("/proc/thread-self/ns/net").unwrap().into()
-        };
-        Self(thread::scope(|scope| scope.spawn(open).join().unwrap()))
+        Self(MadeNetns::new())
     }
 
     /// Runs `visit` on a thread inside.
     pub(crate) fn run<T: Send>(&self, visit: impl FnOnce() -> T + Send) -> T {
-        let visit = || {
-            setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
-            visit()
-        };
-        thread::scope(|scope| {
-            scope.spawn(visit).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        self.0.netns.run(|_| visit()).unwrap()
     }
 
-    fn netlink<T: Send>(&self, talk: impl AsyncFnOnce(Handle) -> T + Send) -> T {
-        self.run(|| {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let (connection, handle, _) = rtnetlink::new_connection().unwrap();
-                tokio::spawn(connection);
-                talk(handle).await
-            })
-        })
+    fn netlink(&self) -> Netlink {
+        Netlink::open_in(&self.0.netns).unwrap()
     }
 
     fn set_up(&self, name: &str, addresses: &[(&str, u8)]) {
-        self.netlink(async |handle: Handle| {
-            let index = index(&handle, name).await;
-            handle
-                .link()
-                .set(LinkUnspec::new_with_index(index).up().build())
-                .execute()
-                .await
-                .unwrap();
-            for &(address, prefix) in addresses {
-                let mut request = handle.address().add(index, address.parse().unwrap(), prefix);
-                // Usable at once.
-                request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
-                request.execute().await.unwrap();
-            }
-        });
+        let netlink = self.netlink();
+        let index = index(&netlink, name);
+        netlink.set_up(index).unwrap();
+        for &(address, prefix) in addresses {
+            let address = IpNet::new(address.parse().unwrap(), prefix).unwrap();
+            netlink.add_address(index, address).unwrap();
+        }
     }
 
     pub(crate) fn delete(&self, name: &str) {
-        self.netlink(async |handle: Handle| {
-            let index = index(&handle, name).await;
-            handle.link().del(index).execute().await.unwrap();
-        });
+        let netlink = self.netlink();
+        netlink.delete(index(&netlink, name)).unwrap();
     }
 }
 
-async fn index(handle: &Handle, name: &str) -> u32 {
-    let mut links = handle.link().get().match_name(name.to_owned()).execute();
-    links.try_next().await.unwrap().unwrap().header.index
+fn index(netlink: &Netlink, name: &str) -> IfIndex {
+    netlink.link(&By::Name(name.parse().unwrap())).unwrap().unwrap().index
 }
 
 pub(crate) const NIC: &str = "nic0";
@@ -104,14 +74,13 @@ impl Bench {
             wire: Netns::new(),
             bpffs: tempfile::tempdir().unwrap(),
         };
-        let wire = bench.wire.0.as_raw_fd();
-        bench.host.netlink(async |handle: Handle| {
-            let pair = LinkVeth::new(NIC, "far0").mtu(mtu).build();
-            handle.link().add(pair).execute().await.unwrap();
-            let far = index(&handle, "far0").await;
-            let message = LinkUnspec::new_with_index(far).mtu(mtu).setns_by_fd(wire).build();
-            handle.link().set(message).execute().await.unwrap();
-        });
+        let host = bench.host.netlink();
+        let far: IfName = "far0".parse().unwrap();
+        host.add_veth(&Self::nic(), &far).unwrap();
+        for name in [NIC, "far0"] {
+            host.set_mtu(index(&host, name), mtu).unwrap();
+        }
+        host.move_to(index(&host, "far0"), &bench.wire.0.netns, &far).unwrap();
         let [v4, v6] = WIRE_ADDRESSES;
         bench.wire.set_up("far0", &[(v4, 24), (v6, 64)]);
         bench
@@ -142,12 +111,9 @@ impl Bench {
     }
 
     pub(crate) fn move_to_pod(&self) {
-        let pod = self.pod.0.as_raw_fd();
-        self.host.netlink(async |handle: Handle| {
-            let nic = index(&handle, NIC).await;
-            let message = LinkUnspec::new_with_index(nic).name("eth7").setns_by_fd(pod).build();
-            handle.link().set(message).execute().await.unwrap();
-        });
+        let host = self.host.netlink();
+        let nic = index(&host, NIC);
+        host.move_to(nic, &self.pod.0.netns, &"eth7".parse().unwrap()).unwrap();
         let [v4, v6] = POD_ADDRESSES;
         self.pod.set_up("eth7", &[(v4, 24), (v6, 64)]);
     }
