@@ -8,6 +8,12 @@
 
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "lengths of packets, far below 2^32 on every interface"
+)]
+#![expect(clippy::inline_always, reason = "a call is what the hot path cannot afford")]
+#![expect(clippy::needless_pass_by_value, reason = "the macros hand contexts over by value")]
 
 mod far;
 mod frame;

@@ -125,11 +125,14 @@ impl Netns {
             Ok(netns) => return Ok(NetnsRef { path: path.to_owned(), id: netns.id }),
             Err(error) => error,
         };
+        let own = Self::of_this_thread()?.id;
         let of_process = pid.filter(|pid| *pid != 0).and_then(|pid| {
             let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
             Self::open(&path).ok().map(|netns| NetnsRef { path, id: netns.id })
         });
-        of_process.ok_or(error)
+        // A pod with a namespace of its own is not in ours: the process is another one, because
+        // we do not see the host's processes.
+        of_process.filter(|found| found.id != own).ok_or(error)
     }
 
     pub fn id(&self) -> NetnsId {
