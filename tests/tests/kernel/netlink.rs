@@ -1,6 +1,7 @@
 //! Namespaces and route netlink, against real namespaces and veths.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use driver::model::{By, IfIndex, IfName, MacAddr, NetnsRef, Route};
@@ -333,8 +334,12 @@ fn a_process_tells_of_its_namespace_where_the_path_does_not() {
     in_own_namespaces(|_| {
         // The child is born into this thread's namespace.
         let mut child = Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap();
-        let path = "/nowhere/at/all".as_ref();
-        let found = Netns::resolve(path, Some(child.id())).unwrap();
+        let path = Path::new("/nowhere/at/all");
+        // Which asks from outside; from inside it would be its own.
+        assert!(Netns::resolve(path, Some(child.id())).is_err());
+        let elsewhere = MadeNetns::new();
+        let pid = Some(child.id());
+        let found = elsewhere.netns.run(|_| Netns::resolve(path, pid)).unwrap().unwrap();
         assert_eq!(found.id, Netns::of_this_thread().unwrap().id());
         assert_eq!(found.path.to_str().unwrap(), format!("/proc/{}/ns/net", child.id()));
 
