@@ -1,7 +1,6 @@
 //! The composition root: opens the world, hands it to the rooms, owns the order of start and stop.
 //!
-//! Start: checkpoint, node, settle, then the edges; kubelet's registration comes last, since from
-//! then on claims arrive. Stop: DRA first, so that nothing new is prepared, then NRI, then the rest.
+//! Start: checkpoint, node, settle, then the edges, kubelet's the last to be started. Stop: DRA first, so that nothing new is prepared, then NRI, then the rest.
 //! Programs stay attached: the next start adopts them.
 
 use std::io;

@@ -27,9 +27,9 @@ pub enum AttachError {
     #[error("device {device} is stuck half-way, see the driver's log")]
     Stranded { device: DeviceName },
 
-    /// The programs that prepare attached are not all there any more, so the pod would run without
-    /// them. Preparing again mends it.
-    #[error("device {device}: its datapath is {state:?}, it cannot be attached without")]
+    /// The programs that prepare attached are not all there any more and could not be attached
+    /// again, so the pod would run without them.
+    #[error("device {device}: its datapath is {state}, it cannot be attached without")]
     NoDatapath { device: DeviceName, state: DatapathState },
 
     /// A step of the plan failed. What earlier steps changed was undone, except for `residue`.

@@ -29,7 +29,7 @@ pub struct NodeArgs {
     #[arg(long, value_name = "NAME", default_value = "weir.dev")]
     pub driver_name: String,
     /// A kubeconfig file; left out, the usual places and then the pod's service account.
-    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<String>,
     /// Kubelet's directory.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]

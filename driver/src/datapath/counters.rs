@@ -1,5 +1,6 @@
 //! Reads what the programs counted.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
@@ -22,6 +23,9 @@ pub enum CounterError {
     #[error("no counters at {}", .path.display())]
     Absent { path: PathBuf },
 
+    #[error("look for counters at {}", .path.display())]
+    Pin { path: PathBuf, source: io::Error },
+
     #[error("read counters at {}", .path.display())]
     Read { path: PathBuf, source: Box<MapError> },
 }
@@ -31,6 +35,7 @@ impl CounterError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Absent { .. } => "absent",
+            Self::Pin { .. } => "pin",
             Self::Read { .. } => "read",
         }
     }
@@ -52,8 +57,10 @@ impl CounterSource for MapCounters {
     fn read(&self, id: &AttachmentId) -> Result<Traffic, CounterError> {
         let pin = self.layout.pin(id, Pin::Counters);
         let path = pin.as_path();
-        if !path.exists() {
-            return Err(CounterError::Absent { path: path.to_owned() });
+        match path.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Err(CounterError::Absent { path: path.to_owned() }),
+            Err(source) => return Err(CounterError::Pin { path: path.to_owned(), source }),
         }
         read(path).map_err(|source| CounterError::Read {
             path: path.to_owned(),

@@ -74,7 +74,7 @@ impl Plugin {
             };
             answers.insert(claim.uid, prepare_answer(prepared));
         }
-        self.0.metrics.dra_request("prepare", outcome, begun.elapsed());
+        self.0.metrics.dra_request("NodePrepareResources", outcome, begun.elapsed());
         v1::NodePrepareResourcesResponse { claims: answers }
     }
 
@@ -124,7 +124,7 @@ impl Plugin {
         }
         // Programs come and go without an event on the interface.
         self.0.inventory.rescan();
-        self.0.metrics.dra_request("unprepare", outcome, begun.elapsed());
+        self.0.metrics.dra_request("NodeUnprepareResources", outcome, begun.elapsed());
         v1::NodeUnprepareResourcesResponse { claims: answers }
     }
 

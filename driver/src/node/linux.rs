@@ -76,6 +76,11 @@ impl LinuxNode {
 
     /// One call to the kernel: out of one namespace, into another, under a new name.
     fn relocate(&self, from: &At, to: &At) -> Result<Was, StepError> {
+        if let Place::Pod(netns) = &to.place
+            && netns.id == self.host_netns.id()
+        {
+            return Err(StepError { message: format!("{} is the host's own namespace", netns.id) });
+        }
         let source = self.with(&from.place, |netlink| {
             Ok(netlink.link(&By::Name(from.interface.clone()))?.map(|link| link.index))
         });

@@ -228,6 +228,7 @@ impl Events {
             }
         };
         let Sandbox { id, pod, netns } = &sandbox;
+        let sandbox_id = Some(id.clone());
         if netns.is_none() && self.sandboxes.has_other(id, &pod.uid) {
             tracing::debug!(%pod, sandbox = id, "an earlier sandbox of a pod that runs in another");
             return Outcome::NotOurs;
@@ -235,6 +236,12 @@ impl Events {
         let pod = pod.clone();
         let records = self.worker.detach(sandbox).await;
         report("detached", &pod, &records, occasion.budget.started);
+        let is_stuck = self.worker.records().iter().any(|record| record.sandbox == sandbox_id);
+        if is_stuck {
+            // The pod's end goes on all the same; unprepare and the next start try again.
+            self.metrics.attach_error("stranded");
+            return Outcome::Failed;
+        }
         Outcome::Success
     }
 }

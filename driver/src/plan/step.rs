@@ -192,3 +192,13 @@ pub enum DatapathState {
     /// Something is missing or severed: an install died half-way, or the interface was deleted.
     Broken,
 }
+
+impl fmt::Display for DatapathState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "absent",
+            Self::Attached => "attached",
+            Self::Broken => "broken",
+        })
+    }
+}

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{CheckpointError, io_error};
+use super::{CheckpointError, io_error, private_file};
 use crate::model::Record;
 
 pub(super) const NAME: &str = "checkpoint.json";
@@ -80,7 +80,7 @@ pub(super) fn write_version<'a>(
     let text = encode(version, boot_id, records).map_err(|e| io_error("encode", path, e.into()))?;
     let temporary = path.with_extension("json.new");
     let result = (|| {
-        let mut file = File::create(&temporary)?;
+        let mut file = private_file(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;

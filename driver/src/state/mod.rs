@@ -7,8 +7,9 @@
 mod file;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -62,7 +63,7 @@ impl Checkpoint {
     /// [`CheckpointError::Locked`], [`CheckpointError::Io`] and [`CheckpointError::Version`]. A
     /// damaged file is no error: it is set aside, since a driver that does not start helps nobody.
     pub fn open(directory: &Path, boot_id: &str) -> Result<(Self, Found), CheckpointError> {
-        fs::create_dir_all(directory).map_err(|e| io_error("create", directory, e))?;
+        make_private(directory).map_err(|e| io_error("create", directory, e))?;
         let lock = lock(&directory.join("lock"))?;
         let path = directory.join(file::NAME);
         let (records, found) = match file::read(&path) {
@@ -153,11 +154,22 @@ pub fn boot_id() -> Result<String, CheckpointError> {
     Ok(text.trim().to_owned())
 }
 
+/// Makes a directory that is root's alone: whoever could open the lock could keep the driver out.
+fn make_private(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    fs::set_permissions(directory, Permissions::from_mode(0o700))
+}
+
+/// Opens a file for writing, empty and for its owner alone.
+fn private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
 /// How many damaged files are kept apart; a further one replaces the last.
 const MAX_DAMAGED: u32 = 9;
 
 fn lock(path: &Path) -> Result<Flock<File>, CheckpointError> {
-    let file = File::create(path).map_err(|e| io_error("create", path, e))?;
+    let file = private_file(path).map_err(|e| io_error("create", path, e))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         nix::Error::EWOULDBLOCK => CheckpointError::Locked { path: path.to_owned() },
         errno => io_error("lock", path, errno.into()),
@@ -228,6 +240,19 @@ mod tests {
         assert_eq!(found, Found::Records(1));
         assert_eq!(checkpoint.record(&record("eth1").id()), Some(&record("eth1")));
         assert_eq!(read_records(directory.path()).unwrap(), [record("eth1")]);
+    }
+
+    #[test]
+    fn nobody_else_can_read_it() {
+        let directory = TempDir::new().unwrap();
+        let state = directory.path().join("state");
+        let (mut checkpoint, _) = Checkpoint::open(&state, "boot-1").unwrap();
+        checkpoint.put([record("eth1")]).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&state), 0o700);
+        for file in [file::NAME, "lock"] {
+            assert_eq!(mode(&state.join(file)), 0o600, "{file}");
+        }
     }
 
     #[test]

@@ -147,7 +147,7 @@ fn c_path(path: &Path) -> io::Result<CString> {
 }
 
 fn address_of(text: &CString) -> u64 {
-    text.as_ptr().addr() as u64
+    text.as_ptr().expose_provenance() as u64
 }
 
 impl Link {
@@ -219,7 +219,7 @@ impl Link {
         let mut attr = InfoAttr {
             fd: number(self.0.as_fd()),
             len: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
-            info: std::ptr::from_mut(&mut info).addr() as u64,
+            info: std::ptr::from_mut(&mut info).expose_provenance() as u64,
         };
         bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
         let LinkInfo { id, program, interface, .. } = info;

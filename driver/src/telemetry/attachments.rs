@@ -115,7 +115,8 @@ fn read(record: &Record, source: &dyn CounterSource, metrics: &Metrics) -> Optio
         .read(&id)
         .inspect_err(|error| {
             metrics.counter_read_failed();
-            tracing::warn!(attachment = %id, error = chain(error), "counters cannot be read");
+            // Once a scrape; the metric is what alerts are made of.
+            tracing::debug!(attachment = %id, error = chain(error), "counters cannot be read");
         })
         .ok()
 }

@@ -426,17 +426,25 @@ fn a_claim_that_serves_the_next_pod_follows_it() {
 }
 
 #[test]
-fn a_device_without_its_datapath_is_not_attached_and_preparing_again_mends_it() {
+fn a_device_gets_its_datapath_back_or_is_not_attached() {
     let bench = Bench::new();
+    bench.run(None, |engine| prepare(engine).map(drop).unwrap());
+    bench.node.world().datapaths.clear();
+    // The start mends; so does an attach.
     bench.run(None, |engine| {
-        prepare(engine).unwrap();
+        assert_eq!(bench.node.snapshot().datapaths.len(), 2);
+        bench.node.world().datapaths.clear();
+        attach(engine).unwrap();
+        assert_eq!(bench.node.snapshot().datapaths.len(), 2);
+        engine.detach(&pod_a());
+    });
+    // First what is left is removed, then the install fails.
+    bench.run(Some(Fault::FailAt(1)), |engine| {
         bench.node.world().datapaths.clear();
         let error = attach(engine).unwrap_err();
         assert!(matches!(error, AttachError::NoDatapath { .. }), "{error}");
-        prepare(engine).unwrap();
-        assert_eq!(bench.node.snapshot().datapaths.len(), 2);
-        assert_eq!(attach(engine).unwrap().len(), 2);
     });
+    assert_eq!(bench.phases(), ["prepared"; 2]);
 }
 
 #[test]

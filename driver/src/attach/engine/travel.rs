@@ -93,7 +93,12 @@ impl<N: Node> Engine<N> {
             .map_err(unseen)?
             .ok_or_else(|| AttachError::NoSuchDevice { device: device() })?;
         if record.datapath.is_some() {
-            let state = self.datapath(record.id()).map_err(unseen)?;
+            let mut state = self.datapath(record.id()).map_err(unseen)?;
+            if state != DatapathState::Attached {
+                // Kubelet will not prepare again, so it is mended here if at all.
+                self.settle_one(record.clone());
+                state = self.datapath(record.id()).map_err(unseen)?;
+            }
             if state != DatapathState::Attached {
                 return Err(AttachError::NoDatapath { device: device(), state });
             }
