@@ -44,6 +44,31 @@ fn the_demo_counts_what_the_wire_counts_and_leaves_nothing() {
     assert_eq!(report["restored"], json!(true));
     assert_eq!(report["residue"], json!([]));
     assert_eq!(report["hooks"], json!({ "filtered": "xdp", "plain": "tcx" }));
+    assert_eq!((number("devices"), number("slices")), (3, 1));
+    assert_eq!(report["allocated"], json!({ "filtered": "nic0", "plain": "nic1" }));
+    for request in ["filtered", "plain"] {
+        let selector = report["claim_selector"][request].as_str().unwrap();
+        assert!(selector.contains("ifName.startsWith"), "{selector}");
+    }
+    for took in ["prepare_ms", "hook_ms"] {
+        assert!(report[took].as_f64().unwrap() > 0.0, "{took}");
+    }
+}
+
+#[test]
+fn the_story_is_told_to_its_end_and_shows_the_objects_where_asked() {
+    let output = demo().arg("--yaml").output().unwrap();
+    let story = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{story}");
+    let heads =
+        ["Node ", "Driver ", "Slices ", "Class ", "Claim ", "Prepare ", "Sandbox ", "In pod "];
+    let ends = ["Traffic ", "Counters ", "Restart ", "Pod gone ", "Residue ", "Checked "];
+    for head in heads.iter().chain(&ends) {
+        assert!(story.lines().any(|line| line.starts_with(head)), "{head}: {story}");
+    }
+    for kind in ["ResourceSlice", "DeviceClass", "ResourceClaim", "Pod"] {
+        assert!(story.lines().any(|line| line == format!("kind: {kind}")), "{kind}: {story}");
+    }
 }
 
 /// What there is on this machine that a demo could add to.
