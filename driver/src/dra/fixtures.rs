@@ -12,26 +12,9 @@ pub(super) fn pool() -> Pool {
 
 /// A veth end of that name.
 pub(super) fn device(name: &str) -> Device {
-    Device {
-        name: name.parse().unwrap(),
-        interface: name.parse().unwrap(),
-        index: IfIndex(7),
-        mac: Some("02:00:00:00:00:07".parse().unwrap()),
-        mtu: 1500,
-        state: "up".to_owned(),
-        kind: "veth".to_owned(),
-        encapsulation: "ether".to_owned(),
-        is_virtual: true,
-        addresses: Vec::new(),
-        pci: None,
-        numa_node: None,
-        driver: Some("veth".to_owned()),
-        speed_mbps: Some(10_000),
-        sriov: None,
-        is_sriov_vf: false,
-        rdma_device: None,
-        ebpf: EbpfAbilities { tcx: true, ..EbpfAbilities::default() },
-    }
+    // Nobody could tell what XDP can do on it.
+    let ebpf = EbpfAbilities { tcx: true, ..EbpfAbilities::default() };
+    Device { ebpf, ..crate::testing::device(name) }
 }
 
 /// `device` attached to a pod, for a claim that wished nothing.
