@@ -38,6 +38,8 @@ words! {
         Allowed = "allowed",
         DeniedByRule = "denied_rule",
         DeniedByDefault = "denied_default",
+        /// A rule with a limit matched, and there was more than that.
+        DeniedByRate = "denied_rate",
         /// Cut off inside a header, or with lengths that cannot be. Whether it passed depends on
         /// the filter (see [`judge`](crate::judge)); it is counted here either way.
         Malformed = "malformed",
@@ -67,6 +69,33 @@ words! {
     Action {
         Allow = "allow",
         Deny = "deny",
+        /// Allows as much as a rate permits, and denies the rest.
+        RateLimit = "rateLimit",
+        /// Counts, and leaves the decision to the rules behind it.
+        Count = "count",
+    }
+}
+
+words! {
+    /// What the flags of a TCP header say about a connection; also an index into
+    /// [`Counters`](crate::Counters). A packet may be more than one of them.
+    TcpEvent {
+        /// SYN without ACK.
+        Syn = "syn",
+        SynAck = "syn_ack",
+        Fin = "fin",
+        Rst = "rst",
+    }
+}
+
+words! {
+    /// What a packet has to do with fragmentation.
+    Fragment {
+        /// A whole packet.
+        No = "no",
+        First = "first",
+        /// Not the first one, so without transport header.
+        Later = "later",
     }
 }
 

@@ -1,114 +1,222 @@
 //! What a filter decides about a packet.
 //!
-//! The first rule that matches decides, the default where none does. Beyond that, so that nothing
-//! slips past a rule by being hard to read:
+//! Rules are compiled to *entries*, each of which names at most one network at either end. Every
+//! entry is a bit; each field of a packet (its class, each octet of its addresses, its ports) selects
+//! the entries that it does not contradict, and what all fields have in common matches. The first
+//! entry that matches decides, the default where none does. Beyond that, so that nothing slips past
+//! a rule by being hard to read:
 //!
 //! - What is surely not IP (ARP, LLDP …) is no business of IP rules and passes, and so does IPv6
 //!   neighbour discovery from the link itself: without them the interface would be dead.
-//! - Of a packet that could not be read in full, an *allow* rule matches only what it surely
-//!   covers, a *deny* rule all that it may cover. So an unknown packet is let through only where
-//!   it would be whatever it is.
+//! - Of a packet that could not be read in full, a *deny* rule matches all that it may cover, any
+//!   other rule only what it surely covers. So an unknown packet is let through only where it would
+//!   be whatever it is.
 //! - A fragment other than the first has no ports and matches no rule that names some. Its packet
 //!   is judged by the first fragment; without that one it is never put together.
 //! - Without a filter everything passes, malformed packets too.
 
-mod rule;
+#[macro_use]
+mod octets;
+mod narrow;
+mod used;
+mod wide;
 
-use crate::{Action, Address, MAX_RULES, Packet, Verdict};
+use crate::{Addresses, Direction, Packet, Verdict};
 
-use self::rule::Question;
-pub use self::rule::{Criteria, Rule};
+pub use self::narrow::{NARROW, PORT_PAGES, PORT_SETS, Ports, Ruleset};
+pub use self::used::Used;
+pub use self::wide::{Page, Row, WIDE, pages, rows};
 
-/// The filter of one direction of one attachment: a value of the map `weir_rules`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Ruleset {
-    /// Changes with every change of the rules.
-    pub generation: u32,
-    /// How many of `rules` are meant; the others are zero.
-    pub length: u32,
-    /// The [`Action`] where no rule matches.
-    pub default_action: u32,
-    /// Always zero, see [`Packet::blurred`]; the verifier does not know.
-    pub zero: u32,
-    pub reserved: [u32; 12],
-    pub rules: [Rule; MAX_RULES],
+/// What a decision needs beside the packet. Maps in the kernel, plain memory in tests.
+///
+/// `None` stands for what a map does not have; a filter of our compiler is never without.
+pub trait Ground {
+    fn ruleset(&self, direction: Direction) -> Option<&Ruleset>;
+    fn page(&self, number: u32) -> Option<&Page>;
+    fn row(&self, number: u32) -> Option<&Row>;
+
+    /// Adds the packet to what a rule matched; rules are counted from the direction's first.
+    fn hit(&mut self, rule: u32);
+    /// Whether the packet is within the rate of a rule, and if so, takes it from there.
+    fn admits(&mut self, rule: u32) -> bool;
+    /// Whether the packet answers one that went the other way.
+    fn is_reply(&mut self) -> bool;
 }
 
-const _: () = assert!(size_of::<Ruleset>() == 64 + MAX_RULES * size_of::<Rule>());
-const _: () = assert!(size_of::<Ruleset>().is_multiple_of(64) && align_of::<Ruleset>() == 8);
-
-#[cfg(feature = "user")]
-// SAFETY: `repr(C)` and made of integers only; the assertion above leaves no room for padding.
-unsafe impl aya::Pod for Ruleset {}
-
-impl Ruleset {
-    /// No rules, only a default.
-    pub const fn with_default(action: Action) -> Self {
-        Self {
-            generation: 0,
-            length: 0,
-            default_action: action as u32,
-            zero: 0,
-            reserved: [0; 12],
-            rules: [Rule::ZERO; MAX_RULES],
-        }
-    }
-
-    /// Adds a rule behind the others; `false` when the set is full.
-    pub fn push(&mut self, rule: Rule) -> bool {
-        match self.rules.get_mut(self.length as usize) {
-            Some(slot) => {
-                *slot = rule;
-                self.length += 1;
-                true
-            }
-            None => false,
-        }
-    }
-}
-
-/// What happens to a packet, and as what it is counted.
+/// What happens to a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Decision {
-    pub action: Action,
+    pub passes: bool,
     pub verdict: Verdict,
+    /// It passes only because it answers another.
+    pub is_reply: bool,
 }
 
 /// The decision where there is no filter.
 #[inline(always)]
 pub const fn pass(packet: &Packet) -> Decision {
     let verdict = if packet.is_malformed() { Verdict::Malformed } else { Verdict::Allowed };
-    Decision { action: Action::Allow, verdict }
+    Decision { passes: true, verdict, is_reply: false }
 }
 
-/// The decision of `rules` about a packet whose [`peer`](Packet::peer) is given; without it, hardly
-/// anything is known of the packet.
 #[inline(always)]
-pub fn judge(packet: &Packet, peer: Option<Address>, rules: &Ruleset) -> Decision {
+const fn drop(packet: &Packet, verdict: Verdict) -> Decision {
+    let verdict = if packet.is_malformed() { Verdict::Malformed } else { verdict };
+    Decision { passes: false, verdict, is_reply: false }
+}
+
+/// The decision of the filter on `ground` about a packet. `addresses` are looked at where the
+/// packet [has some](Packet::has_addresses).
+#[inline(always)]
+pub fn judge(
+    packet: &Packet,
+    addresses: &Addresses,
+    direction: Direction,
+    used: Used,
+    ground: &mut impl Ground,
+) -> Decision {
     if packet.is_foreign() || packet.is_neighbour_discovery() {
         return pass(packet);
     }
-    let question = Question::about(packet, peer);
-    let mut action = rules.default_action;
-    let mut denied = Verdict::DeniedByDefault;
-    for index in 0..MAX_RULES {
-        if index as u32 >= rules.length {
-            break;
+    let decided = if !used.has(Used::RULES) {
+        None
+    } else if used.has(Used::WIDE) {
+        by_rows(&wide::Question { packet, addresses, direction, used }, ground)
+    } else {
+        by_words(packet, addresses, direction, used, ground)
+    };
+    match decided {
+        Some(Decided::Allow) => pass(packet),
+        Some(Decided::Deny) => drop(packet, Verdict::DeniedByRule),
+        Some(Decided::OverRate) => drop(packet, Verdict::DeniedByRate),
+        None if used.has(Used::STATEFUL) && ground.is_reply() => {
+            Decision { is_reply: true, ..pass(packet) }
         }
-        let Some(rule) = rules.rules.get(index) else { break };
-        if rule.answers(&question) {
-            action = rule.action;
-            denied = Verdict::DeniedByRule;
-            break;
-        }
+        None if used.has(Used::DENY) => drop(packet, Verdict::DeniedByDefault),
+        None => pass(packet),
     }
-    if action == Action::Allow as u32 {
-        return pass(packet);
-    }
-    let verdict = if packet.is_malformed() { Verdict::Malformed } else { denied };
-    Decision { action: Action::Deny, verdict }
 }
 
-#[cfg(test)]
-mod tests;
+/// What a rule decided.
+#[derive(Clone, Copy)]
+enum Decided {
+    Allow,
+    Deny,
+    OverRate,
+}
+
+/// The entries of one word that match, and what those of the word do.
+#[derive(Clone, Copy)]
+struct Matched {
+    found: u64,
+    allow: u64,
+    limit: u64,
+    count: u64,
+}
+
+impl Matched {
+    /// The first entry that decides, as a bit; zero where none does.
+    #[inline(always)]
+    const fn deciding(&self) -> u64 {
+        let deciding = self.found & !self.count;
+        deciding & deciding.wrapping_neg()
+    }
+
+    /// The entries that only count, and come before the one that decides.
+    #[inline(always)]
+    const fn counting(&self) -> u64 {
+        // Without a deciding one: all ones.
+        let before = self.deciding().wrapping_sub(1);
+        self.found & self.count & before
+    }
+}
+
+#[inline(always)]
+fn by_words(
+    packet: &Packet,
+    addresses: &Addresses,
+    direction: Direction,
+    used: Used,
+    ground: &mut impl Ground,
+) -> Option<Decided> {
+    let ruleset = ground.ruleset(direction)?;
+    let &Ruleset { allow, limit, count, .. } = ruleset;
+    let found = ruleset.select(packet, addresses, used);
+    let matched = Matched { found, allow, limit, count };
+    settle(matched, used, ground, |ground, bit| {
+        Some(u32::from(ground.ruleset(direction)?.rules[bit as usize & (NARROW - 1)]))
+    })
+}
+
+#[inline(always)]
+fn by_rows(question: &wide::Question<'_>, ground: &mut impl Ground) -> Option<Decided> {
+    let mut candidates = question.candidates(ground)?;
+    // The verifier wants to see an end.
+    for _ in 0..WIDE / 64 {
+        if candidates == 0 {
+            break;
+        }
+        let n = position(candidates & candidates.wrapping_neg());
+        candidates &= candidates.wrapping_sub(1);
+        let matched = question.word(ground, n)?;
+        let rule = |ground: &mut _, bit| question.rule(ground, n * 64 + bit);
+        if let Some(decided) = settle(matched, question.used, ground, rule) {
+            return Some(decided);
+        }
+    }
+    None
+}
+
+/// Does what the entries of one word say. `rule` tells the rule of an entry of this word.
+#[inline(always)]
+fn settle<G: Ground>(
+    matched: Matched,
+    used: Used,
+    ground: &mut G,
+    rule: impl Fn(&mut G, u32) -> Option<u32>,
+) -> Option<Decided> {
+    if used.has(Used::COUNT) {
+        let mut counting = matched.counting();
+        for _ in 0..NARROW {
+            if counting == 0 {
+                break;
+            }
+            let rule = rule(ground, position(counting & counting.wrapping_neg()))?;
+            ground.hit(rule);
+            counting &= counting.wrapping_sub(1);
+        }
+    }
+    let bit = matched.deciding();
+    if bit == 0 {
+        return None;
+    }
+    let rule = rule(ground, position(bit))?;
+    ground.hit(rule);
+    if matched.allow & bit != 0 {
+        return Some(Decided::Allow);
+    }
+    if used.has(Used::LIMIT) && matched.limit & bit != 0 {
+        return Some(if ground.admits(rule) { Decided::Allow } else { Decided::OverRate });
+    }
+    Some(Decided::Deny)
+}
+
+/// The number of the one bit that is set.
+///
+/// BPF counts no zeroes. Each power of two times this number has other upper six bits (a de Bruijn
+/// sequence), which say where to look.
+#[inline(always)]
+fn position(bit: u64) -> u32 {
+    const SEQUENCE: u64 = 0x03f7_9d71_b4cb_0a89;
+    u32::from(POSITIONS[(bit.wrapping_mul(SEQUENCE) >> 58) as usize & 63])
+}
+
+static POSITIONS: [u8; 64] = {
+    let mut positions = [0; 64];
+    let mut n = 0;
+    while n < 64 {
+        positions[((1_u64 << n).wrapping_mul(0x03f7_9d71_b4cb_0a89) >> 58) as usize] = n as u8;
+        n += 1;
+    }
+    positions
+};

@@ -3,8 +3,8 @@
 use core::hint::black_box;
 
 use super::transport::{Payload, number};
-use super::{Frame, Marks, Reach};
-use crate::{Family, Protocol};
+use super::{Frame, Marks};
+use crate::{Family, Fragment, Protocol, Reach};
 
 /// Most IPv6 extension headers that are followed; what lies behind more of them is unknown.
 pub const MAX_EXTENSIONS: usize = 8;
@@ -38,7 +38,7 @@ pub(super) fn v4(frame: &impl Frame, at: usize) -> Headers {
     let third = u32::from_be(third);
     // Not zero where more fragments follow, or some came before.
     let fragment = u32::from_be(second) & 0x3fff;
-    let marks = Marks::NONE.of(Family::V4).with_if(Marks::FRAGMENT, fragment != 0);
+    let marks = Marks::V4.first_if(fragment != 0);
     let number = third >> 16 & 0xff;
     if fragment & 0x1fff != 0 {
         return Err(later_fragment(marks, Family::V4, number));
@@ -68,7 +68,7 @@ pub(super) fn v6<F: Frame>(frame: &F, at: usize) -> Headers {
         return Err(UNREAD.malformed());
     }
     let payload = Payload {
-        marks: Marks::NONE.of(Family::V6),
+        marks: Marks::V6,
         family: Family::V6,
         number: second >> 8 & 0xff,
         at: at + V6_LEN as usize,
@@ -108,7 +108,7 @@ fn follow(frame: &impl Frame, mut payload: Payload) -> Headers {
         if is_fragment_header {
             // An offset of zero with no more to follow is a whole packet (RFC 6946).
             let offset_and_more = u16::from_be(second) & 0xfff9;
-            payload.marks = payload.marks.with_if(Marks::FRAGMENT, offset_and_more != 0);
+            payload.marks = payload.marks.first_if(offset_and_more != 0);
             if offset_and_more & 0xfff8 != 0 {
                 return Err(later_fragment(payload.marks, Family::V6, payload.number));
             }
@@ -124,6 +124,7 @@ fn follow(frame: &impl Frame, mut payload: Payload) -> Headers {
 /// its first fragment begins with an extension header, the protocol remains unknown.
 #[inline(always)]
 fn later_fragment(marks: Marks, family: Family, number: u32) -> Marks {
+    let marks = marks.fragment(Fragment::Later);
     if matches!(family, Family::V6) && is_extension(number) {
         return marks.carrying(Protocol::OtherIp).reaching(Reach::Addresses);
     }

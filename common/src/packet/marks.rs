@@ -1,70 +1,52 @@
-//! All that is compared as a whole about a packet, folded into one word.
+//! All that is said of a packet in bits, folded into one word.
 
-use crate::{Family, Protocol};
+use crate::{Class, Fragment, Protocol, Reach};
 
-/// How far into a packet its headers could be read. Each reach includes those before it.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Reach {
-    /// Nothing is known: it may be IP or not.
-    Link,
-    /// Family and addresses, but not what follows: an extension header was cut off, or there were
-    /// more of them than we follow.
-    Addresses,
-    /// The protocol too, but its header is cut off or cannot be.
-    Protocol,
-    /// Everything that there is. A fragment other than the first has no ports, and that is known.
-    Whole,
-}
-
-/// Bits about a packet, or what a rule wants them to be.
+/// Bits about a packet. The lowest nine are its [`Class`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Marks(pub(crate) u32);
 
 impl Marks {
-    /// One for IPv4, two for IPv6, so that zero is neither.
-    pub(crate) const FAMILY: u32 = 0x3;
-    /// A [`Protocol`].
-    pub(crate) const PROTOCOL: u32 = 0x70;
-    const PROTOCOL_SHIFT: u32 = 4;
-    pub(crate) const PORTS: u32 = 1 << 8;
-    pub(crate) const READ_ADDRESSES: u32 = 1 << Self::READ_ADDRESSES_BIT;
-    pub(crate) const READ_ADDRESSES_BIT: u32 = 9;
-    pub(crate) const READ_PROTOCOL: u32 = 1 << Self::READ_PROTOCOL_BIT;
-    pub(crate) const READ_PROTOCOL_BIT: u32 = 10;
-    pub(crate) const READ_WHOLE: u32 = 1 << Self::READ_WHOLE_BIT;
-    pub(crate) const READ_WHOLE_BIT: u32 = 11;
-    pub(crate) const READ: u32 = Self::READ_ADDRESSES | Self::READ_PROTOCOL | Self::READ_WHOLE;
-    pub(crate) const MALFORMED: u32 = 1 << 12;
-    pub(crate) const FRAGMENT: u32 = 1 << 13;
-    pub(crate) const NEIGHBOUR_DISCOVERY: u32 = 1 << 14;
-    pub(crate) const DEFERRED: u32 = 1 << 15;
-
-    pub(crate) const NONE: Self = Self(0);
+    /// Its family is known.
+    const IP: u32 = 1 << 9;
+    pub(crate) const MALFORMED: u32 = 1 << 10;
+    pub(crate) const NEIGHBOUR_DISCOVERY: u32 = 1 << 11;
+    /// Has extension headers that were not followed yet.
+    pub(crate) const DEFERRED: u32 = 1 << 12;
+    /// Under a VLAN tag.
+    pub(crate) const TAGGED: u32 = 1 << 13;
+    /// The flags of the TCP header.
+    pub(crate) const TCP_FLAGS_SHIFT: u32 = 16;
 
     #[inline(always)]
     pub(crate) const fn new(reach: Reach, protocol: Protocol) -> Self {
-        Self::NONE.carrying(protocol).reaching(reach)
+        Self(Class::NOTHING.0 as u32).carrying(protocol).reaching(reach)
     }
 
-    #[inline(always)]
-    pub(crate) const fn of(self, family: Family) -> Self {
-        Self(self.0 & !Self::FAMILY | (family as u32 + 1))
-    }
+    /// Nothing but that it is IPv4.
+    pub(crate) const V4: Self = Self(Self::IP);
+    /// Nothing but that it is IPv6.
+    pub(crate) const V6: Self = Self(Self::IP | Class::V6);
 
     #[inline(always)]
     pub(crate) const fn carrying(self, protocol: Protocol) -> Self {
-        Self(self.0 & !Self::PROTOCOL | (protocol as u32) << Self::PROTOCOL_SHIFT)
+        Self(self.0 & !Class::PROTOCOL | protocol as u32)
     }
 
     #[inline(always)]
     pub(crate) const fn reaching(self, reach: Reach) -> Self {
-        let read = match reach {
-            Reach::Link => 0,
-            Reach::Addresses => Self::READ_ADDRESSES,
-            Reach::Protocol => Self::READ_ADDRESSES | Self::READ_PROTOCOL,
-            Reach::Whole => Self::READ,
-        };
-        self.with(read)
+        Self(self.0 & !Class::REACH | (reach as u32) << Class::REACH_SHIFT)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn fragment(self, fragment: Fragment) -> Self {
+        Self(self.0 & !Class::FRAGMENT | (fragment as u32) << Class::FRAGMENT_SHIFT)
+    }
+
+    /// The first fragment of a packet, or a whole one.
+    #[inline(always)]
+    pub(crate) const fn first_if(self, is_fragment: bool) -> Self {
+        if is_fragment { self.fragment(Fragment::First) } else { self }
     }
 
     #[inline(always)]
@@ -78,79 +60,18 @@ impl Marks {
     }
 
     #[inline(always)]
-    pub(crate) const fn without(self, bits: u32) -> Self {
-        Self(self.0 & !bits)
-    }
-
-    #[inline(always)]
-    pub(crate) const fn with_if(self, bit: u32, condition: bool) -> Self {
-        if condition { self.with(bit) } else { self }
-    }
-
-    #[inline(always)]
     pub(crate) const fn has(self, bits: u32) -> bool {
         self.0 & bits != 0
     }
 
-    /// All ones where `bit` is set, zero where not; without a branch, for the loop over rules.
+    /// Surely IP.
     #[inline(always)]
-    pub(crate) const fn all_if(self, bit: u32) -> u32 {
-        (self.0 >> bit & 1).wrapping_neg()
+    pub(crate) const fn is_ip(self) -> bool {
+        self.has(Self::IP)
     }
 
     #[inline(always)]
-    pub(crate) const fn reach(self) -> Reach {
-        if self.has(Self::READ_WHOLE) {
-            Reach::Whole
-        } else if self.has(Self::READ_PROTOCOL) {
-            Reach::Protocol
-        } else if self.has(Self::READ_ADDRESSES) {
-            Reach::Addresses
-        } else {
-            Reach::Link
-        }
-    }
-
-    #[inline(always)]
-    pub(crate) const fn family(self) -> Option<Family> {
-        match self.0 & Self::FAMILY {
-            1 => Some(Family::V4),
-            2 => Some(Family::V6),
-            _ => None,
-        }
-    }
-
-    #[inline(always)]
-    pub(crate) const fn protocol(self) -> Protocol {
-        match (self.0 & Self::PROTOCOL) >> Self::PROTOCOL_SHIFT {
-            0 => Protocol::Tcp,
-            1 => Protocol::Udp,
-            2 => Protocol::Sctp,
-            3 => Protocol::Icmp,
-            4 => Protocol::Icmpv6,
-            5 => Protocol::Arp,
-            6 => Protocol::OtherIp,
-            _ => Protocol::NotIp,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn marks_read_back_as_set() {
-        for protocol in Protocol::ALL {
-            for reach in [Reach::Link, Reach::Addresses, Reach::Protocol, Reach::Whole] {
-                for family in Family::ALL {
-                    let marks = Marks::new(reach, protocol).of(family);
-                    assert_eq!(
-                        (marks.reach(), marks.protocol(), marks.family()),
-                        (reach, protocol, Some(family))
-                    );
-                }
-            }
-        }
+    pub(crate) const fn class(self) -> Class {
+        Class(self.0 as u16 & Class::MASK)
     }
 }

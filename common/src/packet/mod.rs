@@ -12,11 +12,10 @@ mod ip;
 mod marks;
 mod transport;
 
-use crate::{Direction, Family, Protocol};
+use crate::{Addresses, Class, Family, Fragment, Protocol, Reach};
 
 pub use self::ip::MAX_EXTENSIONS;
-pub(crate) use self::marks::Marks;
-pub use self::marks::Reach;
+use self::marks::Marks;
 
 /// A packet, starting at its link-layer header.
 ///
@@ -48,8 +47,9 @@ pub trait Frame: Copy {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Packet {
-    pub(crate) marks: Marks,
-    /// Source and destination, in host byte order; zero where there are none.
+    marks: Marks,
+    /// Source and destination, in host byte order; identifier and type of ICMP; zero where there
+    /// are none.
     ports: u32,
     /// Where the network header is.
     network: u32,
@@ -63,34 +63,47 @@ impl Packet {
         Self { marks, ports: 0, network: 0, header_len: 0 }
     }
 
-    /// The same packet, given a `zero` of which the verifier does not know that it is one.
-    ///
-    /// The verifier follows each way through the parser on its own, and knows the marks that it
-    /// ends with. It would so check the loop over rules once for each of some hundred ways, and
-    /// give up after a million instructions. Words that it knows nothing of are all alike to it.
+    /// Everything that rules compare but addresses and ports.
     #[inline(always)]
-    #[must_use]
-    pub const fn blurred(self, zero: u32) -> Self {
-        Self { marks: Marks(self.marks.0 ^ zero), ports: self.ports ^ zero, ..self }
+    pub const fn class(&self) -> Class {
+        self.marks.class()
     }
 
     /// How far the headers could be read.
     #[inline(always)]
     pub const fn reach(&self) -> Reach {
-        self.marks.reach()
+        self.class().reach()
     }
 
     /// For counting. Known in part also where it could not be read in full: an IP packet of unknown
     /// content is [`Protocol::OtherIp`].
     #[inline(always)]
     pub const fn protocol(&self) -> Protocol {
-        self.marks.protocol()
+        self.class().counted_protocol()
     }
 
     /// `None` for what is not IP, and where nothing could be read.
     #[inline(always)]
     pub const fn family(&self) -> Option<Family> {
-        self.marks.family()
+        if self.marks.is_ip() { self.class().family() } else { None }
+    }
+
+    /// Meant only where the packet [has addresses](Self::has_addresses).
+    #[inline(always)]
+    pub const fn is_v6(&self) -> bool {
+        self.marks.has(Class::V6)
+    }
+
+    /// IP, and read at least as far as the addresses.
+    #[inline(always)]
+    pub const fn has_addresses(&self) -> bool {
+        self.marks.is_ip() && self.marks.has(Class::REACH)
+    }
+
+    /// Everything that there is was read.
+    #[inline(always)]
+    pub const fn is_whole(&self) -> bool {
+        matches!(self.reach(), Reach::Whole)
     }
 
     /// Cut off inside a header, or with lengths that cannot be.
@@ -108,7 +121,13 @@ impl Packet {
     /// Part of a fragmented packet, first or not.
     #[inline(always)]
     pub const fn is_fragment(&self) -> bool {
-        self.marks.has(Marks::FRAGMENT)
+        self.marks.has(Class::FRAGMENT)
+    }
+
+    /// Has a VLAN tag in the frame.
+    #[inline(always)]
+    pub const fn is_tagged(&self) -> bool {
+        self.marks.has(Marks::TAGGED)
     }
 
     /// ICMPv6 types 133 to 137 from the link itself: without them an IPv6 interface is dead.
@@ -120,72 +139,70 @@ impl Packet {
     /// Surely no IP packet, so no rule of ours is about it.
     #[inline(always)]
     pub const fn is_foreign(&self) -> bool {
-        self.marks.has(Marks::READ_WHOLE) && !self.marks.has(Marks::FAMILY)
+        self.is_whole() && !self.marks.is_ip()
     }
 
     /// Source and destination port, in host byte order.
     #[inline(always)]
     pub const fn ports(&self) -> Option<(u16, u16)> {
-        if self.marks.has(Marks::PORTS) {
+        if self.has_transport() && self.protocol().has_ports() {
             Some(((self.ports >> 16) as u16, (self.ports & 0xffff) as u16))
         } else {
             None
         }
     }
 
-    /// In host byte order; zero where there is none.
+    /// Of ICMP and ICMPv6.
     #[inline(always)]
-    pub(crate) const fn destination_port(&self) -> u32 {
-        self.ports & 0xffff
-    }
-
-    /// The address at the far end: the source of what comes in, the destination of what goes out.
-    ///
-    /// `None` where there is none, or where this frame does not show it.
-    #[inline(always)]
-    pub fn peer(&self, frame: &impl Frame, direction: Direction) -> Option<Address> {
-        // The mask loses nothing, no header is that far; it reminds the verifier.
-        let network = (self.network & 0xff) as usize;
-        match (self.family()?, direction) {
-            (Family::V4, Direction::Ingress) => frame.words(network + 12).map(Address::v4),
-            (Family::V4, Direction::Egress) => frame.words(network + 16).map(Address::v4),
-            (Family::V6, Direction::Ingress) => frame.words(network + 8).map(Address::v6),
-            (Family::V6, Direction::Egress) => frame.words(network + 24).map(Address::v6),
+    pub const fn icmp_type(&self) -> Option<u8> {
+        if self.has_transport() && matches!(self.protocol(), Protocol::Icmp | Protocol::Icmpv6) {
+            Some(self.ports as u8)
+        } else {
+            None
         }
     }
-}
 
-/// An IP address, or the mask of one, as its bytes lie in memory. One of IPv4 has twelve zeroes
-/// behind it.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Address(pub [u64; 2]);
+    /// An echo request or reply of ICMP or ICMPv6.
+    #[inline(always)]
+    pub(crate) const fn is_echo(&self) -> bool {
+        match (self.protocol(), self.icmp_type()) {
+            (Protocol::Icmp, Some(kind)) => matches!(kind, 0 | 8),
+            (_, Some(kind)) => matches!(kind, 128 | 129),
+            (_, None) => false,
+        }
+    }
 
-impl Address {
-    pub const fn from_octets(octets: [u8; 16]) -> Self {
-        // Both orders of bytes agree on which octet comes first in memory.
-        let bits = u128::from_ne_bytes(octets);
-        let (low, high) = (bits as u64, (bits >> 64) as u64);
-        if cfg!(target_endian = "little") { Self([low, high]) } else { Self([high, low]) }
+    /// The flags byte of a TCP header; zero for all else.
+    #[inline(always)]
+    pub const fn tcp_flags(&self) -> u32 {
+        self.marks.0 >> Marks::TCP_FLAGS_SHIFT
+    }
+
+    /// Both ports, the source in the upper half; of ICMP the identifier and the type; zero where
+    /// there are none.
+    #[inline(always)]
+    pub const fn raw_ports(&self) -> u32 {
+        self.ports
     }
 
     #[inline(always)]
-    const fn v4([word]: [u32; 1]) -> Self {
-        Self([join(word, 0), 0])
+    const fn has_transport(&self) -> bool {
+        self.is_whole() && self.class().0 as u32 & Class::FRAGMENT != Fragment::LATER_BITS
     }
 
+    /// Both addresses. `None` where there are none, or where this frame does not show them.
     #[inline(always)]
-    const fn v6([first, second, third, fourth]: [u32; 4]) -> Self {
-        Self([join(first, second), join(third, fourth)])
-    }
-}
-
-/// The 64-bit word of two 32-bit words that lie next to each other.
-#[inline(always)]
-const fn join(first: u32, second: u32) -> u64 {
-    if cfg!(target_endian = "little") {
-        first as u64 | (second as u64) << 32
-    } else {
-        (first as u64) << 32 | second as u64
+    pub fn addresses(&self, frame: &impl Frame) -> Option<Addresses> {
+        if !self.has_addresses() {
+            return None;
+        }
+        // The mask loses nothing, no header is that far; it reminds the verifier.
+        let network = (self.network & 0xff) as usize;
+        if self.is_v6() {
+            frame.words(network + 8).map(Addresses::v6)
+        } else {
+            frame.words(network + 12).map(Addresses::v4)
+        }
     }
 }
 
@@ -210,16 +227,18 @@ pub fn parse(frame: &impl Frame) -> Packet {
     let Some([mut ethertype]) = frame.halves(network - 2) else {
         return Packet::with(unread.malformed());
     };
+    let mut tagged = 0;
     if is_vlan(ethertype) {
+        tagged = Marks::TAGGED;
         network += VLAN_LEN;
         let Some([inner]) = frame.halves(network - 2) else {
-            return Packet::with(unread.malformed());
+            return Packet::with(unread.malformed().with(tagged));
         };
         ethertype = inner;
         if is_vlan(ethertype) {
             network += VLAN_LEN;
             let Some([inner]) = frame.halves(network - 2) else {
-                return Packet::with(unread.malformed());
+                return Packet::with(unread.malformed().with(tagged));
             };
             ethertype = inner;
         }
@@ -235,7 +254,7 @@ pub fn parse(frame: &impl Frame) -> Packet {
         Ok(payload) => transport::transport(frame, &payload),
         Err(marks) => Packet::with(marks),
     };
-    Packet { network: network as u32, ..packet }
+    Packet { network: network as u32, marks: packet.marks.with(tagged), ..packet }
 }
 
 #[inline(always)]

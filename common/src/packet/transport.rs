@@ -1,7 +1,8 @@
 //! The protocols that IP carries.
 
-use super::{Frame, Marks, Packet, Reach};
-use crate::{Family, Protocol};
+use super::{Frame, Marks, Packet};
+use crate::class::Class;
+use crate::{Family, Protocol, Reach};
 
 /// Where the payload of an IP packet is, and what it is.
 pub(super) struct Payload {
@@ -100,26 +101,35 @@ impl Transport {
     /// The first word of headers that begin with ports.
     #[inline(always)]
     const fn with_ports(word: u32, header_len: u32) -> Self {
-        Self { bits: Marks::PORTS, ports: u32::from_be(word), header_len }
+        Self { bits: 0, ports: u32::from_be(word), header_len }
     }
 }
 
 #[inline(always)]
 fn tcp(frame: &impl Frame, payload: &Payload) -> Option<Transport> {
     let [ports, _, _, flags] = frame.words(payload.at)?;
-    let header = (u32::from_be(flags) >> 28) * 4;
+    let flags = u32::from_be(flags);
+    let header = (flags >> 28) * 4;
     if header < TCP_LEN || !payload.fits(header) {
         return None;
     }
-    Some(Transport::with_ports(ports, payload.at as u32 + header))
+    let flags = flags >> 16 & 0xff;
+    // ACK, moved to where a class has it.
+    let established = flags & 0x10;
+    Some(Transport {
+        bits: flags << Marks::TCP_FLAGS_SHIFT | established,
+        ..Transport::with_ports(ports, payload.at as u32 + header)
+    })
 }
+
+const _: () = assert!(Class::ESTABLISHED == 0x10);
 
 #[inline(always)]
 fn udp(frame: &impl Frame, payload: &Payload) -> Option<Transport> {
     let [ports, length] = frame.words(payload.at)?;
     let length = u32::from_be(length) >> 16;
     // Zero stands for "too long to say" (RFC 2675); a first fragment tells the length of the whole.
-    let may_exceed = length == 0 || payload.marks.has(Marks::FRAGMENT);
+    let may_exceed = length == 0 || payload.marks.has(Class::FRAGMENT);
     if !payload.fits(UDP_LEN) || !may_exceed && !payload.fits(length) {
         return None;
     }
@@ -137,14 +147,16 @@ fn sctp(frame: &impl Frame, payload: &Payload) -> Option<Transport> {
 
 #[inline(always)]
 fn icmp(frame: &impl Frame, payload: &Payload) -> Option<Transport> {
-    let [first] = frame.words(payload.at)?;
+    let [first, second] = frame.words(payload.at)?;
     if !payload.fits(ICMP_LEN) {
         return None;
     }
+    let kind = u32::from_be(first) >> 24;
     let is_neighbour_discovery = matches!(payload.family, Family::V6)
-        && NEIGHBOUR_DISCOVERY.contains(&(u32::from_be(first) >> 24))
+        && NEIGHBOUR_DISCOVERY.contains(&kind)
         && payload.hop_limit == ON_LINK
-        && !payload.marks.has(Marks::FRAGMENT);
+        && !payload.marks.has(Class::FRAGMENT);
     let bits = if is_neighbour_discovery { Marks::NEIGHBOUR_DISCOVERY } else { 0 };
-    Some(Transport { bits, ..Transport::default() })
+    let identifier = u32::from_be(second) & 0xffff_0000;
+    Some(Transport { bits, ports: identifier | kind, header_len: 0 })
 }

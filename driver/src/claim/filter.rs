@@ -3,8 +3,12 @@
 use super::interface::network;
 use super::reader::{Leaf, Object, Spot, quote};
 use crate::model::{
-    Action, DeviceName, DirectionFilter, FilterRule, PortRange, Problems, Protocol,
+    Action, DefaultAction, DeviceName, DirectionFilter, FilterRule, Origin, PortRange, Problems,
+    Protocol,
 };
+
+const DEFAULTS: [(&str, DefaultAction); 2] =
+    [("allow", DefaultAction::Allow), ("deny", DefaultAction::Deny)];
 
 const ACTIONS: [(&str, Action); 2] = [("allow", Action::Allow), ("deny", Action::Deny)];
 
@@ -24,7 +28,7 @@ const PROTOCOLS: [(&str, Protocol); 5] = [
 pub(super) fn direction(spot: &Spot<'_>, problems: &mut Problems) -> Option<DirectionFilter> {
     let direction = spot.object(&["defaultAction", "rules"], problems)?;
     let default =
-        Leaf::read(direction.field("defaultAction"), |spot| spot.word(&ACTIONS, problems));
+        Leaf::read(direction.field("defaultAction"), |spot| spot.word(&DEFAULTS, problems));
     let rules = Leaf::read(direction.field("rules"), |spot| rules(spot, problems)).or(Vec::new());
     if let Some(rules) = &rules
         && default.is_unsaid()
@@ -36,7 +40,11 @@ pub(super) fn direction(spot: &Spot<'_>, problems: &mut Problems) -> Option<Dire
             "is required where every rule allows: nothing would be denied",
         );
     }
-    Some(DirectionFilter { default_action: default.or(Action::Allow)?, rules: rules? })
+    Some(DirectionFilter {
+        default_action: default.or(DefaultAction::Allow)?,
+        stateful: false,
+        rules: rules?,
+    })
 }
 
 fn rules(spot: &Spot<'_>, problems: &mut Problems) -> Option<Vec<FilterRule>> {
@@ -67,9 +75,15 @@ fn rule<'a>(
     Some(FilterRule {
         name: name?.to_owned(),
         action: action?,
-        cidrs: cidrs?,
+        origin: Origin::Claim,
+        sources: cidrs?,
+        destinations: Vec::new(),
         protocol: protocol.or(None)?,
-        ports: ports?,
+        source_ports: Vec::new(),
+        destination_ports: ports?,
+        established: false,
+        icmp_types: Vec::new(),
+        fragment: None,
     })
 }
 

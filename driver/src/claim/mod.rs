@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use self::layer::Layer;
 use self::reader::Leaf;
-use crate::model::{
+use crate::model::{FlowWishes, 
     EbpfWishes, Filter, HookWish, InterfaceWishes, Problem, Problems, Telemetry, Wishes,
 };
 use crate::policy;
@@ -87,6 +87,7 @@ impl Merge<'_> {
         let ebpf = EbpfWishes {
             hook,
             telemetry: self.value(|layer| &layer.telemetry).unwrap_or(default),
+            flows: FlowWishes::default(),
             filter: self.filter(problems),
         };
         Wishes { interface, routes: self.value(|layer| &layer.routes).unwrap_or_default(), ebpf }
@@ -129,7 +130,7 @@ impl Merge<'_> {
             return None;
         }
         let filter = Filter { ingress, egress };
-        if let Err(limits) = policy::compile(&filter) {
+        if let Err(limits) = policy::compile(&filter, 100) {
             let mut found = Problems::default();
             found.extend_below("ebpf.filter", limits);
             for problem in &found {

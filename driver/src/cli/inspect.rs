@@ -8,7 +8,7 @@ use super::output::{columns, pretty, print, traffic_json};
 use super::top::Counted;
 use super::{CliError, InspectArgs, Output};
 use crate::datapath::{self, HookFacts, MapCounters};
-use crate::model::{Action, DirectionFilter, DirectionTraffic, Record};
+use crate::model::{DefaultAction, Action, DirectionFilter, DirectionTraffic, Record};
 use crate::{state, telemetry};
 
 /// One device, from the checkpoint and from the kernel.
@@ -125,18 +125,24 @@ fn facts(record: &Record) -> Vec<Vec<String>> {
 }
 
 fn filter_text(filter: Option<&DirectionFilter>) -> String {
-    let Some(DirectionFilter { default_action, rules }) = filter else {
+    let Some(filter) = filter else {
         return "none".to_owned();
     };
-    let action = |action| match action {
-        Action::Allow => "allow",
-        Action::Deny => "deny",
-    };
     let mut text = String::new();
-    for rule in rules {
-        let _ = write!(text, "{} {}, ", action(rule.action), rule.name);
+    for rule in &filter.rules {
+        let action = match rule.action {
+            Action::Allow => "allow",
+            Action::Deny => "deny",
+            Action::RateLimit(_) => "rateLimit",
+            Action::Count => "count",
+        };
+        let _ = write!(text, "{action} {}, ", rule.name);
     }
-    text + action(*default_action) + " everything else"
+    let default = match filter.default_action {
+        DefaultAction::Allow => "allow",
+        DefaultAction::Deny => "deny",
+    };
+    text + default + " everything else"
 }
 
 /// Rows for what has been counted in one direction, without the zeroes.
@@ -178,14 +184,12 @@ mod tests {
 
     fn inspected() -> Inspected {
         let mut record = record("eth1");
-        let rule = FilterRule {
-            name: "web".to_owned(),
-            action: Action::Allow,
-            cidrs: Vec::new(),
-            protocol: None,
-            ports: Vec::new(),
+        let rule = crate::testing::rule("web", Action::Allow);
+        let ingress = DirectionFilter {
+            default_action: DefaultAction::Deny,
+            stateful: false,
+            rules: vec![rule],
         };
-        let ingress = DirectionFilter { default_action: Action::Deny, rules: vec![rule] };
         record.wishes.ebpf.filter = Some(Filter { ingress: Some(ingress), egress: None });
         let program = ProgramFacts {
             name: "weir_xdp".to_owned(),

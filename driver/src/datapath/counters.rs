@@ -88,12 +88,13 @@ fn traffic(map: &PerCpuArray<MapData, Counters>) -> Result<Traffic, MapError> {
 
 fn named(counters: &Counters) -> DirectionTraffic {
     let count = |count: Count| PacketCount { packets: count.packets, bytes: count.bytes };
-    let verdicts = Verdict::ALL.map(Verdict::name).into_iter();
-    let protocols = Protocol::ALL.map(Protocol::name).into_iter();
+    let verdicts = Verdict::ALL.map(|verdict| (verdict.name(), count(counters.of_verdict(verdict))));
+    let protocols =
+        Protocol::ALL.map(|protocol| (protocol.name(), count(counters.of_protocol(protocol))));
     DirectionTraffic {
         total: count(counters.total()),
-        verdicts: verdicts.zip(counters.verdicts.map(count)).collect(),
-        protocols: protocols.zip(counters.protocols.map(count)).collect(),
+        verdicts: verdicts.into(),
+        protocols: protocols.into(),
     }
 }
 
@@ -112,7 +113,7 @@ mod tests {
         assert_eq!(traffic.total, both);
         assert_eq!(traffic.verdicts[1], ("denied_rule", both));
         assert_eq!(traffic.protocols[4], ("icmpv6", both));
-        assert_eq!(traffic.verdicts.iter().filter(|(_, count)| count.packets == 0).count(), 3);
+        assert_eq!(traffic.verdicts.iter().filter(|(_, count)| count.packets == 0).count(), 4);
     }
 
     #[test]

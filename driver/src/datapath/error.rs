@@ -16,6 +16,12 @@ pub enum DatapathError {
     #[error("this build has no eBPF object: run `cargo xtask ebpf` and build again")]
     NoObject,
 
+    #[error("read the eBPF object of this build")]
+    Object(#[source] object::Error),
+
+    #[error("ask for the resolution of the kernel's clock")]
+    Clock(#[source] io::Error),
+
     #[error("mount bpffs at {}", .path.display())]
     Mount { path: PathBuf, source: io::Error },
 
@@ -76,7 +82,8 @@ impl DatapathError {
     /// The value of the `reason` metric label: one of a fixed set, free of names and numbers.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::NoObject => "no_object",
+            Self::NoObject | Self::Object(_) => "no_object",
+            Self::Clock(_) => "clock",
             Self::Mount { .. } => "mount",
             Self::Directory { .. } => "directory",
             Self::Interface { .. } => "interface",

@@ -26,7 +26,7 @@ impl Hook {
     pub(super) fn of(spec: &DatapathSpec) -> [Self; 2] {
         match spec.ingress {
             IngressHook::Xdp | IngressHook::XdpFrags => [Self::Xdp, Self::Egress],
-            IngressHook::Tcx => [Self::Ingress, Self::Egress],
+            IngressHook::Tcx | IngressHook::Clsact => [Self::Ingress, Self::Egress],
         }
     }
 

@@ -7,6 +7,7 @@
 //! What it never does: enter a namespace (attaching happens in the caller's, everything else
 //! works on pins, wherever the interface is), decide what to attach, or touch programs of others.
 
+mod constants;
 mod counters;
 mod error;
 mod hook;
@@ -19,6 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use common::names;
 use nix::net::if_::if_nametoindex;
 
 pub use self::counters::{CounterError, CounterSource, MapCounters};
@@ -101,7 +103,7 @@ impl Datapath {
         make_dir(&self.layout.claim(&spec.id.claim))?;
         make_dir(&self.layout.device(&spec.id))?;
         let counters = self.layout.pin(&spec.id, Pin::Counters);
-        let mut loaded = self.object.load(spec, counters.as_path())?;
+        let mut loaded = self.object.load(spec, &[(names::COUNTERS, counters.as_path())])?;
         loaded.pin_rules(&self.layout.pin(&spec.id, Pin::Rules))?;
         for hook in Hook::of(spec) {
             let program = loaded.program(hook, spec.ingress)?;
@@ -151,7 +153,7 @@ impl Datapath {
             links.push((hook, pin, link));
         }
         let counters = self.layout.pin(&spec.id, Pin::Counters);
-        let mut loaded = self.object.load(spec, counters.as_path())?;
+        let mut loaded = self.object.load(spec, &[(names::COUNTERS, counters.as_path())])?;
         for (hook, pin, link) in links {
             let program = loaded.program(hook, spec.ingress)?;
             link.update(program).map_err(|source| match source.raw_os_error() {

@@ -8,12 +8,14 @@ use std::sync::{Mutex, PoisonError};
 use aya::maps::{Array, MapError};
 use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use common::{Action, Ruleset, names};
+use common::{Used, names};
 
+use super::constants::{Constants, Specialised};
 use super::layout::PinPath;
 use super::{DatapathError, Hook};
 use crate::model::{BuildId, DatapathSpec, IngressHook, Telemetry};
 use crate::policy;
+use crate::sys::clock;
 
 /// What `cargo xtask ebpf` built; empty where it did not run.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-datapath"));
@@ -32,6 +34,9 @@ pub(super) fn build() -> BuildId {
 /// need: they look at nothing but the packet.
 pub(super) struct Object {
     loader: Mutex<EbpfLoader<'static>>,
+    constants: Constants,
+    /// Ticks of the kernel's clock in a second.
+    hz: u64,
 }
 
 impl Object {
@@ -41,43 +46,108 @@ impl Object {
         }
         let mut loader = EbpfLoader::new();
         loader.btf(None);
-        Ok(Self { loader: Mutex::new(loader) })
+        let constants = Constants::find(OBJECT).map_err(DatapathError::Object)?;
+        let hz = clock::ticks_per_second().map_err(DatapathError::Clock)?;
+        Ok(Self { loader: Mutex::new(loader), constants, hz })
     }
 
     /// Creates the maps for `spec` and writes its rules; the programs are loaded as they are asked
-    /// for. The map of counters is the one pinned at `counters`, or a new one that is pinned there.
+    /// for. Maps that are pinned already are taken from there, others are new and pinned.
     pub(super) fn load(
         &self,
         spec: &DatapathSpec,
-        counters: &Path,
-    ) -> Result<Loaded, DatapathError> {
-        self.load_with(spec, Some(counters))
-    }
-
-    fn load_with(
-        &self,
-        spec: &DatapathSpec,
-        counters: Option<&Path>,
+        pins: &[(&'static str, &Path)],
     ) -> Result<Loaded, DatapathError> {
         let compiled = match &spec.filter {
-            Some(filter) => policy::compile(filter).map_err(DatapathError::Filter)?,
+            Some(filter) => policy::compile(filter, self.hz).map_err(DatapathError::Filter)?,
             None => policy::Compiled::default(),
         };
+        let object = self.specialise(spec, &compiled)?;
         // Nothing is half-done in a loader that somebody panicked with: all is set anew below.
         let mut loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
-        loader
-            .override_global(names::TELEMETRY, switch(spec.telemetry != Telemetry::Off), true)
-            .override_global(names::FILTER_INGRESS, switch(compiled.ingress.is_some()), true)
-            .override_global(names::FILTER_EGRESS, switch(compiled.egress.is_some()), true);
-        if let Some(counters) = counters {
-            loader.map_pin_path(names::COUNTERS, counters.to_owned());
+        for (name, entries) in sizes(spec, &compiled) {
+            loader.map_max_entries(name, entries);
         }
-        let ebpf = loader.load(OBJECT).map_err(|error| DatapathError::Load(Box::new(error)))?;
+        for &(name, path) in pins {
+            loader.map_pin_path(name, path.to_owned());
+        }
+        let ebpf = loader.load(object.bytes()).map_err(|error| DatapathError::Load(Box::new(error)))?;
         drop(loader);
         let mut instance = Loaded(ebpf);
-        instance.write_rules(&compiled)?;
+        instance.write(&compiled)?;
         Ok(instance)
     }
+
+    fn specialise(
+        &self,
+        spec: &DatapathSpec,
+        compiled: &policy::Compiled,
+    ) -> Result<Specialised<'_>, DatapathError> {
+        let mut object = self.constants.copy();
+        object
+            .set(names::TELEMETRY, [u8::from(spec.telemetry != Telemetry::Off)])?
+            .set(names::USED_INGRESS, compiled.ingress.used.0.to_ne_bytes())?
+            .set(names::USED_EGRESS, compiled.egress.used.0.to_ne_bytes())?
+            .set(names::FIRST_EGRESS, length(&compiled.ingress.rules).to_ne_bytes())?
+            .set(names::GENERATION, spec.generation.to_ne_bytes())?
+            .set(names::FLOW_PLACES, flow_places(spec).to_ne_bytes())?
+            .set(names::FLOW_EXPORT, spec.flows.export_packets.to_ne_bytes())?
+            .set(names::STATE_BUCKETS, state_buckets(compiled).to_ne_bytes())?
+            .set(names::SEED, seed().to_ne_bytes())?
+            .set(names::HZ, self.hz.to_ne_bytes())?;
+        Ok(object)
+    }
+}
+
+/// How large the maps are for this attachment. What it has no use for is as small as can be.
+fn sizes(spec: &DatapathSpec, compiled: &policy::Compiled) -> [(&'static str, u32); 8] {
+    let rules = length(&compiled.ingress.rules) + length(&compiled.egress.rules);
+    let limits = if has(compiled, Used::LIMIT) { rules } else { 0 };
+    let narrow = match (&compiled.ingress.ruleset, &compiled.egress.ruleset) {
+        (_, Some(_)) => 2,
+        _ => 1,
+    };
+    let ring = if flow_places(spec) == 0 { RING_LEAST } else { RING };
+    [
+        (names::RULES, narrow),
+        (names::ROWS, length(&compiled.rows).max(1)),
+        (names::PAGES, length(&compiled.pages).max(1)),
+        (names::HITS, rules.max(1)),
+        (names::LIMITS, limits.max(1)),
+        (names::STATE, state_buckets(compiled).max(1)),
+        (names::FLOWS, flow_places(spec).max(1)),
+        (names::EVICTED, ring),
+    ]
+}
+
+/// Bytes of the ring of exported flows: a page, and room for a thousand flows.
+const RING_LEAST: u32 = 4096;
+const RING: u32 = 1 << 16;
+
+/// Places for conversations, where a filter is stateful: 8192, in 512 KiB.
+const STATE_BUCKETS: u32 = 2048;
+
+fn has(compiled: &policy::Compiled, feature: Used) -> bool {
+    compiled.ingress.used.with(compiled.egress.used).has(feature)
+}
+
+fn state_buckets(compiled: &policy::Compiled) -> u32 {
+    if has(compiled, Used::STATEFUL) { STATE_BUCKETS } else { 0 }
+}
+
+fn flow_places(spec: &DatapathSpec) -> u32 {
+    if spec.telemetry == Telemetry::Flows { spec.flows.entries } else { 0 }
+}
+
+/// Lists here are bounded far below 2^32.
+fn length<T>(items: &[T]) -> u32 {
+    u32::try_from(items.len()).unwrap_or(u32::MAX)
+}
+
+/// Something that nobody else knows.
+fn seed() -> u64 {
+    // The standard library's hash maps are seeded by the system, for the same reason.
+    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0)
 }
 
 impl fmt::Debug for Object {
@@ -86,26 +156,37 @@ impl fmt::Debug for Object {
     }
 }
 
-/// A constant at load.
-fn switch(is_on: bool) -> &'static u8 {
-    if is_on { &1 } else { &0 }
-}
-
 /// The maps of one attachment, and its programs. Programs and maps that are neither attached nor
 /// pinned go when this is dropped.
 pub(super) struct Loaded(Ebpf);
 
 impl Loaded {
-    fn write_rules(&mut self, compiled: &policy::Compiled) -> Result<(), DatapathError> {
-        let missing = DatapathError::Missing { name: names::RULES };
-        let map = self.0.map_mut(names::RULES).ok_or(missing)?;
-        let failed =
-            |source: MapError| DatapathError::Map { map: names::RULES, source: Box::new(source) };
-        let mut rules: Array<_, Ruleset> = Array::try_from(map).map_err(failed)?;
-        for (index, direction) in (0..).zip([&compiled.ingress, &compiled.egress]) {
-            let open = Ruleset::with_default(Action::Allow);
-            let ruleset = direction.as_ref().map_or(&open, |direction| &*direction.ruleset);
-            rules.set(index, ruleset, 0).map_err(failed)?;
+    /// Writes what the compiler made.
+    fn write(&mut self, compiled: &policy::Compiled) -> Result<(), DatapathError> {
+        let directions = [&compiled.ingress, &compiled.egress];
+        let rulesets = (0..).zip(directions).filter_map(|(n, direction)| {
+            direction.ruleset.as_deref().map(|ruleset| (n, ruleset))
+        });
+        self.fill(names::RULES, rulesets)?;
+        self.fill(names::ROWS, (0..).zip(&compiled.rows))?;
+        self.fill(names::PAGES, (0..).zip(&compiled.pages))?;
+        if has(compiled, Used::LIMIT) {
+            let rules = directions.into_iter().flat_map(|direction| &direction.rules);
+            self.fill(names::LIMITS, (0..).zip(rules.map(|rule| &rule.limit)))?;
+        }
+        Ok(())
+    }
+
+    fn fill<'v, T: aya::Pod>(
+        &mut self,
+        name: &'static str,
+        values: impl Iterator<Item = (u32, &'v T)>,
+    ) -> Result<(), DatapathError> {
+        let map = self.0.map_mut(name).ok_or(DatapathError::Missing { name })?;
+        let failed = |source: MapError| DatapathError::Map { map: name, source: Box::new(source) };
+        let mut array: Array<_, T> = Array::try_from(map).map_err(failed)?;
+        for (index, value) in values {
+            array.set(index, value, 0).map_err(failed)?;
         }
         Ok(())
     }
@@ -159,5 +240,5 @@ fn load_once<P>(
 /// of their own.
 #[cfg(feature = "testing")]
 pub fn load_for_test(spec: &DatapathSpec) -> Result<Ebpf, DatapathError> {
-    Ok(Object::embedded()?.load_with(spec, None)?.0)
+    Ok(Object::embedded()?.load(spec, &[])?.0)
 }

@@ -184,12 +184,7 @@ mod tests {
         let mut attached = record(device("eth1"));
         attached.wishes.interface.name = Some("net1".parse().unwrap());
         attached.wishes.interface.addresses = Some(vec!["10.0.0.2/24".parse().unwrap()]);
-        attached.datapath = Some(DatapathSpec {
-            id: attached.id(),
-            ingress: IngressHook::Xdp,
-            telemetry: Telemetry::Counters,
-            filter: None,
-        });
+        attached.datapath = Some(crate::testing::spec(attached.id(), IngressHook::Xdp));
 
         let body = status(&attached.claim, &[&attached], "weir.dev", epoch());
 

@@ -22,9 +22,10 @@ pub use self::identity::{
 pub use self::interface::{At, By, InterfaceState, Place};
 pub use self::name::{DeviceName, DeviceNameError, IfName, IfNameError};
 pub use self::problem::{Problem, Problems};
-pub use self::record::{BuildId, DatapathSpec, IngressHook, Phase, Record};
+pub use self::record::{BuildId, DatapathSpec, EgressHook, IngressHook, Phase, Record};
 pub use self::traffic::{DirectionTraffic, PacketCount, Traffic};
 pub use self::wishes::{
-    Action, DirectionFilter, EbpfWishes, Filter, FilterRule, HookWish, InterfaceWishes, PortRange,
-    Protocol, Route, Telemetry, Wishes,
+    Action, DefaultAction, DirectionFilter, EbpfWishes, Filter, FilterRule, FlowWishes, HookWish,
+    InterfaceWishes, OperatorPolicy, Origin, Overlay, PortRange, Protocol, Rate, RateLimit, Route,
+    Telemetry, Wishes,
 };

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttachmentId, ClaimRef, Device, Filter, IfIndex, IfName, InterfaceState, NetnsRef, PodRef,
-    Telemetry, Wishes,
+    AttachmentId, ClaimRef, Device, Filter, FlowWishes, IfIndex, IfName, InterfaceState, NetnsRef,
+    OperatorPolicy, PodRef, Telemetry, Wishes,
 };
 
 /// One prepared device, from prepare to unprepare.
@@ -24,6 +24,9 @@ pub struct Record {
     pub wishes: Wishes,
     /// `None` when the claim wants no program.
     pub datapath: Option<DatapathSpec>,
+    /// What `weir policy apply` laid over the claim's filter.
+    #[serde(default)]
+    pub policy: Option<OperatorPolicy>,
     /// Which build of the programs is attached.
     pub build: BuildId,
     /// What the interface was like on the host before it was first touched.
@@ -127,11 +130,37 @@ pub struct BuildId(pub String);
 pub struct DatapathSpec {
     pub id: AttachmentId,
     pub ingress: IngressHook,
+    /// Why it is that hook: a sentence for people.
+    #[serde(default)]
+    pub why: String,
+    #[serde(default)]
+    pub egress: EgressHook,
     pub telemetry: Telemetry,
+    #[serde(default)]
+    pub flows: FlowWishes,
+    /// What is in force: the claim's filter with the operator's rules laid over it.
     pub filter: Option<Filter>,
+    /// Counts the states of that filter, from 1.
+    #[serde(default = "first_generation")]
+    pub generation: u32,
 }
 
-/// Where the ingress program sits. Egress is always TCX.
+fn first_generation() -> u32 {
+    1
+}
+
+/// Where the egress program sits.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EgressHook {
+    #[default]
+    Tcx,
+    /// A filter of the qdisc `clsact`, on kernels without TCX. It does not survive the move into a
+    /// sandbox, so it is made there, and what is in the sandbox may remove it.
+    Clsact,
+}
+
+/// Where the ingress program sits.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum IngressHook {
@@ -140,6 +169,8 @@ pub enum IngressHook {
     /// Native XDP that takes packets in several buffers.
     XdpFrags,
     Tcx,
+    /// See [`EgressHook::Clsact`].
+    Clsact,
 }
 
 impl IngressHook {
@@ -149,6 +180,7 @@ impl IngressHook {
             Self::Xdp => "xdp",
             Self::XdpFrags => "xdp.frags",
             Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
         }
     }
 }

@@ -44,6 +44,9 @@ pub struct Route {
 pub struct EbpfWishes {
     pub hook: HookWish,
     pub telemetry: Telemetry,
+    /// Meant only where telemetry counts flows.
+    #[serde(default)]
+    pub flows: FlowWishes,
     pub filter: Option<Filter>,
 }
 
@@ -68,6 +71,42 @@ pub enum Telemetry {
     Off,
     #[default]
     Counters,
+    /// Counters, and a cache of who talks to whom.
+    Flows,
+}
+
+/// How flows are kept.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowWishes {
+    /// Places of the cache on each CPU: a power of two from 256 to 65536. A place has 64 bytes.
+    pub entries: u32,
+    /// A flow that has to leave the cache is handed to user space if it has as many packets.
+    pub export_packets: u64,
+}
+
+impl Default for FlowWishes {
+    fn default() -> Self {
+        Self { entries: 4096, export_packets: 16 }
+    }
+}
+
+/// Rules that whoever runs the node lays over those of a claim, until they are cleared.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OperatorPolicy {
+    pub ingress: Option<Overlay>,
+    pub egress: Option<Overlay>,
+}
+
+/// Rules for one direction that stand before those of the claim.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Overlay {
+    /// In place of the claim's, where it is given.
+    pub default_action: Option<DefaultAction>,
+    /// All of them of [`Origin::Operator`].
+    pub rules: Vec<FilterRule>,
 }
 
 /// What may pass, by direction as the pod sees it.
@@ -78,32 +117,90 @@ pub struct Filter {
     pub egress: Option<DirectionFilter>,
 }
 
-/// Rules for one direction: the first that matches decides, `default_action` where none does.
+/// Rules for one direction: the first that decides, `default_action` where none does.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectionFilter {
-    pub default_action: Action,
+    pub default_action: DefaultAction,
+    /// What answers a packet that was let through the other way is allowed where no rule decides.
+    #[serde(default)]
+    pub stateful: bool,
     pub rules: Vec<FilterRule>,
 }
 
-/// One rule. An empty list does not narrow: no `cidrs` means any address, no `ports` any port.
+/// One rule. An empty list does not narrow: no networks means any address, no ports any port.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FilterRule {
-    /// Unique within its direction.
+    /// Unique within its direction and origin.
     pub name: String,
+    #[serde(default)]
+    pub origin: Origin,
     pub action: Action,
-    /// The peer's address: the source of what comes in, the destination of what goes out.
-    pub cidrs: Vec<IpNet>,
+    #[serde(default)]
+    pub sources: Vec<IpNet>,
+    #[serde(default)]
+    pub destinations: Vec<IpNet>,
     pub protocol: Option<Protocol>,
-    /// Destination ports. Only with a protocol that has ports.
-    pub ports: Vec<PortRange>,
+    /// Only with a protocol that has ports, as are destination ports.
+    #[serde(default)]
+    pub source_ports: Vec<PortRange>,
+    #[serde(default)]
+    pub destination_ports: Vec<PortRange>,
+    /// Only TCP segments with the ACK bit. Only with TCP.
+    #[serde(default)]
+    pub established: bool,
+    /// Only with ICMP or ICMPv6.
+    #[serde(default)]
+    pub icmp_types: Vec<u8>,
+    /// Whether the packet has to be part of a fragmented one, or must not be.
+    #[serde(default)]
+    pub fragment: Option<bool>,
+}
+
+/// Who made a rule.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Origin {
+    #[default]
+    Claim,
+    /// Who runs the node, by `weir policy apply`.
+    Operator,
 }
 
 /// What a rule does with a packet that it matches.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Action {
+    Allow,
+    Deny,
+    /// Allows as much as the rate permits, and denies the rest.
+    RateLimit(RateLimit),
+    /// Counts, and leaves the decision to the rules behind it.
+    Count,
+}
+
+/// How much may pass.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RateLimit {
+    pub rate: Rate,
+    /// How much may pass at once after a pause: packets, or bits.
+    pub burst: u64,
+}
+
+/// In what a rate is measured. Greater than zero.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Rate {
+    PacketsPerSecond(u64),
+    BitsPerSecond(u64),
+}
+
+/// What happens where no rule decides.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DefaultAction {
     Allow,
     Deny,
 }

@@ -148,12 +148,7 @@ mod tests {
             residue: Vec::new(),
             phase: Phase::Attached { netns: netns(100), inside: IfIndex(7) },
         };
-        record.datapath = Some(DatapathSpec {
-            id: record.id(),
-            ingress: IngressHook::Tcx,
-            telemetry: Telemetry::Counters,
-            filter: None,
-        });
+        record.datapath = Some(crate::testing::spec(record.id(), IngressHook::Tcx));
         record
     }
 

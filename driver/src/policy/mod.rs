@@ -6,21 +6,39 @@
 
 mod compile;
 
-use common::Ruleset;
+use common::{Limit, Page, Row, Ruleset, Used};
 
 pub use self::compile::compile;
+use crate::model::Origin;
 
-/// A filter as the programs read it. `None`: nothing is filtered in that direction.
+/// A filter as the programs read it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Compiled {
-    pub ingress: Option<CompiledRules>,
-    pub egress: Option<CompiledRules>,
+    pub ingress: CompiledDirection,
+    pub egress: CompiledDirection,
+    /// Pages and rows of both directions, where one of them is wide; otherwise empty.
+    pub pages: Vec<Page>,
+    pub rows: Vec<Row>,
 }
 
-/// The entries of one direction, and which rule each came from.
+/// One direction.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct CompiledDirection {
+    /// [`Used::NONE`] where there is no filter.
+    pub used: Used,
+    /// Where the filter is narrow.
+    pub ruleset: Option<Box<Ruleset>>,
+    /// In the order of their counts and limits.
+    pub rules: Vec<CompiledRule>,
+    /// How many entries the rules became.
+    pub entries: usize,
+}
+
+/// What is known of one rule beside its entries.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct CompiledRules {
-    pub ruleset: Box<Ruleset>,
-    /// For each entry the index of its rule in the filter.
-    pub origins: Vec<usize>,
+pub struct CompiledRule {
+    pub origin: Origin,
+    pub name: String,
+    /// All zero where it has none. In units of [`common::JIFFY`], so made for one `hz`.
+    pub limit: Limit,
 }

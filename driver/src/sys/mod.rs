@@ -4,6 +4,7 @@
 //! type on the line where it arrives. This room decides nothing and knows no other room but `model`.
 
 pub mod bpf;
+pub mod clock;
 pub mod netlink;
 pub mod netns;
 pub mod sysfs;

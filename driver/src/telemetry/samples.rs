@@ -1,8 +1,8 @@
 //! A record and traffic for the tests of this room and of `cli`.
 
 use crate::model::{
-    AttachmentId, BuildId, DatapathSpec, DirectionTraffic, IfIndex, IngressHook, InterfaceState,
-    PacketCount, Phase, Record, Telemetry, Traffic, Wishes,
+    AttachmentId, BuildId, DirectionTraffic, IfIndex, IngressHook, InterfaceState,
+    PacketCount, Phase, Record, Traffic, Wishes,
 };
 use crate::testing::{claim, device, netns, pod};
 
@@ -11,12 +11,8 @@ pub(crate) fn record(device_name: &str) -> Record {
     let (claim, device) = (claim("nic"), device(device_name));
     let mut wishes = Wishes::default();
     wishes.interface.name = Some("net1".parse().unwrap());
-    let datapath = DatapathSpec {
-        id: AttachmentId { claim: claim.uid.clone(), device: device.name.clone() },
-        ingress: IngressHook::Xdp,
-        telemetry: Telemetry::Counters,
-        filter: None,
-    };
+    let id = AttachmentId { claim: claim.uid.clone(), device: device.name.clone() };
+    let datapath = crate::testing::spec(id, IngressHook::Xdp);
     Record {
         claim,
         pod: pod("web"),
@@ -24,6 +20,7 @@ pub(crate) fn record(device_name: &str) -> Record {
         pool: "node-a".to_owned(),
         wishes,
         datapath: Some(datapath),
+        policy: None,
         build: BuildId("0123abcd".to_owned()),
         before: InterfaceState {
             name: device.interface.clone(),

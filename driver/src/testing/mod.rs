@@ -5,7 +5,8 @@ mod fake_node;
 pub use self::fake_node::{Death, FakeInterface, FakeNode, Fault, World};
 
 use crate::model::{
-    ClaimRef, Device, EbpfAbilities, IfIndex, MacAddr, NetnsId, NetnsRef, PodRef, Sandbox,
+    Action, AttachmentId, ClaimRef, DatapathSpec, Device, EbpfAbilities, EgressHook, FilterRule,
+    FlowWishes, IfIndex, IngressHook, MacAddr, NetnsId, NetnsRef, Origin, PodRef, Sandbox, Telemetry,
     XdpFeatures,
 };
 
@@ -70,4 +71,35 @@ pub fn netns(inode: u64) -> NetnsRef {
 /// The sandbox of pod `default/POD` in the namespace `inode`.
 pub fn sandbox(id: &str, pod_name: &str, inode: u64) -> Sandbox {
     Sandbox { id: id.to_owned(), pod: pod(pod_name), netns: Some(netns(inode)) }
+}
+
+/// Counters without a filter.
+pub fn spec(id: AttachmentId, ingress: IngressHook) -> DatapathSpec {
+    DatapathSpec {
+        id,
+        ingress,
+        why: String::new(),
+        egress: EgressHook::Tcx,
+        telemetry: Telemetry::Counters,
+        flows: FlowWishes::default(),
+        filter: None,
+        generation: 1,
+    }
+}
+
+/// A rule that every packet matches.
+pub fn rule(name: &str, action: Action) -> FilterRule {
+    FilterRule {
+        name: name.to_owned(),
+        origin: Origin::Claim,
+        action,
+        sources: Vec::new(),
+        destinations: Vec::new(),
+        protocol: None,
+        source_ports: Vec::new(),
+        destination_ports: Vec::new(),
+        established: false,
+        icmp_types: Vec::new(),
+        fragment: None,
+    }
 }

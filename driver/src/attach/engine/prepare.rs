@@ -7,7 +7,7 @@ use super::Engine;
 use super::settle::Settled;
 use crate::attach::execute::{Done, Residue, Stopped, execute, roll_back, try_all};
 use crate::attach::{AttachError, PrepareClaim, Wanted};
-use crate::model::{
+use crate::model::{EgressHook, 
     AttachmentId, By, ClaimUid, DatapathSpec, Device, DeviceName, InterfaceState, Phase, Place,
     Record,
 };
@@ -132,6 +132,7 @@ impl<N: Node> Engine<N> {
             device: found,
             wishes: device.wishes.clone(),
             datapath: None,
+            policy: None,
             build: self.build.clone(),
             before,
             sandbox: None,
@@ -141,7 +142,11 @@ impl<N: Node> Engine<N> {
         record.datapath = ingress.map(|ingress| DatapathSpec {
             id: record.id(),
             ingress,
+            why: String::new(),
+            egress: EgressHook::Tcx,
             telemetry: device.wishes.ebpf.telemetry,
+            flows: device.wishes.ebpf.flows,
+            generation: 1,
             filter: device.wishes.ebpf.filter.clone(),
         });
         Ok(record)

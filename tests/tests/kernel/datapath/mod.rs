@@ -22,7 +22,7 @@ pub(crate) fn id() -> AttachmentId {
 }
 
 pub(crate) fn spec(ingress: IngressHook, filter: Option<Filter>) -> DatapathSpec {
-    DatapathSpec { id: id(), ingress, telemetry: Telemetry::Counters, filter }
+    DatapathSpec { filter, ..driver::testing::spec(id(), ingress) }
 }
 
 pub(crate) fn rule(
@@ -34,10 +34,12 @@ pub(crate) fn rule(
     FilterRule {
         // A name of its own; which one does not matter.
         name: format!("{action:?}-{cidrs:?}-{protocol:?}-{ports:?}"),
-        action,
-        cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
         protocol,
-        ports: ports.iter().map(|&(first, last)| PortRange { first, last }).collect(),
+        destination_ports: ports
+            .iter()
+            .map(|&(first, last)| PortRange { first, last })
+            .collect(),
+        ..driver::testing::rule("", action)
     }
 }
 
