@@ -107,7 +107,7 @@ fn refresh(record: &Record, seen: &Seen, build: &BuildId) -> Vec<Step> {
 mod tests {
     use super::*;
     use crate::model::{
-        DatapathSpec, IfIndex, IngressHook, InterfaceWishes, MacAddr, Telemetry, Wishes,
+        IfIndex, IngressHook, InterfaceWishes, MacAddr, Wishes,
     };
     use crate::testing::{claim, device, netns, pod};
 
@@ -142,6 +142,7 @@ mod tests {
                 ..Wishes::default()
             },
             datapath: None,
+            policy: None,
             build: BuildId("old".to_owned()),
             before: interface("eth1", HOST_MAC),
             sandbox: Some("sandbox-1".to_owned()),

@@ -6,8 +6,8 @@ pub use self::fake_node::{Death, FakeInterface, FakeNode, Fault, World};
 
 use crate::model::{
     Action, AttachmentId, ClaimRef, DatapathSpec, Device, EbpfAbilities, EgressHook, FilterRule,
-    FlowWishes, IfIndex, IngressHook, MacAddr, NetnsId, NetnsRef, Origin, PodRef, Sandbox, Telemetry,
-    XdpFeatures,
+    FlowWishes, HookReason, IfIndex, IngressHook, MacAddr, NetnsId, NetnsRef, Origin, PodRef,
+    Sandbox, Telemetry, XdpFeatures,
 };
 
 /// What a test names must be well-formed; anything else is a mistake in the test.
@@ -73,13 +73,17 @@ pub fn sandbox(id: &str, pod_name: &str, inode: u64) -> Sandbox {
     Sandbox { id: id.to_owned(), pod: pod(pod_name), netns: Some(netns(inode)) }
 }
 
-/// Counters without a filter.
+/// Counters without a filter. Where one direction is by `clsact`, so is the other.
 pub fn spec(id: AttachmentId, ingress: IngressHook) -> DatapathSpec {
+    let egress = match ingress {
+        IngressHook::Clsact => EgressHook::Clsact,
+        IngressHook::Xdp | IngressHook::XdpFrags | IngressHook::Tcx => EgressHook::Tcx,
+    };
     DatapathSpec {
         id,
         ingress,
-        why: String::new(),
-        egress: EgressHook::Tcx,
+        why: HookReason::Wished,
+        egress,
         telemetry: Telemetry::Counters,
         flows: FlowWishes::default(),
         filter: None,
