@@ -1,19 +1,21 @@
 //! `cargo xtask test`: the rings of tests, from those that need nothing to those that need a kernel.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::rustc::Rustc;
 use crate::workspace::Workspace;
-use crate::{ebpf, setup, shell};
+use crate::{ebpf, enter, setup, shell, vm};
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
     /// Which ring to run; may be given more than once.
     #[arg(long = "ring", value_enum, default_value = "all")]
     rings: Vec<Ring>,
+    /// Which kernel the vm ring boots; may be given more than once. Without it, all of them.
+    #[arg(long = "kernel", value_name = "SERIES", value_parser = vm::SERIES)]
+    kernels: Vec<String>,
     /// Arguments for the test programs, such as a part of a test's name.
     #[arg(last = true)]
     further: Vec<String>,
@@ -27,14 +29,17 @@ enum Ring {
     Node,
     /// Real namespaces, interfaces, programs and traffic; needs root.
     Kernel,
-    /// All of them.
+    /// Tests of the kernel ring on kernels of Debian, in emulated machines. Fetches some 600 MB once.
+    Vm,
+    /// Unit, node and kernel.
     All,
 }
 
 impl Arguments {
     fn has(&self, ring: Ring) -> bool {
-        self.rings.is_empty()
-            || self.rings.iter().any(|&picked| picked == ring || picked == Ring::All)
+        let is_in_all = ring != Ring::Vm;
+        self.rings.is_empty() && is_in_all
+            || self.rings.iter().any(|&picked| picked == ring || picked == Ring::All && is_in_all)
     }
 }
 
@@ -44,13 +49,24 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         "the kernel ring makes network namespaces and loads eBPF programs: run it as root, or pick \
          other rings with `--ring unit --ring node`"
     );
+    ensure!(
+        arguments.kernels.is_empty() || arguments.has(Ring::Vm),
+        "`--kernel` is for the vm ring: pick it with `--ring vm`"
+    );
+    let kernels = match arguments.kernels.as_slice() {
+        [] => vm::SERIES.map(str::to_owned).to_vec(),
+        picked => picked.to_vec(),
+    };
+    if arguments.has(Ring::Vm) {
+        vm::prepare(workspace, &kernels)?;
+    }
     setup::packages()?;
     ebpf::build(workspace)?;
     if arguments.has(Ring::Unit) {
         shell::say("ring unit");
         ring(workspace, &["--lib", "--bins"], &arguments.further, &[])?;
     }
-    if arguments.has(Ring::Node) || arguments.has(Ring::Kernel) {
+    if [Ring::Node, Ring::Kernel, Ring::Vm].into_iter().any(|ring| arguments.has(ring)) {
         // Cargo builds the programs of a test's own package only, and the driver is another.
         workspace.build_programs()?;
     }
@@ -58,15 +74,32 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         shell::say("ring node");
         ring(workspace, &["--test", "node"], &arguments.further, &[])?;
     }
+    // The file that this process was started from may have been replaced by the build.
+    let xtask = workspace.program("xtask");
     if arguments.has(Ring::Kernel) {
         shell::say("ring kernel, in namespaces of its own");
-        // The tests share what is one per namespace, such as the bpffs root.
-        let further = [vec!["--test-threads=1".to_owned()], arguments.further.clone()].concat();
-        // The file that this process was started from may have been replaced by the build.
-        let runner = runner(&Rustc::ask(&workspace.root)?, &workspace.program("xtask"))?;
-        ring(workspace, &["--test", "kernel"], &further, &["--config".to_owned(), runner])?;
+        in_kernel(workspace, &arguments.further, &enter::words(&xtask)?)?;
+    }
+    if arguments.has(Ring::Vm) {
+        shell::say("ring vm, one guest after the other");
+        let mut words = vec![xtask.to_str().context("the path of xtask is not UTF-8")?, "guests"];
+        words.extend(kernels.iter().flat_map(|kernel| ["--kernel", kernel]));
+        words.push("--");
+        let further = match arguments.further.as_slice() {
+            [] => vec!["datapath::".to_owned()],
+            picked => picked.to_vec(),
+        };
+        in_kernel(workspace, &further, &words)?;
     }
     Ok(())
+}
+
+/// Runs the tests that need a kernel, their program started by `words`.
+fn in_kernel(workspace: &Workspace, further: &[String], words: &[&str]) -> Result<()> {
+    let runner = runner(&Rustc::ask(&workspace.root)?, words);
+    // The tests share what is one per namespace, such as the bpffs root.
+    let further = [&["--test-threads=1".to_owned()], further].concat();
+    ring(workspace, &["--test", "kernel"], &further, &["--config".to_owned(), runner])
 }
 
 fn ring(
@@ -88,12 +121,8 @@ fn environment(workspace: &Workspace, command: &mut Command) {
     command.env("WEIR_EXAMPLES", workspace.examples());
 }
 
-/// Cargo's setting that makes it start test programs through `cargo xtask enter`, in namespaces of
-/// their own: whatever a test leaves behind goes with them, whichever way it ends.
-fn runner(rustc: &Rustc, xtask: &Path) -> Result<String> {
-    let xtask = xtask.to_str().context("the path of this program is not UTF-8")?;
-    let unshare = ["unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork"];
-    let words = unshare.into_iter().chain(["--kill-child", "--mount-proc", xtask, "enter", "--"]);
-    let words: Vec<_> = words.map(|word| format!("'{word}'")).collect();
-    Ok(format!("target.{}.runner=[{}]", rustc.host, words.join(",")))
+/// Cargo's setting that makes it start test programs by `words`.
+fn runner(rustc: &Rustc, words: &[&str]) -> String {
+    let words: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
+    format!("target.{}.runner=[{}]", rustc.host, words.join(","))
 }
