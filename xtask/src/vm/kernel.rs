@@ -12,8 +12,9 @@ use crate::shell;
 /// follow, and the newest there is.
 pub(crate) const SERIES: [&str; 4] = ["6.1", "6.12", "6.18", "7"];
 
-/// What apt is asked for: kernels of all flavours. From 6.19 on image and modules are apart.
-pub(super) const PACKAGES: &str = "^linux-(image|binary|modules)-[0-9]";
+/// What apt is asked for: kernels of all flavours. From 6.19 on the image, the modules and the lists of
+/// them are apart.
+pub(super) const PACKAGES: &str = "^linux-(image|binary|modules|base)-[0-9]";
 const FLAVOUR: &str = "-amd64";
 
 /// Folders of modules that guests may need: links, queueing, and the way to their files.
@@ -53,7 +54,7 @@ pub(super) fn newest(listing: &str, series: &str) -> Option<String> {
 
 /// The packages that hold the kernel `release` and its modules.
 pub(super) fn packages(listing: &str, release: &str) -> Vec<String> {
-    let apart = ["binary", "modules"].map(|part| format!("linux-{part}-{release}"));
+    let apart = ["binary", "modules", "base"].map(|part| format!("linux-{part}-{release}"));
     if apart.iter().all(|wanted| packages_in(listing).any(|package| package == wanted)) {
         return apart.to_vec();
     }
@@ -175,7 +176,9 @@ mod tests {
         linux-image-6.12.90+deb13.1-amd64 - Linux 6.12\n\
         linux-image-7.3.4+deb13-amd64 - Linux 7.3\nlinux-image-7.10.1+deb13-amd64 - Linux 7.10\n\
         linux-binary-7.10.1+deb13-amd64 - Linux 7.10\n\
-        linux-modules-7.10.1+deb13-amd64 - Linux 7.10\n";
+        linux-modules-7.10.1+deb13-amd64 - Linux 7.10\n\
+        linux-base-7.10.1+deb13-amd64 - Linux 7.10\n\
+        linux-base-6.1.0-50-amd64 - Linux 6.1\n";
 
     #[test]
     fn the_newest_of_a_series_is_chosen_by_its_numbers() {
@@ -195,7 +198,7 @@ mod tests {
         assert_eq!(packages("6.1.0-50-amd64"), ["linux-image-6.1.0-50-amd64"]);
         assert_eq!(
             packages("7.10.1+deb13-amd64"),
-            ["linux-binary-7.10.1+deb13-amd64", "linux-modules-7.10.1+deb13-amd64"]
+            ["binary", "modules", "base"].map(|part| format!("linux-{part}-7.10.1+deb13-amd64"))
         );
     }
 }
