@@ -11,8 +11,9 @@ mod kernel;
 mod report;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::time::Instant;
-use std::{env, fs};
+use std::{env, fs, io};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -24,8 +25,9 @@ use crate::workspace::Workspace;
 
 pub(crate) use self::kernel::SERIES;
 
-/// How much of a text is shown where the whole would be too much.
-const TAIL_LINES: usize = 40;
+/// How much of a text is shown where the whole would be too much. A verifier's log is long, and what it
+/// refuses stands at its end.
+const TAIL_LINES: usize = 60;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -110,6 +112,9 @@ fn explain(guest: &Guest<'_>, output: &str, outcome: Option<&Outcome>) -> Result
         eprintln!("---- tests\n{}", report::tail(output, TAIL_LINES));
         let console = read_lossy(&guest.console())?;
         eprintln!("---- console\n{}", report::tail(&console, TAIL_LINES));
+        if let Some(line) = report::panic(&console) {
+            eprintln!("{line}");
+        }
     }
     for name in failed {
         eprintln!("failed: {name}");
@@ -119,10 +124,10 @@ fn explain(guest: &Guest<'_>, output: &str, outcome: Option<&Outcome>) -> Result
 }
 
 /// A console shows whatever comes; a file that was never written is empty.
-fn read_lossy(file: &std::path::Path) -> Result<String> {
+fn read_lossy(file: &Path) -> Result<String> {
     match fs::read(file) {
         Ok(content) => Ok(String::from_utf8_lossy(&content).replace('\r', "")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         Err(error) => Err(error).with_context(|| format!("read {}", file.display())),
     }
 }

@@ -29,6 +29,11 @@ pub(super) fn words_of<'o>(output: &'o str, name: &str) -> &'o str {
     &rest[..end.unwrap_or(rest.len())]
 }
 
+/// The line in which the kernel says why it gave up: far above the end of a console, before traces.
+pub(super) fn panic(console: &str) -> Option<&str> {
+    console.lines().find(|line| line.contains("Kernel panic"))
+}
+
 /// The last `count` lines.
 pub(super) fn tail(text: &str, count: usize) -> &str {
     let text = text.trim_end();
@@ -65,6 +70,13 @@ mod tests {
         assert_eq!(words_of(FAILED, "a::y").trim(), "refused\nby the verifier");
         assert_eq!(words_of(FAILED, "a::z").trim(), "other");
         assert_eq!(words_of(FAILED, "a::x"), "");
+    }
+
+    #[test]
+    fn a_panic_is_found_before_its_traces() {
+        let line = "[    7.3] Kernel panic - not syncing: sysrq triggered crash";
+        assert_eq!(panic(&format!("[    7.2] a\n{line}\n[    7.4] Call Trace:\n")), Some(line));
+        assert_eq!(panic("[    7.2] reboot: Power down\n"), None);
     }
 
     #[test]
