@@ -43,8 +43,8 @@ pub(super) fn build(entries: &[Entry<'_>]) -> Tables {
     let mut used = Used::NONE;
     let v4 = octets(entries, Family::V4, words, &mut used);
     let v6 = octets(entries, Family::V6, words, &mut used);
-    let source_ports = ports(entries, Entry::source_ranges, words);
-    let destination_ports = ports(entries, Entry::destination_ranges, words);
+    let source_ports = ports(entries, |entry| entry.source_ranges(), words);
+    let destination_ports = ports(entries, |entry| entry.destination_ranges(), words);
     if !source_ports.ports.is_empty() {
         used = used.with(Used::SOURCE_PORTS);
     }
