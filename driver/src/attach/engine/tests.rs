@@ -316,7 +316,8 @@ fn what_cannot_be_had_is_refused_before_anything_is_touched() {
         wanted.devices[1].found.as_mut().unwrap().ebpf.tcx = false;
         wanted.devices[1].wishes.ebpf.filter = Some(crate::model::Filter {
             ingress: Some(DirectionFilter {
-                default_action: crate::model::Action::Allow,
+                default_action: crate::model::DefaultAction::Allow,
+                stateful: false,
                 rules: Vec::new(),
             }),
             egress: None,
