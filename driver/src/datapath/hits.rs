@@ -6,7 +6,7 @@ use common::{Count, Direction};
 
 use super::CounterError;
 use super::counters::{open, packet_count};
-use super::layout::BpffsLayout;
+use super::layout::{BpffsLayout, HITS, Pin};
 use crate::model::{DatapathSpec, DirectionFilter, RuleTraffic};
 use crate::sys::bpf;
 
@@ -19,8 +19,9 @@ pub(super) fn read(
     if rules.is_empty() {
         return Ok(rules);
     }
-    let path = layout.device(&spec.id).join("hits");
-    let map = open(&path)?;
+    let path = layout.pin(&spec.id, Pin::Map(HITS));
+    let path = path.as_path();
+    let map = open(path)?;
     let mut found = 0;
     let outcome = bpf::for_each_of_cpus(map.fd().as_fd(), |index, cpus: &[Count]| {
         found = index + 1;
@@ -32,10 +33,10 @@ pub(super) fn read(
             rule.matched = packet_count(sum);
         }
     });
-    outcome.map_err(|source| CounterError::Read { path: path.clone(), source })?;
+    outcome.map_err(|source| CounterError::Read { path: path.to_owned(), source })?;
     match rules.len() {
         expected if expected == found => Ok(rules),
-        expected => Err(CounterError::Rules { path, found, expected }),
+        expected => Err(CounterError::Rules { path: path.to_owned(), found, expected }),
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use common::LAYOUT_VERSION;
+use common::{LAYOUT_VERSION, names};
 
 use super::{DatapathError, Hook, list};
 use crate::model::{AttachmentId, ClaimUid};
@@ -28,9 +28,28 @@ pub(super) enum Pin {
     NextProgram(Hook),
     /// Of this build's layout: an upgrade to another starts new counters beside the old ones.
     Counters,
-    /// For people to look at: the driver writes rules once and never reads them back.
-    Rules,
+    /// One of [`MAPS`], of the programs that are attached now.
+    Map(&'static str),
+    /// The same, on its way into the place of the former one.
+    NextMap(&'static str),
 }
+
+/// The maps that come with the programs, by their names in the object file and on bpffs. They are
+/// read by the driver, or are there for people to look at.
+pub(super) const MAPS: [(&str, &str); 8] = [
+    (names::RULES, "rules"),
+    (names::ROWS, "rows"),
+    (names::PAGES, "pages"),
+    (names::HITS, HITS),
+    (names::LIMITS, "limits"),
+    (names::STATE, "state"),
+    (names::FLOWS, FLOWS),
+    (names::EVICTED, EVICTED),
+];
+
+pub(super) const HITS: &str = "hits";
+pub(super) const FLOWS: &str = "flows";
+pub(super) const EVICTED: &str = "evicted";
 
 /// A place on bpffs that is ours.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -62,7 +81,8 @@ impl BpffsLayout {
             Pin::Program(hook) => format!("prog_{}", hook.name()),
             Pin::NextProgram(hook) => format!("next_{}", hook.name()),
             Pin::Counters => format!("{COUNTERS}{LAYOUT_VERSION}"),
-            Pin::Rules => "rules".to_owned(),
+            Pin::Map(name) => name.to_owned(),
+            Pin::NextMap(name) => format!("next_{name}"),
         };
         PinPath { path: self.device(id).join(name), root: self.root.clone() }
     }
@@ -154,7 +174,7 @@ mod tests {
             (Pin::Link(Hook::Egress), "/sys/fs/bpf/weir/1-2/eth1/egress"),
             (Pin::Program(Hook::Egress), "/sys/fs/bpf/weir/1-2/eth1/prog_egress"),
             (Pin::Counters, "/sys/fs/bpf/weir/1-2/eth1/counters_v2"),
-            (Pin::Rules, "/sys/fs/bpf/weir/1-2/eth1/rules"),
+            (Pin::Map("rules"), "/sys/fs/bpf/weir/1-2/eth1/rules"),
         ] {
             assert_eq!(layout.pin(&id(), pin).as_path(), Path::new(path));
         }

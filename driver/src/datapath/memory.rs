@@ -4,8 +4,8 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use super::counters::open;
-use super::layout::BpffsLayout;
-use super::{CounterError, DatapathError, Hook};
+use super::layout::{BpffsLayout, MAPS, PinPath};
+use super::{CounterError, DatapathError};
 use crate::model::AttachmentId;
 use crate::sys::bpf;
 
@@ -22,8 +22,8 @@ pub(super) fn bytes(layout: &BpffsLayout, id: &AttachmentId) -> Result<u64, Coun
         return Err(CounterError::Absent { path: layout.device(id) });
     };
     let mut sum = 0_u64;
-    for pin in pins.iter().map(super::PinPath::as_path).filter(|path| is_map(path)) {
-        match map_bytes(pin) {
+    for pin in pins.iter().filter(|pin| is_map(pin)) {
+        match map_bytes(pin.as_path()) {
             Ok(bytes) => sum = sum.saturating_add(bytes),
             // Replaced in this moment, by one of the same size or another filter's.
             Err(CounterError::Absent { .. }) => {}
@@ -39,7 +39,8 @@ fn map_bytes(path: &Path) -> Result<u64, CounterError> {
         .map_err(|source| CounterError::Read { path: path.to_owned(), source })
 }
 
-/// What is pinned is a link or a map.
-fn is_map(path: &Path) -> bool {
-    !Hook::ALL.iter().any(|hook| path.file_name().is_some_and(|name| name == hook.name()))
+/// Links and programs are pinned beside maps, and the kernel would answer for them, too.
+fn is_map(pin: &PinPath) -> bool {
+    let name = pin.as_path().file_name();
+    pin.is_counters() || MAPS.iter().any(|(_, pinned)| name.is_some_and(|name| name == *pinned))
 }

@@ -112,7 +112,7 @@ impl Datapath {
         make_dir(&self.layout.device(&spec.id))?;
         let counters = self.layout.pin(&spec.id, Pin::Counters);
         let mut loaded = self.object.load(spec, &[(names::COUNTERS, counters.as_path())])?;
-        loaded.pin_rules(&self.layout.pin(&spec.id, Pin::Rules))?;
+        loaded.pin_maps(|name| self.layout.pin(&spec.id, Pin::Map(name)))?;
         for hook in Hook::of(spec) {
             let program = loaded.program(hook, spec.ingress)?;
             if hook.is_filter(spec) {
@@ -185,10 +185,15 @@ impl Datapath {
             clsact::pin(loaded.program(hook, spec.ingress)?, &next)?;
             next.replace(&self.layout.pin(&spec.id, Pin::Program(hook)))?;
         }
-        // Only now: the former programs read the former rules until the exchange.
-        let rules = self.layout.pin(&spec.id, Pin::Rules);
-        rules.remove()?;
-        loaded.pin_rules(&rules)?;
+        // Only now: until the exchange, the former programs worked on the former maps.
+        let next = |name| self.layout.pin(&spec.id, Pin::NextMap(name));
+        for (_, name) in layout::MAPS {
+            next(name).remove()?;
+        }
+        loaded.pin_maps(next)?;
+        for (_, name) in layout::MAPS {
+            next(name).replace(&self.layout.pin(&spec.id, Pin::Map(name)))?;
+        }
         self.remove_other_layouts(&spec.id)?;
         Ok(Was::Otherwise)
     }

@@ -11,7 +11,7 @@ use aya::{Ebpf, EbpfLoader};
 use common::{Used, names};
 
 use super::constants::{Constants, Specialised};
-use super::layout::PinPath;
+use super::layout::{MAPS, PinPath};
 use super::{DatapathError, Hook};
 use crate::model::{BuildId, DatapathSpec, IngressHook, Telemetry};
 use crate::policy;
@@ -191,14 +191,20 @@ impl Loaded {
         Ok(())
     }
 
-    /// Pins the map of rules, so that `bpftool map dump pinned` shows what is in force.
-    pub(super) fn pin_rules(&self, pin: &PinPath) -> Result<(), DatapathError> {
-        let missing = DatapathError::Missing { name: names::RULES };
-        let map = self.0.map(names::RULES).ok_or(missing)?;
-        map.pin(pin.as_path()).map_err(|error| DatapathError::Pin {
-            path: pin.as_path().to_owned(),
-            source: std::io::Error::other(error),
-        })
+    /// Pins what comes with the programs: each map where `place` says for its name on bpffs.
+    pub(super) fn pin_maps(
+        &self,
+        place: impl Fn(&'static str) -> PinPath,
+    ) -> Result<(), DatapathError> {
+        for (name, pinned) in MAPS {
+            let map = self.0.map(name).ok_or(DatapathError::Missing { name })?;
+            let pin = place(pinned);
+            map.pin(pin.as_path()).map_err(|error| DatapathError::Pin {
+                path: pin.as_path().to_owned(),
+                source: std::io::Error::other(error),
+            })?;
+        }
+        Ok(())
     }
 
     /// The program for `hook`, loaded.
