@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what the tests are made of")]
 
+mod ahead;
 mod cost;
+mod flows;
 mod frames;
 mod hooks;
 mod programs;
@@ -35,10 +37,7 @@ pub(crate) fn rule(
         // A name of its own; which one does not matter.
         name: format!("{action:?}-{cidrs:?}-{protocol:?}-{ports:?}"),
         protocol,
-        destination_ports: ports
-            .iter()
-            .map(|&(first, last)| PortRange { first, last })
-            .collect(),
+        destination_ports: ports.iter().map(|&(first, last)| PortRange { first, last }).collect(),
         ..driver::testing::rule("", action)
     }
 }

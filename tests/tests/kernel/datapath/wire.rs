@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use driver::model::{By, IfIndex, IfName};
+use driver::model::{By, IfIndex, IfName, NetnsRef};
 use driver::sys::netlink::Netlink;
 use ipnet::IpNet;
 use nix::libc;
@@ -27,6 +27,11 @@ impl Netns {
     /// Runs `visit` on a thread inside.
     pub(crate) fn run<T: Send>(&self, visit: impl FnOnce() -> T + Send) -> T {
         self.0.netns.run(|_| visit()).unwrap()
+    }
+
+    /// As a runtime would tell of it.
+    pub(crate) fn reference(&self) -> NetnsRef {
+        NetnsRef { path: self.0.path(), id: self.0.netns.id() }
     }
 
     fn netlink(&self) -> Netlink {

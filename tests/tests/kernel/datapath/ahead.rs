@@ -1,0 +1,122 @@
+//! Programs of others before ours.
+
+use aya::Ebpf;
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use common::names;
+use driver::datapath::{Datapath, ahead, load_for_test, programs};
+use driver::model::{Ahead, DatapathSpec, IfIndex, IngressHook, Phase, Record};
+use driver::sys::bpf::{self, Linked, Place};
+
+use super::wire::Bench;
+use super::{id, spec};
+
+/// Programs of somebody else, who has another build of the same.
+struct Stranger(Ebpf);
+
+impl Stranger {
+    fn new() -> Self {
+        Self(load_for_test(&spec(IngressHook::Tcx, None)).unwrap())
+    }
+
+    /// Attaches `name` in the pod, at `place`, in this order.
+    fn attach(&mut self, bench: &Bench, name: &str, place: TcAttachType, order: LinkOrder) {
+        let program: &mut SchedClassifier = self.0.program_mut(name).unwrap().try_into().unwrap();
+        program.load().unwrap();
+        bench.pod.run(|| {
+            let options = TcAttachOptions::TcxOrder(order);
+            program.attach_with_options("eth7", place, options).unwrap();
+        });
+    }
+}
+
+fn record(bench: &Bench, spec: &DatapathSpec) -> Record {
+    let claim = driver::model::ClaimRef { uid: id().claim, ..driver::testing::claim("nic") };
+    let device = driver::model::Device { name: id().device, ..driver::testing::device("eth7") };
+    let netns = bench.pod.reference();
+    Record {
+        claim,
+        pod: driver::testing::pod("web"),
+        requests: Vec::new(),
+        pool: String::new(),
+        wishes: driver::model::Wishes::default(),
+        datapath: Some(spec.clone()),
+        policy: None,
+        build: Datapath::build(),
+        before: driver::model::InterfaceState {
+            name: device.interface.clone(),
+            index: device.index,
+            mac: device.mac,
+            mtu: device.mtu,
+            up: true,
+            addresses: Vec::new(),
+            controller: None,
+        },
+        sandbox: None,
+        residue: Vec::new(),
+        phase: Phase::Attached { netns, inside: IfIndex(1) },
+        device,
+    }
+}
+
+fn chain(bench: &Bench, place: Place) -> Vec<Linked> {
+    let facts = programs(bench.bpffs(), &id()).unwrap();
+    let index = facts.iter().find_map(|hook| hook.interface).unwrap();
+    bench.pod.run(|| bpf::chain(index, place).unwrap())
+}
+
+#[test]
+fn a_stranger_before_us_is_told_of_by_name_and_left_alone() {
+    for ingress in [IngressHook::Tcx, IngressHook::Xdp] {
+        let bench = Bench::new(1500);
+        let datapath = Datapath::open(bench.bpffs()).unwrap();
+        let spec = spec(ingress, None);
+        bench.host.run(|| datapath.install(&spec, &Bench::nic()).unwrap());
+        bench.move_to_pod();
+        let record = record(&bench, &spec);
+        let look = || ahead(bench.bpffs(), &record).unwrap();
+        assert!(look().is_empty(), "{:?}", look());
+
+        // Behind ours, and no business of ours.
+        let (mut behind, mut before) = (Stranger::new(), Stranger::new());
+        behind.attach(&bench, names::EGRESS, TcAttachType::Egress, LinkOrder::last());
+        assert!(look().is_empty(), "{:?}", look());
+
+        // Each has the other direction's name, so that it is told from ours.
+        before.attach(&bench, names::INGRESS, TcAttachType::Egress, LinkOrder::first());
+        before.attach(&bench, names::EGRESS, TcAttachType::Ingress, LinkOrder::first());
+        let here = [Place::TcxIngress, Place::TcxEgress].map(|place| chain(&bench, place));
+        let seen = look();
+        let egress = vec![names::INGRESS.to_owned()];
+        let by_xdp = Vec::new();
+        let by_tcx = vec![names::EGRESS.to_owned()];
+        let at_ingress = if ingress == IngressHook::Tcx { by_tcx } else { by_xdp };
+        assert_eq!(seen, Ahead { ingress: at_ingress, egress });
+
+        let still = [Place::TcxIngress, Place::TcxEgress].map(|place| chain(&bench, place));
+        assert_eq!(still, here, "nothing was touched");
+        assert_eq!(still[1].len(), 3);
+
+        drop(before);
+        assert!(look().is_empty(), "{:?}", look());
+        drop(behind);
+    }
+}
+
+#[test]
+fn a_sandbox_that_is_gone_is_a_passing_thing() {
+    let bench = Bench::new(1500);
+    let datapath = Datapath::open(bench.bpffs()).unwrap();
+    let spec = spec(IngressHook::Tcx, None);
+    bench.host.run(|| datapath.install(&spec, &Bench::nic()).unwrap());
+    bench.move_to_pod();
+    let mut record = record(&bench, &spec);
+    if let Phase::Attached { netns, .. } = &mut record.phase {
+        netns.path = "/nowhere/at/all".into();
+    }
+    let error = ahead(bench.bpffs(), &record).unwrap_err();
+    assert!(error.is_passing(), "{error}");
+    bench.pod.delete("eth7");
+    let error = ahead(bench.bpffs(), &record).unwrap_err();
+    assert!(error.is_passing(), "{error}");
+}
