@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use common::names;
-use driver::model::{DefaultAction, Action, DatapathSpec, IngressHook, Telemetry};
+use driver::model::{Action, DatapathSpec, DefaultAction, IngressHook, Telemetry};
 
 use super::frames::{self, frame};
 use super::programs::{load, run};

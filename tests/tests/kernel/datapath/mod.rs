@@ -10,8 +10,8 @@ mod traffic;
 mod wire;
 
 use driver::model::{
-    Action, AttachmentId, DatapathSpec, DefaultAction, DirectionFilter, DirectionTraffic, Filter, FilterRule,
-    IngressHook, PortRange, Protocol, Telemetry,
+    Action, AttachmentId, DatapathSpec, DefaultAction, DirectionFilter, DirectionTraffic, Filter,
+    FilterRule, IngressHook, PortRange, Protocol, Telemetry,
 };
 
 pub(crate) fn id() -> AttachmentId {
@@ -36,10 +36,7 @@ pub(crate) fn rule(
         name: format!("{action:?}-{cidrs:?}-{protocol:?}-{ports:?}"),
         sources: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
         protocol,
-        destination_ports: ports
-            .iter()
-            .map(|&(first, last)| PortRange { first, last })
-            .collect(),
+        destination_ports: ports.iter().map(|&(first, last)| PortRange { first, last }).collect(),
         ..driver::testing::rule("", action)
     }
 }

@@ -5,7 +5,7 @@ use aya::programs::{Program, TestRun as _, TestRunOptions};
 use aya::{Ebpf, Pod};
 use common::{Counters, Direction, Protocol, Verdict, names};
 use driver::datapath::load_for_test;
-use driver::model::{DefaultAction, Action, DatapathSpec, IngressHook, Telemetry};
+use driver::model::{Action, DatapathSpec, DefaultAction, IngressHook, Telemetry};
 
 use super::frames::{self, frame, short_frame};
 use super::{both, rule, spec};

@@ -4,11 +4,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use driver::datapath::{CounterSource as _, Datapath, MapCounters};
-use driver::model::{DefaultAction, Action, Filter, IngressHook, Protocol, Traffic};
+use driver::model::{Action, DefaultAction, Filter, IngressHook, Protocol, Traffic};
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 
 use super::wire::{Bench, POD_ADDRESSES, WIRE_ADDRESSES, send_scattered};
-use super::{both, outgoing, frames, id, protocol, rule, spec, verdict};
+use super::{both, frames, id, outgoing, protocol, rule, spec, verdict};
 
 /// Denies UDP to port 7001, whoever sends it.
 fn no_7001() -> Filter {
