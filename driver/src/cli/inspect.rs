@@ -170,7 +170,7 @@ mod tests {
         Inspected {
             record,
             programs: Ok(vec![hook]),
-            counted: Counted::Traffic(traffic(5, 2)),
+            counted: Counted::Traffic(Box::new(traffic(5, 2))),
             datapath: Some(details),
         }
     }

@@ -28,7 +28,7 @@ struct Line {
 
 /// What is known of an attachment's traffic.
 pub(super) enum Counted {
-    Traffic(Traffic),
+    Traffic(Box<Traffic>),
     /// Nothing counts there, or not yet.
     Nothing,
     /// Why the counters could not be read.
@@ -77,7 +77,7 @@ impl Counted {
             return Self::Nothing;
         }
         match source.read(&record.id()) {
-            Ok(traffic) => Self::Traffic(traffic),
+            Ok(traffic) => Self::Traffic(Box::new(traffic)),
             Err(error) => Self::Unread(telemetry::chain(&error)),
         }
     }
@@ -258,7 +258,7 @@ mod tests {
     }
 
     fn counted(allowed: u64, denied: u64) -> Counted {
-        Counted::Traffic(traffic(allowed, denied))
+        Counted::Traffic(Box::new(traffic(allowed, denied)))
     }
 
     #[test]

@@ -194,7 +194,7 @@ mod tests {
     fn flow() -> common::Flow {
         common::Flow {
             addresses: common::Addresses([0x0100_0a0a_0200_0a0a, 0, 0, 0]),
-            ports: 40_000 << 16 | 443,
+            ports: 40_000 * 0x1_0000 + 443,
             kind: 0,
             tcp_flags: 0b01_0010,
             verdict: 2,

@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn who_runs_before_us_is_named_with_the_time() {
         let ahead = Ahead { ingress: vec!["spy".to_owned()], egress: Vec::new() };
-        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(60);
+        let since = SystemTime::UNIX_EPOCH + Duration::from_mins(1);
         let sighting = Sighting { ahead, since };
 
         let tampered = condition(&with_datapath(IngressHook::Tcx), Some(&sighting), "Tampered");

@@ -118,19 +118,19 @@ fn datapath_facts(
         ),
         None => spec.generation.to_string(),
     };
-    let mut facts = vec![
-        ("ingress filter", filter_of("ingress", filter.and_then(|it| it.ingress.as_ref()))),
-        ("egress filter", filter_of("egress", filter.and_then(|it| it.egress.as_ref()))),
-        ("generation", generation),
-        ("memory", or_why(memory.as_ref().map(|bytes| format!("{bytes} bytes in maps")))),
-        (
-            "programs ahead",
-            or_why(ahead.as_ref().map(|ahead| match ahead.is_empty() {
-                true => "none".to_owned(),
-                false => ahead.to_string(),
-            })),
-        ),
-    ];
+    let mut facts =
+        vec![
+            ("ingress filter", filter_of("ingress", filter.and_then(|it| it.ingress.as_ref()))),
+            ("egress filter", filter_of("egress", filter.and_then(|it| it.egress.as_ref()))),
+            ("generation", generation),
+            ("memory", or_why(memory.as_ref().map(|bytes| format!("{bytes} bytes in maps")))),
+            (
+                "programs ahead",
+                or_why(ahead.as_ref().map(|ahead| {
+                    if ahead.is_empty() { "none".to_owned() } else { ahead.to_string() }
+                })),
+            ),
+        ];
     if let Err(reason) = rules {
         facts.push(("rules", or_why::<String>(Err(reason))));
     }

@@ -118,10 +118,8 @@ pub fn memory_bytes(map: BorrowedFd<'_>) -> io::Result<u64> {
     let text = std::fs::read_to_string(path)?;
     let told = text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok());
     let facts = MapFacts::of(map)?;
-    let cpus = match facts.is_per_cpu() {
-        true => aya::util::nr_cpus().map_err(|(_, error)| error)?,
-        false => 1,
-    };
+    let cpus =
+        if facts.is_per_cpu() { aya::util::nr_cpus().map_err(|(_, error)| error)? } else { 1 };
     let values = u64::from(facts.value_size.next_multiple_of(8)) * u64::from(facts.max_entries);
     // Before Linux 6.4 the kernel tells of one CPU's values only.
     let least = values.saturating_mul(u64::try_from(cpus).unwrap_or(u64::MAX));

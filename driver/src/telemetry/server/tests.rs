@@ -231,8 +231,8 @@ async fn an_attachment_has_a_fixed_number_of_series_and_two_for_each_rule() {
         ),
         format!(r#"weir_programs_ahead{{{who},direction="egress"}} 1"#),
         format!(r#"weir_programs_ahead{{{who},direction="ingress"}} 0"#),
-        format!(r#"weir_policy_generation_applied{{{who}}} 1"#),
-        format!(r#"weir_datapath_memory_bytes{{{who}}} 70000"#),
+        format!("weir_policy_generation_applied{{{who}}} 1"),
+        format!("weir_datapath_memory_bytes{{{who}}} 70000"),
         "# UNIT weir_datapath_memory_bytes bytes".to_owned(),
     ];
     assert_has(&body, &lines.each_ref().map(String::as_str));
