@@ -11,19 +11,19 @@ use super::world::{
 };
 
 /// What `weir` prints. It must succeed and complain about nothing.
-fn weir(arguments: &[&str]) -> String {
+pub(super) fn weir(arguments: &[&str]) -> String {
     let output = Command::new(told("WEIR_BINARY")).args(arguments).output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && complaint.is_empty(), "{arguments:?}: {complaint}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn weir_json(arguments: &[&str]) -> Value {
+pub(super) fn weir_json(arguments: &[&str]) -> Value {
     let text = weir(&[arguments, &["--output", "json"]].concat());
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-const PLACES: [&str; 4] = ["--state-dir", STATE_DIR, "--bpffs", BPFFS];
+pub(super) const PLACES: [&str; 4] = ["--state-dir", STATE_DIR, "--bpffs", BPFFS];
 
 /// Cells of the table row that `word` is in.
 fn row<'a>(table: &'a str, word: &str) -> Vec<&'a str> {

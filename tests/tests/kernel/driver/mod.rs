@@ -7,4 +7,5 @@ mod look;
 mod publish;
 mod refuse;
 mod restart;
+mod watched;
 mod world;
