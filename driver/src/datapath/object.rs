@@ -192,10 +192,9 @@ impl Loaded {
         Ok(())
     }
 
-    /// Pins the map of rules, so that `bpftool map dump pinned` shows what is in force.
-    pub(super) fn pin_rules(&self, pin: &PinPath) -> Result<(), DatapathError> {
-        let missing = DatapathError::Missing { name: names::RULES };
-        let map = self.0.map(names::RULES).ok_or(missing)?;
+    /// Pins a map, for people and for those who read what the programs keep.
+    pub(super) fn pin_map(&self, name: &'static str, pin: &PinPath) -> Result<(), DatapathError> {
+        let map = self.0.map(name).ok_or(DatapathError::Missing { name })?;
         map.pin(pin.as_path()).map_err(|error| DatapathError::Pin {
             path: pin.as_path().to_owned(),
             source: std::io::Error::other(error),
