@@ -15,7 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::CounterError;
 use super::counters::open;
-use super::layout::{BpffsLayout, EVICTED, FLOWS, Pin};
+use super::layout::{BpffsLayout, Pin};
 use crate::model::{AttachmentId, Ends, Flow, PacketCount};
 use crate::sys::bpf::{self, MapFacts};
 use crate::sys::clock;
@@ -29,7 +29,7 @@ struct Clock {
 
 /// The flows of `id` that are in the cache, in no order. Flows of one key on several CPUs are one.
 pub fn flows(bpffs: &Path, id: &AttachmentId) -> Result<Vec<Flow>, CounterError> {
-    let path = PathBuf::from(BpffsLayout::new(bpffs).pin(id, Pin::Map(FLOWS)));
+    let path = PathBuf::from(BpffsLayout::new(bpffs).pin(id, Pin::Map("flows")));
     let map = open(&path)?;
     let mut merged = HashMap::<_, common::Flow>::new();
     let outcome = bpf::for_each_of_cpus(map.fd().as_fd(), |_, cpus: &[common::Flow]| {
@@ -69,7 +69,7 @@ impl Follower {
     pub fn open(bpffs: &Path, id: &AttachmentId) -> Result<Self, CounterError> {
         let layout = BpffsLayout::new(bpffs);
         let directory = layout.device(id);
-        let path = PathBuf::from(layout.pin(id, Pin::Map(EVICTED)));
+        let path = PathBuf::from(layout.pin(id, Pin::Map("evicted")));
         let map = open(&path)?;
         let failed = |source| CounterError::Pin { path: directory.clone(), source };
         let file = File::open(&directory).map_err(failed)?;

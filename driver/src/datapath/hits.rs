@@ -6,7 +6,7 @@ use common::{Count, Direction};
 
 use super::CounterError;
 use super::counters::{open, packet_count};
-use super::layout::{BpffsLayout, HITS, Pin};
+use super::layout::{BpffsLayout, Pin};
 use crate::model::{DatapathSpec, DirectionFilter, RuleTraffic};
 use crate::sys::bpf;
 
@@ -19,7 +19,7 @@ pub(super) fn read(
     if rules.is_empty() {
         return Ok(rules);
     }
-    let path = layout.pin(&spec.id, Pin::Map(HITS));
+    let path = layout.pin(&spec.id, Pin::Map("hits"));
     let path = path.as_path();
     let map = open(path)?;
     let mut found = 0;

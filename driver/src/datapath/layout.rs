@@ -28,28 +28,21 @@ pub(super) enum Pin {
     NextProgram(Hook),
     /// Of this build's layout: an upgrade to another starts new counters beside the old ones.
     Counters,
-    /// One of [`MAPS`], of the programs that are attached now.
+    /// A map of the programs that are attached now, see [`MAPS`].
     Map(&'static str),
-    /// The same, on its way into the place of the former one.
-    NextMap(&'static str),
 }
 
-/// The maps that come with the programs, by their names in the object file and on bpffs. They are
-/// read by the driver, or are there for people to look at.
+/// What is pinned of each program instance beside the counters, and the names of the maps.
 pub(super) const MAPS: [(&str, &str); 8] = [
-    (names::RULES, "rules"),
-    (names::ROWS, "rows"),
-    (names::PAGES, "pages"),
-    (names::HITS, HITS),
-    (names::LIMITS, "limits"),
-    (names::STATE, "state"),
-    (names::FLOWS, FLOWS),
-    (names::EVICTED, EVICTED),
+    ("rules", names::RULES),
+    ("rows", names::ROWS),
+    ("pages", names::PAGES),
+    ("hits", names::HITS),
+    ("limits", names::LIMITS),
+    ("state", names::STATE),
+    ("flows", names::FLOWS),
+    ("evicted", names::EVICTED),
 ];
-
-pub(super) const HITS: &str = "hits";
-pub(super) const FLOWS: &str = "flows";
-pub(super) const EVICTED: &str = "evicted";
 
 /// A place on bpffs that is ours.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -82,7 +75,6 @@ impl BpffsLayout {
             Pin::NextProgram(hook) => format!("next_{}", hook.name()),
             Pin::Counters => format!("{COUNTERS}{LAYOUT_VERSION}"),
             Pin::Map(name) => name.to_owned(),
-            Pin::NextMap(name) => format!("next_{name}"),
         };
         PinPath { path: self.device(id).join(name), root: self.root.clone() }
     }

@@ -42,5 +42,5 @@ fn map_bytes(path: &Path) -> Result<u64, CounterError> {
 /// Links and programs are pinned beside maps, and the kernel would answer for them, too.
 fn is_map(pin: &PinPath) -> bool {
     let name = pin.as_path().file_name();
-    pin.is_counters() || MAPS.iter().any(|(_, pinned)| name.is_some_and(|name| name == *pinned))
+    pin.is_counters() || MAPS.iter().any(|(pinned, _)| name.is_some_and(|name| name == *pinned))
 }

@@ -35,8 +35,8 @@ pub use self::error::DatapathError;
 pub use self::flows::{Follower, flows};
 pub use self::hook::Hook;
 pub use self::inspect::{FilterForm, HookFacts, ProgramFacts, forms, programs};
-use self::layout::{BpffsLayout, Pin, PinPath};
-use self::object::Object;
+use self::layout::{BpffsLayout, MAPS, Pin, PinPath};
+use self::object::{Loaded, Object};
 use crate::model::{AttachmentId, BuildId, ClaimUid, DatapathSpec, DeviceName, IfIndex, IfName};
 use crate::plan::{DatapathState, Was};
 use crate::sys::bpf;
@@ -112,7 +112,7 @@ impl Datapath {
         make_dir(&self.layout.device(&spec.id))?;
         let counters = self.layout.pin(&spec.id, Pin::Counters);
         let mut loaded = self.object.load(spec, &[(names::COUNTERS, counters.as_path())])?;
-        loaded.pin_maps(|name| self.layout.pin(&spec.id, Pin::Map(name)))?;
+        self.pin_maps(&spec.id, &loaded)?;
         for hook in Hook::of(spec) {
             let program = loaded.program(hook, spec.ingress)?;
             if hook.is_filter(spec) {
@@ -185,15 +185,8 @@ impl Datapath {
             clsact::pin(loaded.program(hook, spec.ingress)?, &next)?;
             next.replace(&self.layout.pin(&spec.id, Pin::Program(hook)))?;
         }
-        // Only now: until the exchange, the former programs worked on the former maps.
-        let next = |name| self.layout.pin(&spec.id, Pin::NextMap(name));
-        for (_, name) in layout::MAPS {
-            next(name).remove()?;
-        }
-        loaded.pin_maps(next)?;
-        for (_, name) in layout::MAPS {
-            next(name).replace(&self.layout.pin(&spec.id, Pin::Map(name)))?;
-        }
+        // Only now: the former programs read the former rules until the exchange.
+        self.pin_maps(&spec.id, &loaded)?;
         self.remove_other_layouts(&spec.id)?;
         Ok(Was::Otherwise)
     }
@@ -257,6 +250,16 @@ impl Datapath {
             }
         }
         Ok(true)
+    }
+
+    /// Pins the maps of the programs that are attached now, in the place of those before.
+    fn pin_maps(&self, id: &AttachmentId, loaded: &Loaded) -> Result<(), DatapathError> {
+        for (pin, map) in MAPS {
+            let pin = self.layout.pin(id, Pin::Map(pin));
+            pin.remove()?;
+            loaded.pin_map(map, &pin)?;
+        }
+        Ok(())
     }
 
     /// Maps that only programs of another layout could read.

@@ -11,7 +11,7 @@ use aya::{Ebpf, EbpfLoader};
 use common::{Used, names};
 
 use super::constants::{Constants, Specialised};
-use super::layout::{MAPS, PinPath};
+use super::layout::PinPath;
 use super::{DatapathError, Hook};
 use crate::model::{BuildId, DatapathSpec, IngressHook, Telemetry};
 use crate::policy;
@@ -192,20 +192,13 @@ impl Loaded {
         Ok(())
     }
 
-    /// Pins what comes with the programs: each map where `place` says for its name on bpffs.
-    pub(super) fn pin_maps(
-        &self,
-        place: impl Fn(&'static str) -> PinPath,
-    ) -> Result<(), DatapathError> {
-        for (name, pinned) in MAPS {
-            let map = self.0.map(name).ok_or(DatapathError::Missing { name })?;
-            let pin = place(pinned);
-            map.pin(pin.as_path()).map_err(|error| DatapathError::Pin {
-                path: pin.as_path().to_owned(),
-                source: std::io::Error::other(error),
-            })?;
-        }
-        Ok(())
+    /// Pins a map, for people and for those who read what the programs keep.
+    pub(super) fn pin_map(&self, name: &'static str, pin: &PinPath) -> Result<(), DatapathError> {
+        let map = self.0.map(name).ok_or(DatapathError::Missing { name })?;
+        map.pin(pin.as_path()).map_err(|error| DatapathError::Pin {
+            path: pin.as_path().to_owned(),
+            source: std::io::Error::other(error),
+        })
     }
 
     /// The program for `hook`, loaded.

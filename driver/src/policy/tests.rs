@@ -7,7 +7,22 @@ use super::*;
 use crate::model::{
     Action, DefaultAction, DirectionFilter, Filter, FilterRule, PortRange, Protocol,
 };
-use crate::testing::rule;
+
+fn rule(name: &str, action: Action) -> FilterRule {
+    FilterRule {
+        name: name.to_owned(),
+        origin: Origin::Claim,
+        action,
+        sources: Vec::new(),
+        destinations: Vec::new(),
+        protocol: None,
+        source_ports: Vec::new(),
+        destination_ports: Vec::new(),
+        established: false,
+        icmp_types: Vec::new(),
+        fragment: None,
+    }
+}
 
 fn ingress(default_action: DefaultAction, rules: Vec<FilterRule>) -> Filter {
     Filter {

@@ -102,7 +102,7 @@ fn without_a_filter_all_is_counted_and_passes() {
     let mut expected = counters(&ebpf, Direction::Ingress);
     expected.count(Malformed, OtherIp, 1, stump.len() as u64);
     assert_eq!(run(&ebpf, names::XDP, &stump, 1).0, 2);
-    assert_eq!(counters(&ebpf, Direction::Ingress), expected);
+    assert_eq!(counters(&ebpf, Direction::Ingress).traffic, expected.traffic);
 }
 
 /// An allow list: what it surely covers passes, and what the interface needs to live.
