@@ -81,6 +81,9 @@ fn rule(rng: &mut Rng, name: String, size: Size) -> FilterRule {
     if !once_in(rng, few) {
         transport(rng, &mut rule);
     }
+    if !meet(&rule.sources, &rule.destinations) {
+        rule.destinations.clear();
+    }
     rule
 }
 
@@ -108,6 +111,16 @@ fn transport(rng: &mut Rng, rule: &mut FilterRule) {
         rule.source_ports = ports(rng);
     }
     rule.established = protocol == Tcp && once_in(rng, 4);
+}
+
+/// Sources of one IP version and destinations of the other are in no packet together.
+fn meet(sources: &[IpNet], destinations: &[IpNet]) -> bool {
+    let is_v4 = |network: &IpNet| matches!(network, IpNet::V4(_));
+    let share = |of: &dyn Fn(&IpNet) -> bool| sources.iter().any(of) && destinations.iter().any(of);
+    sources.is_empty()
+        || destinations.is_empty()
+        || share(&is_v4)
+        || share(&|network| !is_v4(network))
 }
 
 pub(super) const TYPES: &[u8] = &[0, 3, 8, 11, 128, 129, 133, 135, 137, 138];
