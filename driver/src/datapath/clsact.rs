@@ -36,10 +36,9 @@ impl Datapath {
         for (hook, side) in filters(spec) {
             let pin = self.layout.pin(&spec.id, Pin::Program(hook));
             let program = program_at(&pin, &spec.id)?;
-            let id = program.id().map_err(|source| DatapathError::Open {
-                path: pin.as_path().to_owned(),
-                source,
-            })?;
+            let id = program
+                .id()
+                .map_err(|source| DatapathError::Open { path: pin.as_path().to_owned(), source })?;
             let failed = |source| DatapathError::Filters { hook, interface: index, source };
             match netlink.filter(index, side).map_err(failed)? {
                 Some(filter) if filter.name != name(side) => {
@@ -95,15 +94,10 @@ pub(super) fn pin(program: BorrowedFd<'_>, pin: &PinPath) -> Result<(), Datapath
         .map_err(|source| DatapathError::Pin { path: pin.as_path().to_owned(), source })
 }
 
-pub(super) fn program_at(
-    pin: &PinPath,
-    id: &AttachmentId,
-) -> Result<bpf::Program, DatapathError> {
+pub(super) fn program_at(pin: &PinPath, id: &AttachmentId) -> Result<bpf::Program, DatapathError> {
     let path = || pin.as_path().to_owned();
     bpf::Program::from_pin(pin.as_path()).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => {
-            DatapathError::NotInstalled { id: id.clone(), missing: path() }
-        }
+        io::ErrorKind::NotFound => DatapathError::NotInstalled { id: id.clone(), missing: path() },
         _ => DatapathError::Open { path: path(), source },
     })
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use common::LAYOUT_VERSION;
+use common::{LAYOUT_VERSION, names};
 
 use super::{DatapathError, Hook, list};
 use crate::model::{AttachmentId, ClaimUid};
@@ -28,9 +28,21 @@ pub(super) enum Pin {
     NextProgram(Hook),
     /// Of this build's layout: an upgrade to another starts new counters beside the old ones.
     Counters,
-    /// For people to look at: the driver writes rules once and never reads them back.
-    Rules,
+    /// A map of the programs that are attached now, see [`MAPS`].
+    Map(&'static str),
 }
+
+/// What is pinned of each program instance beside the counters, and the names of the maps.
+pub(super) const MAPS: [(&str, &str); 8] = [
+    ("rules", names::RULES),
+    ("rows", names::ROWS),
+    ("pages", names::PAGES),
+    ("hits", names::HITS),
+    ("limits", names::LIMITS),
+    ("state", names::STATE),
+    ("flows", names::FLOWS),
+    ("evicted", names::EVICTED),
+];
 
 /// A place on bpffs that is ours.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -62,7 +74,7 @@ impl BpffsLayout {
             Pin::Program(hook) => format!("prog_{}", hook.name()),
             Pin::NextProgram(hook) => format!("next_{}", hook.name()),
             Pin::Counters => format!("{COUNTERS}{LAYOUT_VERSION}"),
-            Pin::Rules => "rules".to_owned(),
+            Pin::Map(name) => name.to_owned(),
         };
         PinPath { path: self.device(id).join(name), root: self.root.clone() }
     }
@@ -154,7 +166,7 @@ mod tests {
             (Pin::Link(Hook::Egress), "/sys/fs/bpf/weir/1-2/eth1/egress"),
             (Pin::Program(Hook::Egress), "/sys/fs/bpf/weir/1-2/eth1/prog_egress"),
             (Pin::Counters, "/sys/fs/bpf/weir/1-2/eth1/counters_v2"),
-            (Pin::Rules, "/sys/fs/bpf/weir/1-2/eth1/rules"),
+            (Pin::Map("rules"), "/sys/fs/bpf/weir/1-2/eth1/rules"),
         ] {
             assert_eq!(layout.pin(&id(), pin).as_path(), Path::new(path));
         }

@@ -8,13 +8,17 @@
 //! What it never does: enter a namespace (attaching happens in the caller's, everything else
 //! works on pins, wherever the interface is), decide what to attach, or touch programs of others.
 
+mod ahead;
 mod clsact;
 mod constants;
 mod counters;
 mod error;
+mod flows;
+mod hits;
 mod hook;
 mod inspect;
 mod layout;
+mod memory;
 mod object;
 
 use std::fs;
@@ -25,12 +29,14 @@ use std::str::FromStr;
 use common::names;
 use nix::net::if_::if_nametoindex;
 
+pub use self::ahead::{AheadError, ahead};
 pub use self::counters::{CounterError, CounterSource, MapCounters};
 pub use self::error::DatapathError;
+pub use self::flows::{Follower, flows};
 pub use self::hook::Hook;
-pub use self::inspect::{HookFacts, ProgramFacts, programs};
-use self::layout::{BpffsLayout, Pin, PinPath};
-use self::object::Object;
+pub use self::inspect::{FilterForm, HookFacts, ProgramFacts, forms, programs};
+use self::layout::{BpffsLayout, MAPS, Pin, PinPath};
+use self::object::{Loaded, Object};
 use crate::model::{AttachmentId, BuildId, ClaimUid, DatapathSpec, DeviceName, IfIndex, IfName};
 use crate::plan::{DatapathState, Was};
 use crate::sys::bpf;
@@ -106,7 +112,7 @@ impl Datapath {
         make_dir(&self.layout.device(&spec.id))?;
         let counters = self.layout.pin(&spec.id, Pin::Counters);
         let mut loaded = self.object.load(spec, &[(names::COUNTERS, counters.as_path())])?;
-        loaded.pin_rules(&self.layout.pin(&spec.id, Pin::Rules))?;
+        self.pin_maps(&spec.id, &loaded)?;
         for hook in Hook::of(spec) {
             let program = loaded.program(hook, spec.ingress)?;
             if hook.is_filter(spec) {
@@ -180,9 +186,7 @@ impl Datapath {
             next.replace(&self.layout.pin(&spec.id, Pin::Program(hook)))?;
         }
         // Only now: the former programs read the former rules until the exchange.
-        let rules = self.layout.pin(&spec.id, Pin::Rules);
-        rules.remove()?;
-        loaded.pin_rules(&rules)?;
+        self.pin_maps(&spec.id, &loaded)?;
         self.remove_other_layouts(&spec.id)?;
         Ok(Was::Otherwise)
     }
@@ -211,8 +215,7 @@ impl Datapath {
         let Some(pins) = self.layout.pins(id)? else { return Ok(DatapathState::Absent) };
         let has = |pin: Pin| pins.contains(&self.layout.pin(id, pin));
         let is_one = |pins: &[Pin]| pins.iter().filter(|pin| has(**pin)).count() == 1;
-        let ingress =
-            [Pin::Link(Hook::Xdp), Pin::Link(Hook::Ingress), Pin::Program(Hook::Ingress)];
+        let ingress = [Pin::Link(Hook::Xdp), Pin::Link(Hook::Ingress), Pin::Program(Hook::Ingress)];
         let egress = [Pin::Link(Hook::Egress), Pin::Program(Hook::Egress)];
         // Counters of this layout or, before an upgrade, of another.
         let has_counters = pins.iter().any(PinPath::is_counters);
@@ -247,6 +250,16 @@ impl Datapath {
             }
         }
         Ok(true)
+    }
+
+    /// Pins the maps of the programs that are attached now, in the place of those before.
+    fn pin_maps(&self, id: &AttachmentId, loaded: &Loaded) -> Result<(), DatapathError> {
+        for (pin, map) in MAPS {
+            let pin = self.layout.pin(id, Pin::Map(pin));
+            pin.remove()?;
+            loaded.pin_map(map, &pin)?;
+        }
+        Ok(())
     }
 
     /// Maps that only programs of another layout could read.

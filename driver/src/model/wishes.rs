@@ -159,13 +159,25 @@ pub struct FilterRule {
 }
 
 /// Who made a rule.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
 #[serde(rename_all = "camelCase")]
 pub enum Origin {
     #[default]
     Claim,
     /// Who runs the node, by `weir policy apply`.
     Operator,
+}
+
+impl Origin {
+    /// One word of a closed set, for labels and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Operator => "operator",
+        }
+    }
 }
 
 /// What a rule does with a packet that it matches.

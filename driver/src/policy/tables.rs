@@ -43,8 +43,8 @@ pub(super) fn build(entries: &[Entry<'_>]) -> Tables {
     let mut used = Used::NONE;
     let v4 = octets(entries, Family::V4, words, &mut used);
     let v6 = octets(entries, Family::V6, words, &mut used);
-    let source_ports = ports(entries, Entry::source_ranges, words);
-    let destination_ports = ports(entries, Entry::destination_ranges, words);
+    let source_ports = ports(entries, |entry| entry.source_ranges(), words);
+    let destination_ports = ports(entries, |entry| entry.destination_ranges(), words);
     if !source_ports.ports.is_empty() {
         used = used.with(Used::SOURCE_PORTS);
     }
@@ -63,12 +63,7 @@ fn add(set: &mut Set, n: usize) {
 
 /// The octets of the source, then those of the destination. A prefix is one range of values in each
 /// octet, whatever the others are, so octets can be looked at one by one.
-fn octets(
-    entries: &[Entry<'_>],
-    family: Family,
-    words: usize,
-    used: &mut Used,
-) -> Vec<Vec<Set>> {
+fn octets(entries: &[Entry<'_>], family: Family, words: usize, used: &mut Used) -> Vec<Vec<Set>> {
     let width = match family {
         Family::V4 => 4,
         Family::V6 => 16,

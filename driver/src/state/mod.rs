@@ -207,6 +207,7 @@ mod tests {
             device: device(name),
             wishes: Wishes::default(),
             datapath: None,
+            policy: None,
             build: BuildId("build-1".to_owned()),
             before: InterfaceState {
                 name: name.parse().unwrap(),

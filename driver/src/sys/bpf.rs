@@ -22,7 +22,7 @@ mod chain;
 mod values;
 
 pub use self::chain::{Linked, chain, program_name};
-pub use self::values::{MapFacts, for_each_of_cpus, memory_bytes};
+pub use self::values::{MapFacts, for_each_of_cpus, memory_bytes, value_of};
 
 // Commands of bpf(2) (`enum bpf_cmd`, include/uapi/linux/bpf.h, Linux 6.12).
 const BPF_OBJ_PIN: libc::c_int = 6;

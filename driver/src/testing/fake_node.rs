@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 
 use crate::model::{
-    At, AttachmentId, By, EgressHook, IfIndex, IfName, IngressHook, InterfaceState, MacAddr, NetnsId,
-    Place, Route,
+    At, AttachmentId, By, EgressHook, IfIndex, IfName, IngressHook, InterfaceState, MacAddr,
+    NetnsId, Place, Route,
 };
 use crate::node::{Node, StepError};
 use crate::plan::{DatapathState, Observed, Step, Subject, Was};
@@ -189,8 +189,8 @@ impl World {
         match step {
             Step::InstallDatapath { spec, interface } => {
                 let at = At { place: Place::Host, interface: interface.clone() };
-                let is_linked = spec.ingress != IngressHook::Clsact
-                    || spec.egress != EgressHook::Clsact;
+                let is_linked =
+                    spec.ingress != IngressHook::Clsact || spec.egress != EgressHook::Clsact;
                 let identity = is_linked.then_some(self.at(&at)?.identity);
                 let before = self.datapaths.insert(spec.id.clone(), identity);
                 Ok(was(before == Some(identity)))

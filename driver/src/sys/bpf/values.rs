@@ -127,3 +127,12 @@ pub fn memory_bytes(map: BorrowedFd<'_>) -> io::Result<u64> {
     let least = values.saturating_mul(u64::try_from(cpus).unwrap_or(u64::MAX));
     Ok(told.unwrap_or(0).max(least))
 }
+
+/// The value that these bytes are, such as an item of a ring buffer. `None` where there are fewer.
+pub fn value_of<T: aya::Pod>(bytes: &[u8]) -> Option<T> {
+    if bytes.len() < size_of::<T>() {
+        return None;
+    }
+    // SAFETY: there are enough bytes, they need not be aligned, and any bytes are a `Pod`.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
