@@ -5,6 +5,7 @@ pub mod api_server;
 pub mod demo;
 pub mod kubelet;
 pub mod node;
+pub mod oracle;
 pub mod runtime;
 pub mod sandbox;
 pub mod scheduler;

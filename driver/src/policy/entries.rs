@@ -46,8 +46,13 @@ pub(super) fn expand<'a>(
             }
         }
     }
-    let ends = |networks: &[IpNet]| -> Vec<Option<IpNet>> {
-        if networks.is_empty() { vec![None] } else { networks.iter().copied().map(Some).collect() }
+    // Without overlaps at either end, no packet surely matches two entries: it is counted once.
+    let ends = |networks: &Vec<IpNet>| -> Vec<Option<IpNet>> {
+        if networks.is_empty() {
+            vec![None]
+        } else {
+            IpNet::aggregate(networks).into_iter().map(Some).collect()
+        }
     };
     let (sources, destinations) = (ends(&rule.sources), ends(&rule.destinations));
     let pairs = sources.iter().flat_map(|&s| destinations.iter().map(move |&d| (s, d)));

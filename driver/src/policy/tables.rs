@@ -78,10 +78,17 @@ fn octets(entries: &[Entry<'_>], family: Family, words: usize, used: &mut Used) 
                 Family::V4 => Used::v4(octet),
                 Family::V6 => Used::v6(octet),
             });
-            let mut table = vec![vec![0; words]; 256];
+            // Most entries take all values of most octets.
+            let (mut all, mut some) = (vec![0; words], Vec::new());
             for (n, entry) in entries.iter().enumerate() {
-                let (first, last) = range(entry);
-                for value in first..=last {
+                match range(entry) {
+                    (0, 255) => add(&mut all, n),
+                    (first, last) => some.push((n, first..=last)),
+                }
+            }
+            let mut table = vec![all; 256];
+            for (n, values) in some {
+                for value in values {
                     add(&mut table[usize::from(value)], n);
                 }
             }

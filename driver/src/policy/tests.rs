@@ -88,6 +88,21 @@ fn a_rule_becomes_an_entry_for_each_pair_of_networks() {
 }
 
 #[test]
+fn a_rule_counts_a_packet_once_however_often_it_names_its_network() {
+    let networks = ["10.0.0.0/8", "10.0.0.0/24", "10.0.0.7/32", "2001:db8::/32", "10.0.0.7/32"];
+    let count = FilterRule {
+        sources: networks.iter().map(|network| network.parse().unwrap()).collect(),
+        ..rule("c", Action::Count)
+    };
+    for narrow in [NARROW, 0] {
+        let filter = ingress(DefaultAction::Deny, vec![count.clone()]);
+        let compiled = compile_to(&filter, 250, narrow).unwrap();
+        assert_eq!(judged(&compiled, &udp(7, 53)), (false, vec![0]));
+        assert_eq!(compiled.ingress.entries, 2);
+    }
+}
+
+#[test]
 fn criteria_that_cannot_be_met_together_are_refused() {
     let portless = FilterRule {
         sources: vec!["::/0".parse().unwrap()],

@@ -7,3 +7,4 @@ mod api_server;
 mod dra;
 mod manifests;
 mod nri;
+mod oracle;
