@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 
 use crate::model::{
-    At, AttachmentId, By, IfIndex, IfName, InterfaceState, MacAddr, NetnsId, Place, Route,
+    At, AttachmentId, By, DatapathSpec, IfIndex, IfName, InterfaceState, MacAddr, NetnsId, Place,
+    Route,
 };
 use crate::node::{Node, StepError};
 use crate::plan::{DatapathState, Observed, Step, Subject, Was};
@@ -35,6 +36,8 @@ pub struct World {
     pub interfaces: BTreeMap<Option<NetnsId>, BTreeMap<IfName, FakeInterface>>,
     /// The identity of the interface that each datapath is attached to.
     pub datapaths: BTreeMap<AttachmentId, u32>,
+    /// What each of them was specialised by.
+    pub programs: BTreeMap<AttachmentId, DatapathSpec>,
 }
 
 /// What goes wrong, and when: steps are counted from 0 over the node's whole life.
@@ -42,6 +45,9 @@ pub struct World {
 pub enum Fault {
     /// The step fails, nothing changed.
     FailAt(usize),
+    /// The step fails, but has changed what it should: of several links that it replaces, say, all
+    /// but the last.
+    FailAfter(usize),
     /// The driver dies before the step.
     DieBefore(usize),
     /// The driver dies after the step, before it learns of it.
@@ -75,7 +81,7 @@ impl FakeNode {
             };
             host.insert(super::well_formed(name.parse()), interface);
         }
-        let world = World { interfaces: [(None, host)].into(), datapaths: BTreeMap::new() };
+        let world = World { interfaces: [(None, host)].into(), ..World::default() };
         Self { world: Arc::new(Mutex::new(world)), fault: None, applied: 0 }
     }
 
@@ -110,7 +116,9 @@ impl FakeNode {
             return Ok(());
         }
         match self.fault.take() {
-            Some(Fault::FailAt(at)) => Err(error(format!("injected fault at step {at}"))),
+            Some(Fault::FailAt(at) | Fault::FailAfter(at)) => {
+                Err(error(format!("injected fault at step {at}")))
+            }
             _ => std::panic::panic_any(Death),
         }
     }
@@ -136,6 +144,7 @@ impl Node for FakeNode {
         self.tick(Fault::DieBefore)?;
         let was = self.world().apply(step)?;
         self.tick(Fault::DieAfter)?;
+        self.tick(Fault::FailAfter)?;
         self.applied += 1;
         Ok(was)
     }
@@ -186,13 +195,20 @@ impl World {
                 let at = At { place: Place::Host, interface: interface.clone() };
                 let identity = self.at(&at)?.identity;
                 let before = self.datapaths.insert(spec.id.clone(), identity);
+                self.programs.insert(spec.id.clone(), spec.clone());
                 Ok(was(before == Some(identity)))
             }
             Step::ReplaceDatapath { spec } => match self.datapath(&spec.id) {
-                DatapathState::Attached => Ok(Was::Otherwise),
+                DatapathState::Attached => {
+                    self.programs.insert(spec.id.clone(), spec.clone());
+                    Ok(Was::Otherwise)
+                }
                 state => Err(error(format!("{}: {state:?}", spec.id))),
             },
-            Step::RemoveDatapath { id } => Ok(was(self.datapaths.remove(id).is_none())),
+            Step::RemoveDatapath { id } => {
+                self.programs.remove(id);
+                Ok(was(self.datapaths.remove(id).is_none()))
+            }
             Step::SetUp { at } => self.at(at).map(|i| was(std::mem::replace(&mut i.up, true))),
             Step::SetDown { at } => self.set_down(at),
             Step::SetMtu { at, mtu } => {

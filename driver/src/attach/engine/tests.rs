@@ -1,5 +1,7 @@
 //! The laws of the engine: whichever step fails, and whenever the driver dies.
 
+mod policy;
+
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
@@ -313,10 +315,12 @@ fn what_cannot_be_had_is_refused_before_anything_is_touched() {
     let bench = Bench::new();
     bench.run(None, |engine| {
         let mut wanted = wanted(claim("claim-a"));
-        wanted.devices[1].found.as_mut().unwrap().ebpf.tcx = false;
+        let other = wanted.devices[1].found.as_mut().unwrap();
+        other.encapsulation = "infiniband".to_owned();
         wanted.devices[1].wishes.ebpf.filter = Some(crate::model::Filter {
             ingress: Some(DirectionFilter {
-                default_action: crate::model::Action::Allow,
+                default_action: crate::model::DefaultAction::Allow,
+                stateful: false,
                 rules: Vec::new(),
             }),
             egress: None,
