@@ -6,6 +6,7 @@
 
 mod args;
 mod devices;
+mod flows;
 mod inspect;
 mod output;
 mod policy;
@@ -18,10 +19,10 @@ use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
-pub use self::args::{DevicesArgs, InspectArgs, NodeArgs, Output, TopArgs};
+pub use self::args::{DevicesArgs, FlowOrder, FlowsArgs, InspectArgs, NodeArgs, Output, TopArgs, Way};
 pub use self::policy::PolicyCommand;
 use crate::admin::CallError;
-use crate::datapath::Datapath;
+use crate::datapath::{CounterError, Datapath};
 use crate::inventory::InventoryError;
 use crate::model::Selection;
 use crate::state::CheckpointError;
@@ -42,7 +43,7 @@ static VERSION: LazyLock<String> =
 #[command(
     name = "weir",
     version = VERSION.as_str(),
-    after_help = "Exit status: 0 done, 1 failed, 3 nothing matches (inspect, policy), 64 wrong usage."
+    after_help = "Exit status: 0 done, 1 failed, 3 nothing matches (inspect, flows, policy), 64 wrong usage."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -68,6 +69,8 @@ pub enum Look {
     Devices(DevicesArgs),
     /// Show the traffic of prepared devices.
     Top(TopArgs),
+    /// Show who talks to whom, where the claim asked for flows.
+    Flows(FlowsArgs),
     /// Show everything about a pod's, a claim's or one device.
     Inspect(InspectArgs),
 }
@@ -97,6 +100,10 @@ enum CliError {
     Call(#[from] CallError),
     #[error("the counters of {0} devices could not be read")]
     Unread(usize),
+    #[error("the flows of {0} devices could not be read")]
+    UnreadFlows(usize),
+    #[error("follow flows")]
+    Follow(#[from] CounterError),
     #[error("make JSON")]
     Json(#[from] serde_json::Error),
     #[error("write")]
@@ -122,6 +129,7 @@ pub fn look(command: Look) -> ExitCode {
     exit(match command {
         Look::Devices(args) => devices::run(&args),
         Look::Top(args) => top::run(&args),
+        Look::Flows(args) => flows::run(&args),
         Look::Inspect(args) => inspect::run(&args),
     })
 }
@@ -208,6 +216,9 @@ mod tests {
             matches!(top, Ok(Command::Look(Look::Top(args))) if args.interval.as_millis() == 500)
         );
         assert!(matches!(parse("weir inspect default/web"), Ok(Command::Look(Look::Inspect(_)))));
+        let flows = parse("weir flows web --top 5 --sort last --direction egress");
+        assert!(matches!(flows, Ok(Command::Look(Look::Flows(args))) if args.top == 5));
+        assert!(parse("weir flows --follow --top 5").is_err());
         assert!(parse("weir inspect").is_err());
         for chosen in ["--pod a/b", "--claim a/b", "--device a", "--all"] {
             for verb in ["apply -f x", "clear", "show"] {

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-pub use self::args::{ApplyArgs, ClearArgs, PolicyCommand, SelectionArgs, ShowArgs};
+pub use self::args::PolicyCommand;
+use self::args::{SelectionArgs, ShowArgs};
 use super::output::{columns, pretty, print};
 use super::{CliError, Output};
 use crate::admin::{self, Applied, CallError, Form, PolicyRequest, Verb};
