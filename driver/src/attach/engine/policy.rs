@@ -5,15 +5,19 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use crate::attach::execute::{Done, execute, try_all};
 use crate::attach::{AttachError, Changed};
-use crate::model::{BuildId, DatapathSpec, OperatorPolicy, Phase, Record, Selection};
+use crate::model::{
+    BuildId, By, DatapathSpec, InterfaceState, OperatorPolicy, Phase, Place, Record, Selection,
+};
 use crate::node::Node;
-use crate::plan::{DatapathState, Step};
+use crate::plan::{self, DatapathState};
 use crate::policy;
 
 /// One attachment whose policy changes.
 struct Change {
     former: Record,
     wanted: Record,
+    /// The interface in its sandbox, if it is in one.
+    inside: Option<InterfaceState>,
     took: Duration,
 }
 
@@ -37,9 +41,11 @@ impl<N: Node> Engine<N> {
         // First decide for all of them, then touch the first.
         let (mut answer, mut changes) = (Vec::new(), Vec::new());
         for former in selected {
-            match self.overlaid(&former, policy)? {
-                Some(wanted) => changes.push(Change { former, wanted, took: Duration::ZERO }),
-                None => answer.push(Changed { record: former, took: Duration::ZERO }),
+            let inside = self.enforceable(&former)?;
+            let took = Duration::ZERO;
+            match overlaid(&former, policy, &self.build)? {
+                Some(wanted) => changes.push(Change { former, wanted, inside, took }),
+                None => answer.push(Changed { record: former, took }),
             }
         }
         self.enforce(&mut changes)?;
@@ -52,40 +58,29 @@ impl<N: Node> Engine<N> {
         Ok(answer)
     }
 
-    /// What is written before the programs are replaced; `None` where `policy` is in force already.
-    fn overlaid(
-        &mut self,
-        record: &Record,
-        policy: Option<&OperatorPolicy>,
-    ) -> Result<Option<Record>, AttachError> {
+    /// Whether the programs of `record` can be replaced now; answers the interface in its sandbox.
+    fn enforceable(&mut self, record: &Record) -> Result<Option<InterfaceState>, AttachError> {
         let device = || record.device.name.clone();
-        let Some(spec) = &record.datapath else {
+        if record.datapath.is_none() {
             return Err(AttachError::NoPrograms { device: device() });
+        }
+        let unseen = |source| AttachError::Observe { device: device(), source };
+        let inside = match &record.phase {
+            Phase::Prepared => None,
+            Phase::Attached { netns, inside } => Some(
+                self.interface(Place::Pod(netns.clone()), By::Index(*inside))
+                    .map_err(unseen)?
+                    .ok_or_else(|| {
+                        let state = DatapathState::Broken;
+                        AttachError::Unenforceable { device: device(), state }
+                    })?,
+            ),
+            phase => return Err(AttachError::OnItsWay { device: device(), phase: phase.name() }),
         };
-        if !matches!(record.phase, Phase::Prepared | Phase::Attached { .. }) {
-            let phase = record.phase.name();
-            return Err(AttachError::OnItsWay { device: device(), phase });
+        match self.datapath(record.id()).map_err(unseen)? {
+            DatapathState::Attached => Ok(inside),
+            state => Err(AttachError::Unenforceable { device: device(), state }),
         }
-        let state = self
-            .datapath(record.id())
-            .map_err(|source| AttachError::Observe { device: device(), source })?;
-        if state != DatapathState::Attached {
-            return Err(AttachError::Unenforceable { device: device(), state });
-        }
-        if record.policy.as_ref() == policy && record.build == self.build {
-            return Ok(None);
-        }
-        let filter = policy::overlay(record.wishes.ebpf.filter.as_ref(), policy);
-        if let Some(filter) = &filter {
-            policy::compile(filter, ANY_HZ)
-                .map_err(|problems| AttachError::Policy { device: device(), problems })?;
-        }
-        let generation = spec.generation.saturating_add(1);
-        let mut wanted = record.clone();
-        wanted.datapath = Some(DatapathSpec { filter, generation, ..spec.clone() });
-        wanted.policy = policy.cloned();
-        wanted.build = BuildId::default();
-        Ok(Some(wanted))
     }
 
     fn enforce(&mut self, changes: &mut [Change]) -> Result<(), AttachError> {
@@ -95,7 +90,7 @@ impl<N: Node> Engine<N> {
         self.record(&first, changes.iter().map(|change| change.wanted.clone()))?;
         for nth in 0..changes.len() {
             let started = Instant::now();
-            let steps = replacement(&changes[nth].wanted);
+            let steps = plan::replace(&changes[nth].wanted, changes[nth].inside.as_ref());
             match execute(&mut self.node, &steps, None, &mut Done::default()) {
                 Ok(()) => changes[nth].took = started.elapsed(),
                 Err(stopped) => {
@@ -126,8 +121,10 @@ impl<N: Node> Engine<N> {
             tracing::error!(%error, "cannot record that a policy is taken back");
         }
         let mut residue = Vec::new();
-        for record in former[..touched].iter_mut().rev() {
-            let left = try_all(&mut self.node, replacement(record));
+        // Of what failed, one link of two may have its new program, so it is replaced as well.
+        for (record, change) in former.iter_mut().zip(changes).take(touched).rev() {
+            let steps = plan::replace(record, change.inside.as_ref());
+            let left = try_all(&mut self.node, steps);
             if left.is_empty() {
                 record.build = self.build.clone();
             }
@@ -140,8 +137,28 @@ impl<N: Node> Engine<N> {
     }
 }
 
-/// One program or a whole set may be in place afterwards where it fails, so it is no step that can
-/// be taken back by its undo: the former programs are loaded anew.
-fn replacement(record: &Record) -> Vec<Step> {
-    record.datapath.iter().map(|spec| Step::ReplaceDatapath { spec: spec.clone() }).collect()
+/// What is written before the programs are replaced; `None` where `policy` is in force already, by
+/// programs of this build.
+fn overlaid(
+    record: &Record,
+    policy: Option<&OperatorPolicy>,
+    build: &BuildId,
+) -> Result<Option<Record>, AttachError> {
+    if record.policy.as_ref() == policy && record.build == *build {
+        return Ok(None);
+    }
+    let filter = policy::overlay(record.wishes.ebpf.filter.as_ref(), policy);
+    if let Some(filter) = &filter {
+        let device = || record.device.name.clone();
+        policy::compile(filter, ANY_HZ)
+            .map_err(|problems| AttachError::Policy { device: device(), problems })?;
+    }
+    let mut wanted = record.clone();
+    if let Some(spec) = &mut wanted.datapath {
+        let generation = spec.generation.saturating_add(1);
+        *spec = DatapathSpec { filter, generation, ..spec.clone() };
+    }
+    wanted.policy = policy.cloned();
+    wanted.build = BuildId::default();
+    Ok(Some(wanted))
 }

@@ -315,8 +315,7 @@ fn what_cannot_be_had_is_refused_before_anything_is_touched() {
     let bench = Bench::new();
     bench.run(None, |engine| {
         let mut wanted = wanted(claim("claim-a"));
-        let other = wanted.devices[1].found.as_mut().unwrap();
-        other.encapsulation = "infiniband".to_owned();
+        wanted.devices[1].found.as_mut().unwrap().encapsulation = "infiniband".to_owned();
         wanted.devices[1].wishes.ebpf.filter = Some(crate::model::Filter {
             ingress: Some(DirectionFilter {
                 default_action: crate::model::DefaultAction::Allow,
