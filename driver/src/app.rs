@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::{AdminError, Door};
 use crate::attach::{Engine, Worker};
 use crate::config::Config;
 use crate::datapath::{self, Datapath, DatapathError, MapCounters};
@@ -46,6 +47,10 @@ pub enum AppError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("serve kubelet")]
     Kubelet(#[from] ServeError),
+    #[error("open the operator's socket")]
+    Admin(#[from] AdminError),
+    #[error("serve the operator")]
+    Operator(#[source] io::Error),
     #[error("serve metrics")]
     Metrics(#[source] io::Error),
     #[error("wait for signals")]
@@ -142,6 +147,10 @@ async fn serve(
             .await
             .map_err(AppError::Metrics)
     });
+
+    let door = Door::open(&config.state_dir)?;
+    let (asked, stop) = (worker.clone(), shutdown.clone());
+    background.spawn(async move { door.serve(asked, stop).await.map_err(AppError::Operator) });
 
     let driver = &shared.pool.driver;
     let status = dra::StatusWriter::new(driver, shared.client.clone(), to_report, sightings);

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use crate::admin;
 use crate::cli::NodeArgs;
 use crate::model::{DeviceName, Problems};
+use crate::sys::socket::{self, MAX_PATH_LEN};
 
 /// Everything that `weir node` is told from outside.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,8 +49,6 @@ pub enum LogFormat {
 const LONGEST_DRIVER_NAME: usize = 63;
 /// Longest name of a Node object: a DNS subdomain.
 const LONGEST_NODE_NAME: usize = 253;
-/// Longest path of a unix socket: `sun_path` less the terminating NUL (unix(7)).
-const LONGEST_SOCKET: usize = 107;
 /// Less leaves no time to do anything, more than any runtime waits.
 const ATTACH_BUDGET_MS: RangeInclusive<u64> = 100..=60_000;
 
@@ -62,9 +62,9 @@ impl TryFrom<&NodeArgs> for Config {
         check_name("--driver-name", &args.driver_name, LONGEST_DRIVER_NAME, &mut problems);
         let kubelet_root = absolute("--kubelet-root", &args.kubelet_root, &mut problems);
         let nri_socket = absolute("--nri-socket", &args.nri_socket, &mut problems);
-        if args.nri_socket.len() > LONGEST_SOCKET {
+        if args.nri_socket.len() > MAX_PATH_LEN {
             let message =
-                format_args!("{} bytes are more than {LONGEST_SOCKET}", args.nri_socket.len());
+                format_args!("{} bytes are more than {MAX_PATH_LEN}", args.nri_socket.len());
             problems.add("--nri-socket", message);
         }
         if args.nri_index.len() != 2 || !args.nri_index.bytes().all(|b| b.is_ascii_digit()) {
@@ -73,6 +73,12 @@ impl TryFrom<&NodeArgs> for Config {
         let sysfs = absolute("--sysfs", &args.sysfs, &mut problems);
         let bpffs = absolute("--bpffs", &args.bpffs, &mut problems);
         let state_dir = absolute("--state-dir", &args.state_dir, &mut problems);
+        let needed = socket::needed_path_len(&admin::socket_path(&state_dir));
+        if needed > MAX_PATH_LEN {
+            let message =
+                format_args!("the socket in it needs {needed} bytes, more than {MAX_PATH_LEN}");
+            problems.add("--state-dir", message);
+        }
         let listen = args.listen.parse().ok();
         if listen.is_none() {
             let message = format_args!("{:?} is no address such as [::]:9177", args.listen);

@@ -24,6 +24,8 @@ pub mod sys;
 pub mod dra;
 pub mod nri;
 
+pub mod admin;
+
 pub mod telemetry;
 
 pub mod cli;

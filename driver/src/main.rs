@@ -9,6 +9,7 @@ use driver::{app, telemetry};
 fn main() -> ExitCode {
     match cli::parse() {
         Ok(Command::Node(args)) => node(&args),
+        Ok(Command::Policy(command)) => cli::policy(&command),
         Ok(Command::Look(command)) => cli::look(command),
         Err(code) => code,
     }

@@ -7,7 +7,7 @@ use crate::model::{
     Protocol,
 };
 
-const DEFAULTS: [(&str, DefaultAction); 2] =
+pub(super) const DEFAULTS: [(&str, DefaultAction); 2] =
     [("allow", DefaultAction::Allow), ("deny", DefaultAction::Deny)];
 
 const ACTIONS: [(&str, Action); 2] = [("allow", Action::Allow), ("deny", Action::Deny)];
@@ -47,7 +47,7 @@ pub(super) fn direction(spot: &Spot<'_>, problems: &mut Problems) -> Option<Dire
     })
 }
 
-fn rules(spot: &Spot<'_>, problems: &mut Problems) -> Option<Vec<FilterRule>> {
+pub(super) fn rules(spot: &Spot<'_>, problems: &mut Problems) -> Option<Vec<FilterRule>> {
     let items = spot.list(problems)?;
     let (said, mut rules) = (items.len(), Vec::with_capacity(items.len()));
     let mut names = Vec::with_capacity(said);

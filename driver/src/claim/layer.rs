@@ -9,7 +9,7 @@ use crate::model::{DirectionFilter, HookWish, IfName, MacAddr, Problems, Route, 
 
 /// The version and the kind that a configuration has to give.
 const API_VERSION: &str = "weir.dev/v1alpha1";
-const KIND: &str = "NetworkConfig";
+pub(super) const KIND: &str = "NetworkConfig";
 
 /// One source, read.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ impl Layer {
         let Some(root) = root.object(&known, problems) else {
             return layer;
         };
-        envelope(&root, problems);
+        envelope(&root, KIND, problems);
         if let Some(interface) = root.field("interface") {
             layer.read_interface(&interface, problems);
         }
@@ -81,8 +81,8 @@ const HOOKS: [(&str, HookWish); 4] = [
     ("none", HookWish::None),
 ];
 
-fn envelope(root: &Object<'_>, problems: &mut Problems) {
-    for (field, expected) in [("apiVersion", API_VERSION), ("kind", KIND)] {
+pub(super) fn envelope(root: &Object<'_>, kind: &str, problems: &mut Problems) {
+    for (field, expected) in [("apiVersion", API_VERSION), ("kind", kind)] {
         let Some(spot) = root.required(field, problems) else {
             continue;
         };

@@ -8,17 +8,19 @@
 mod filter;
 mod interface;
 mod layer;
+mod policy;
 mod reader;
 
 use ipnet::IpNet;
 use serde_json::Value;
 
 use self::layer::Layer;
+pub use self::policy::parse_policy;
 use self::reader::Leaf;
 use crate::model::{
     EbpfWishes, Filter, FlowWishes, HookWish, InterfaceWishes, Problem, Problems, Telemetry, Wishes,
 };
-use crate::policy;
+use crate::policy as compiler;
 
 /// One opaque configuration out of a claim's allocation.
 #[derive(Clone, Copy, Debug)]
@@ -130,7 +132,7 @@ impl Merge<'_> {
             return None;
         }
         let filter = Filter { ingress, egress };
-        if let Err(limits) = policy::compile(&filter, 100) {
+        if let Err(limits) = compiler::compile(&filter, 100) {
             let mut found = Problems::default();
             found.extend_below("ebpf.filter", limits);
             for problem in &found {

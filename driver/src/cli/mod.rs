@@ -1,5 +1,6 @@
 //! The command line: `weir node` is the driver, the other commands look at a node and print.
 //!
+//! `weir policy` is the only one of them that changes anything, and asks the driver to.
 //! What looks also works while no driver runs: it reads the checkpoint and the pinned maps, asks
 //! nobody, and changes nothing. Rendering is pure; only [`look`] prints.
 
@@ -8,6 +9,7 @@ mod devices;
 mod flows;
 mod inspect;
 mod output;
+mod policy;
 mod top;
 
 use std::io;
@@ -20,8 +22,11 @@ use clap::{Parser, Subcommand};
 pub use self::args::{
     DevicesArgs, FlowOrder, FlowsArgs, InspectArgs, NodeArgs, Output, TopArgs, Way,
 };
+pub use self::policy::PolicyCommand;
+use crate::admin::CallError;
 use crate::datapath::{CounterError, Datapath};
 use crate::inventory::InventoryError;
+use crate::model::Selection;
 use crate::state::CheckpointError;
 use crate::sys::sysfs::SysfsError;
 use crate::telemetry;
@@ -40,7 +45,7 @@ static VERSION: LazyLock<String> =
 #[command(
     name = "weir",
     version = VERSION.as_str(),
-    after_help = "Exit status: 0 done, 1 failed, 3 nothing matches (inspect, flows), 64 wrong usage."
+    after_help = "Exit status: 0 done, 1 failed, 3 nothing matches (inspect, flows, policy), 64 wrong usage."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -52,6 +57,9 @@ struct Cli {
 pub enum Command {
     /// Run the driver of this node.
     Node(Box<NodeArgs>),
+    /// Lay rules over those of running pods, show them, or take them away.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     #[command(flatten)]
     Look(Look),
 }
@@ -80,6 +88,18 @@ enum CliError {
     Records(#[from] CheckpointError),
     #[error("no device, pod or claim {0:?} is known on this node")]
     NothingMatches(String),
+    #[error("which devices: --pod, --claim, --device or --all")]
+    NothingChosen,
+    #[error("{0} is not prepared on this node")]
+    NothingSelected(Selection),
+    #[error("read {file}")]
+    Read { file: String, source: io::Error },
+    #[error("{file} is no YAML: {reason}")]
+    Yaml { file: String, reason: String },
+    #[error("{file}: the policy is not valid:\n  {}", .problems.join("\n  "))]
+    Policy { file: String, problems: Vec<String> },
+    #[error(transparent)]
+    Call(#[from] CallError),
     #[error("the counters of {0} devices could not be read")]
     Unread(usize),
     #[error("the flows of {0} devices could not be read")]
@@ -107,14 +127,22 @@ pub fn parse() -> Result<Command, ExitCode> {
 }
 
 /// Runs a command that looks, and prints.
-#[expect(clippy::print_stderr, reason = "what failed is for whoever typed the command")]
 pub fn look(command: Look) -> ExitCode {
-    let done = match command {
+    exit(match command {
         Look::Devices(args) => devices::run(&args),
         Look::Top(args) => top::run(&args),
         Look::Flows(args) => flows::run(&args),
         Look::Inspect(args) => inspect::run(&args),
-    };
+    })
+}
+
+/// Runs a command about policies, and prints.
+pub fn policy(command: &PolicyCommand) -> ExitCode {
+    exit(policy::run(command))
+}
+
+#[expect(clippy::print_stderr, reason = "what failed is for whoever typed the command")]
+fn exit(done: Result<(), CliError>) -> ExitCode {
     let (status, complaint) = end(done);
     if let Some(complaint) = complaint {
         eprintln!("weir: {complaint}");
@@ -128,7 +156,9 @@ fn end(done: Result<(), CliError>) -> (u8, Option<String>) {
         Ok(()) => (0, None),
         // Whoever read has seen enough, as in `weir devices | head -1`.
         Err(CliError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => (0, None),
-        Err(error @ CliError::NothingMatches(_)) => (NOTHING_MATCHES, Some(error.to_string())),
+        Err(error @ (CliError::NothingMatches(_) | CliError::NothingSelected(_))) => {
+            (NOTHING_MATCHES, Some(error.to_string()))
+        }
         Err(error) => (1, Some(telemetry::chain(&error))),
     }
 }
@@ -194,6 +224,16 @@ mod tests {
         assert!(matches!(flows, Ok(Command::Look(Look::Flows(args))) if args.top == 5));
         assert!(parse("weir flows --follow --top 5").is_err());
         assert!(parse("weir inspect").is_err());
+        for chosen in ["--pod a/b", "--claim a/b", "--device a", "--all"] {
+            for verb in ["apply -f x", "clear", "show"] {
+                let words = format!("weir policy {verb} {chosen}");
+                assert!(matches!(parse(&words), Ok(Command::Policy(_))), "{words}");
+            }
+        }
+        assert!(parse("weir policy show").is_ok());
+        for wrong in ["clear", "apply -f x", "apply --all", "clear --all --device a"] {
+            assert!(parse(&format!("weir policy {wrong}")).is_err(), "{wrong}");
+        }
         assert!(parse("weir top --interval 0s").is_err());
     }
 }

@@ -7,5 +7,6 @@ pub mod bpf;
 pub mod clock;
 pub mod netlink;
 pub mod netns;
+pub mod socket;
 pub mod sysfs;
 pub mod xdp;

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 
 use crate::model::{
-    At, AttachmentId, By, EgressHook, IfIndex, IfName, IngressHook, InterfaceState, MacAddr,
-    NetnsId, Place, Route,
+    At, AttachmentId, By, DatapathSpec, EgressHook, IfIndex, IfName, IngressHook, InterfaceState,
+    MacAddr, NetnsId, Place, Route,
 };
 use crate::node::{Node, StepError};
 use crate::plan::{DatapathState, Observed, Step, Subject, Was};
@@ -39,6 +39,8 @@ pub struct World {
     /// The identity of the interface that each datapath is linked to; `None` where it has no links,
     /// but only programs to be attached as filters.
     pub datapaths: BTreeMap<AttachmentId, Option<u32>>,
+    /// What each of them was specialised by.
+    pub programs: BTreeMap<AttachmentId, DatapathSpec>,
 }
 
 /// What goes wrong, and when: steps are counted from 0 over the node's whole life.
@@ -46,6 +48,9 @@ pub struct World {
 pub enum Fault {
     /// The step fails, nothing changed.
     FailAt(usize),
+    /// The step fails, but has changed what it should: of several links that it replaces, say, all
+    /// but the last.
+    FailAfter(usize),
     /// The driver dies before the step.
     DieBefore(usize),
     /// The driver dies after the step, before it learns of it.
@@ -80,7 +85,7 @@ impl FakeNode {
             };
             host.insert(super::well_formed(name.parse()), interface);
         }
-        let world = World { interfaces: [(None, host)].into(), datapaths: BTreeMap::new() };
+        let world = World { interfaces: [(None, host)].into(), ..World::default() };
         Self { world: Arc::new(Mutex::new(world)), fault: None, applied: 0 }
     }
 
@@ -115,7 +120,9 @@ impl FakeNode {
             return Ok(());
         }
         match self.fault.take() {
-            Some(Fault::FailAt(at)) => Err(error(format!("injected fault at step {at}"))),
+            Some(Fault::FailAt(at) | Fault::FailAfter(at)) => {
+                Err(error(format!("injected fault at step {at}")))
+            }
             _ => std::panic::panic_any(Death),
         }
     }
@@ -141,6 +148,7 @@ impl Node for FakeNode {
         self.tick(Fault::DieBefore)?;
         let was = self.world().apply(step)?;
         self.tick(Fault::DieAfter)?;
+        self.tick(Fault::FailAfter)?;
         self.applied += 1;
         Ok(was)
     }
@@ -193,13 +201,20 @@ impl World {
                     spec.ingress != IngressHook::Clsact || spec.egress != EgressHook::Clsact;
                 let identity = is_linked.then_some(self.at(&at)?.identity);
                 let before = self.datapaths.insert(spec.id.clone(), identity);
+                self.programs.insert(spec.id.clone(), spec.clone());
                 Ok(was(before == Some(identity)))
             }
             Step::ReplaceDatapath { spec } => match self.datapath(&spec.id) {
-                DatapathState::Attached => Ok(Was::Otherwise),
+                DatapathState::Attached => {
+                    self.programs.insert(spec.id.clone(), spec.clone());
+                    Ok(Was::Otherwise)
+                }
                 state => Err(error(format!("{}: {state:?}", spec.id))),
             },
-            Step::RemoveDatapath { id } => Ok(was(self.datapaths.remove(id).is_none())),
+            Step::RemoveDatapath { id } => {
+                self.programs.remove(id);
+                Ok(was(self.datapaths.remove(id).is_none()))
+            }
             Step::AttachFilters { spec, at } => {
                 if !self.datapaths.contains_key(&spec.id) {
                     return Err(error(format!("datapath {} is not installed", spec.id)));

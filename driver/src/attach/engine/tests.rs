@@ -1,5 +1,7 @@
 //! The laws of the engine: whichever step fails, and whenever the driver dies.
 
+mod policy;
+
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 

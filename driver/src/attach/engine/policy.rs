@@ -1,0 +1,164 @@
+//! The operator's policy: laid over what a claim wishes, also while its pod runs.
+
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use crate::attach::execute::{Done, execute, try_all};
+use crate::attach::{AttachError, Changed};
+use crate::model::{
+    BuildId, By, DatapathSpec, InterfaceState, OperatorPolicy, Phase, Place, Record, Selection,
+};
+use crate::node::Node;
+use crate::plan::{self, DatapathState};
+use crate::policy;
+
+/// One attachment whose policy changes.
+struct Change {
+    former: Record,
+    wanted: Record,
+    /// The interface in its sandbox, if it is in one.
+    inside: Option<InterfaceState>,
+    took: Duration,
+}
+
+/// A filter that compiles for one clock compiles for each; the real one is the loader's to know.
+const ANY_HZ: u64 = 250;
+
+impl<N: Node> Engine<N> {
+    /// Puts `policy` in force on everything that is selected, or on nothing.
+    ///
+    /// A crash in between goes on at the next start: what is on disk then names the new rules and
+    /// no build of programs, so that settling replaces whatever runs.
+    pub(super) fn set_policy(
+        &mut self,
+        selection: &Selection,
+        policy: Option<&OperatorPolicy>,
+    ) -> Result<Vec<Changed>, AttachError> {
+        let selected = self.select(|record| selection.has(record));
+        if selected.is_empty() {
+            return Err(AttachError::NothingSelected { selection: selection.clone() });
+        }
+        // First decide for all of them, then touch the first.
+        let (mut answer, mut changes) = (Vec::new(), Vec::new());
+        for former in selected {
+            let inside = self.enforceable(&former)?;
+            let took = Duration::ZERO;
+            match overlaid(&former, policy, &self.build)? {
+                Some(wanted) => changes.push(Change { former, wanted, inside, took }),
+                None => answer.push(Changed { record: former, took }),
+            }
+        }
+        self.enforce(&mut changes)?;
+        answer.extend(changes.into_iter().map(|Change { wanted: record, took, .. }| {
+            let generation = record.datapath.as_ref().map(|spec| spec.generation);
+            tracing::info!(device = %record.device.name, ?generation, ?took, "policy changed");
+            Changed { record, took }
+        }));
+        answer.sort_by_key(|changed| changed.record.id());
+        Ok(answer)
+    }
+
+    /// Whether the programs of `record` can be replaced now; answers the interface in its sandbox.
+    fn enforceable(&mut self, record: &Record) -> Result<Option<InterfaceState>, AttachError> {
+        let device = || record.device.name.clone();
+        if record.datapath.is_none() {
+            return Err(AttachError::NoPrograms { device: device() });
+        }
+        let unseen = |source| AttachError::Observe { device: device(), source };
+        let inside = match &record.phase {
+            Phase::Prepared => None,
+            Phase::Attached { netns, inside } => Some(
+                self.interface(Place::Pod(netns.clone()), By::Index(*inside))
+                    .map_err(unseen)?
+                    .ok_or_else(|| {
+                        let state = DatapathState::Broken;
+                        AttachError::Unenforceable { device: device(), state }
+                    })?,
+            ),
+            phase => return Err(AttachError::OnItsWay { device: device(), phase: phase.name() }),
+        };
+        match self.datapath(record.id()).map_err(unseen)? {
+            DatapathState::Attached => Ok(inside),
+            state => Err(AttachError::Unenforceable { device: device(), state }),
+        }
+    }
+
+    fn enforce(&mut self, changes: &mut [Change]) -> Result<(), AttachError> {
+        let Some(first) = changes.first().map(|change| change.wanted.device.name.clone()) else {
+            return Ok(());
+        };
+        self.record(&first, changes.iter().map(|change| change.wanted.clone()))?;
+        for nth in 0..changes.len() {
+            let started = Instant::now();
+            let steps = plan::replace(&changes[nth].wanted, changes[nth].inside.as_ref());
+            match execute(&mut self.node, &steps, None, &mut Done::default()) {
+                Ok(()) => changes[nth].took = started.elapsed(),
+                Err(stopped) => {
+                    let residue = self.take_back(changes, nth + 1);
+                    return Err(stopped.at(changes[nth].wanted.device.name.clone(), residue));
+                }
+            }
+        }
+        for change in &mut *changes {
+            change.wanted.build = self.build.clone();
+        }
+        let outcome = changes.iter().map(|change| change.wanted.clone());
+        if let Err(error) = self.checkpoint.put(outcome) {
+            // It is in force and on disk. That a start replaces the programs once more harms nobody.
+            tracing::warn!(%error, "a policy that is in force is still recorded as under way");
+        }
+        Ok(())
+    }
+
+    /// Puts the former programs back where the first `touched` of the changes may have replaced
+    /// some of theirs, newest first. Answers what could not be put back; its record says so too.
+    fn take_back(&mut self, changes: &[Change], touched: usize) -> Vec<String> {
+        let mut former: Vec<_> = changes.iter().map(|change| change.former.clone()).collect();
+        for record in &mut former[..touched] {
+            record.build = BuildId::default();
+        }
+        if let Err(error) = self.checkpoint.put(former.iter().cloned()) {
+            tracing::error!(%error, "cannot record that a policy is taken back");
+        }
+        let mut residue = Vec::new();
+        // Of what failed, one link of two may have its new program, so it is replaced as well.
+        for (record, change) in former.iter_mut().zip(changes).take(touched).rev() {
+            let steps = plan::replace(record, change.inside.as_ref());
+            let left = try_all(&mut self.node, steps);
+            if left.is_empty() {
+                record.build = self.build.clone();
+            }
+            residue.extend(left.iter().map(ToString::to_string));
+        }
+        if let Err(error) = self.checkpoint.put(former) {
+            residue.push(format!("the record ({error}), so the next start does it"));
+        }
+        residue
+    }
+}
+
+/// What is written before the programs are replaced; `None` where `policy` is in force already, by
+/// programs of this build.
+fn overlaid(
+    record: &Record,
+    policy: Option<&OperatorPolicy>,
+    build: &BuildId,
+) -> Result<Option<Record>, AttachError> {
+    if record.policy.as_ref() == policy && record.build == *build {
+        return Ok(None);
+    }
+    let filter = policy::overlay(record.wishes.ebpf.filter.as_ref(), policy);
+    if let Some(filter) = &filter {
+        let device = || record.device.name.clone();
+        policy::compile(filter, ANY_HZ)
+            .map_err(|problems| AttachError::Policy { device: device(), problems })?;
+    }
+    let mut wanted = record.clone();
+    if let Some(spec) = &mut wanted.datapath {
+        let generation = spec.generation.saturating_add(1);
+        *spec = DatapathSpec { filter, generation, ..spec.clone() };
+    }
+    wanted.policy = policy.cloned();
+    wanted.build = BuildId::default();
+    Ok(Some(wanted))
+}
