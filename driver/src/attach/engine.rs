@@ -1,5 +1,6 @@
 //! The engine: what the worker's thread does with each command.
 
+mod policy;
 mod prepare;
 mod settle;
 #[cfg(test)]
@@ -77,6 +78,11 @@ impl<N: Node> Engine<N> {
                     self.show(&desk);
                     let _ = answer.send(answered);
                 }
+                Command::SetPolicy { selection, policy, answer } => {
+                    let answered = self.set_policy(&selection, policy.as_ref());
+                    self.show(&desk);
+                    let _ = answer.send(answered);
+                }
                 Command::Synchronize { sandboxes, answer } => {
                     self.synchronize(&sandboxes);
                     self.show(&desk);
@@ -139,8 +145,8 @@ impl<N: Node> Engine<N> {
     }
 }
 
-/// The command to serve next. What the runtime waits for comes before what kubelet waits for, since
-/// it gives us less time; within each the order is kept.
+/// The command to serve next. What the runtime or an operator waits for comes before what kubelet
+/// waits for, since kubelet gives us more time; within each the order is kept.
 fn next(desk: &mut Desk, waiting: &mut VecDeque<Command>) -> Option<Command> {
     if waiting.is_empty() {
         waiting.push_back(desk.commands.blocking_recv()?);

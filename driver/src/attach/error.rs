@@ -1,4 +1,4 @@
-use crate::model::{ClaimRef, DeviceName, PodRef};
+use crate::model::{ClaimRef, DeviceName, PodRef, Problems, Selection};
 use crate::node::StepError;
 use crate::plan::{DatapathState, Step};
 
@@ -52,6 +52,28 @@ pub enum AttachError {
     #[error("record {device}: {message}")]
     Record { device: DeviceName, message: String },
 
+    /// A policy was meant for something that is not prepared on this node.
+    #[error("{selection} is not prepared on this node")]
+    NothingSelected { selection: Selection },
+
+    /// A policy was meant for a device that has no programs to carry it out.
+    #[error(
+        "device {device} has no programs, its claim wants none: no policy can be enforced on it"
+    )]
+    NoPrograms { device: DeviceName },
+
+    /// A policy was meant for a device on its way.
+    #[error("device {device} is {phase}, try again")]
+    OnItsWay { device: DeviceName, phase: &'static str },
+
+    /// A policy was meant for a device whose programs are not all there.
+    #[error("device {device}: its datapath is {state}, no policy can be enforced on it")]
+    Unenforceable { device: DeviceName, state: DatapathState },
+
+    /// The policy and the claim's filter do not go together, so nothing was changed.
+    #[error("device {device}: {problems}")]
+    Policy { device: DeviceName, problems: Problems },
+
     /// The worker's thread has ended; the driver is stopping.
     #[error("the driver is stopping")]
     Stopping,
@@ -79,6 +101,11 @@ impl AttachError {
             Self::OutOfTime { .. } | Self::TooLate { .. } => "out_of_time",
             Self::Observe { .. } => "observe",
             Self::Record { .. } => "record",
+            Self::NothingSelected { .. } => "nothing_selected",
+            Self::NoPrograms { .. } => "no_programs",
+            Self::OnItsWay { .. } => "on_its_way",
+            Self::Unenforceable { .. } => "unenforceable",
+            Self::Policy { .. } => "policy",
             Self::Stopping => "stopping",
         }
     }

@@ -4,7 +4,8 @@
 //! intent in [`state`](crate::state), and only then has a [`Node`](crate::node::Node) do it.
 //!
 //! What it never does: speak to the API server, read sysfs, or know that NRI exists. `dra` sends
-//! the [`Worker`] prepare and unprepare, `nri` sends it attach and detach, and nothing else does.
+//! the [`Worker`] prepare and unprepare, `nri` sends it attach and detach, `admin` sends it policies
+//! of the operator, and nothing else does.
 //!
 //! All changes to the node run one after another on one thread, so no two sandboxes ever race for
 //! the same interface and no lock guards the node.
@@ -16,4 +17,4 @@ mod worker;
 
 pub use self::engine::Engine;
 pub use self::error::AttachError;
-pub use self::worker::{Command, Desk, PrepareClaim, Wanted, Worker};
+pub use self::worker::{Changed, Command, Desk, PrepareClaim, Wanted, Worker};

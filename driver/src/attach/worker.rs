@@ -1,12 +1,15 @@
 //! The one thread that changes the node, and the handle by which others ask it to.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::AttachError;
-use crate::model::{ClaimRef, ClaimUid, Device, DeviceName, PodRef, Record, Sandbox, Wishes};
+use crate::model::{
+    ClaimRef, ClaimUid, Device, DeviceName, OperatorPolicy, PodRef, Record, Sandbox, Selection,
+    Wishes,
+};
 
 /// Prepare what a claim was allocated.
 #[derive(Clone, Debug)]
@@ -27,6 +30,14 @@ pub struct Wanted {
     /// The device as the inventory sees it now; `None` while it is in a pod, or gone.
     pub found: Option<Device>,
     pub wishes: Wishes,
+}
+
+/// An attachment on which a policy of the operator is in force, or no longer is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Changed {
+    pub record: Record,
+    /// How long it took to replace its programs; nothing where they did so already.
+    pub took: Duration,
 }
 
 /// What the worker can be asked for. Each command carries the way to its answer; a caller that has
@@ -53,6 +64,12 @@ pub enum Command {
     Synchronize {
         sandboxes: Vec<Sandbox>,
         answer: oneshot::Sender<()>,
+    },
+    SetPolicy {
+        selection: Selection,
+        /// `None` leaves the claim's filter alone in force.
+        policy: Option<OperatorPolicy>,
+        answer: oneshot::Sender<Result<Vec<Changed>, AttachError>>,
     },
 }
 
@@ -127,6 +144,21 @@ impl Worker {
     pub async fn synchronize(&self, sandboxes: Vec<Sandbox>) {
         // An answer that never comes means that the driver is stopping.
         let _ = self.ask(|answer| Command::Synchronize { sandboxes, answer }).await;
+    }
+
+    /// Lays a policy of the operator over the filters of everything that `selection` means, in place
+    /// of the one there; `None` takes it away. It stays with the attachment until unprepare.
+    ///
+    /// # Errors
+    ///
+    /// Any [`AttachError`]; everything selected then has the policy that it had, or is recorded as
+    /// unsure and tried again by the next occasion.
+    pub async fn set_policy(
+        &self,
+        selection: Selection,
+        policy: Option<OperatorPolicy>,
+    ) -> Result<Vec<Changed>, AttachError> {
+        self.ask(|answer| Command::SetPolicy { selection, policy, answer }).await?
     }
 
     /// What is recorded now, in a stable order.

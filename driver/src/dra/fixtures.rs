@@ -38,6 +38,7 @@ pub(super) fn record(device: Device) -> Record {
         pool: pool().node,
         wishes: Wishes::default(),
         datapath: None,
+        policy: None,
         build: BuildId::default(),
         before: InterfaceState {
             name: device.interface.clone(),

@@ -11,6 +11,7 @@ mod interface;
 mod name;
 mod problem;
 mod record;
+mod selection;
 mod traffic;
 mod wishes;
 
@@ -25,6 +26,7 @@ pub use self::interface::{At, By, InterfaceState, Place};
 pub use self::name::{DeviceName, DeviceNameError, IfName, IfNameError};
 pub use self::problem::{Problem, Problems};
 pub use self::record::{BuildId, DatapathSpec, Phase, Record};
+pub use self::selection::Selection;
 pub use self::traffic::{DirectionTraffic, PacketCount, Traffic};
 pub use self::wishes::{
     Action, DefaultAction, DirectionFilter, EbpfWishes, Filter, FilterRule, FlowWishes, HookWish,

@@ -25,7 +25,7 @@ pub struct Record {
     /// What `weir policy apply` laid over the claim's filter.
     #[serde(default)]
     pub policy: Option<OperatorPolicy>,
-    /// Which build of the programs is attached.
+    /// Which build of the programs is attached; none while they are being replaced.
     pub build: BuildId,
     /// What the interface was like on the host before it was first touched.
     pub before: InterfaceState,
@@ -117,10 +117,18 @@ impl Phase {
     }
 }
 
-/// Which build of the programs: changes whenever their object changes.
+/// Which build of the programs: changes whenever their object changes. The default is none that
+/// there is: what runs is then not, or not surely, what the record says.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct BuildId(pub String);
+
+impl BuildId {
+    /// Whether the recorded programs are known to be the attached ones.
+    pub fn is_known(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
 
 /// Everything that decides what is loaded and where it is attached.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]

@@ -5,10 +5,12 @@
 //! first that matches still decides. This room is pure: it knows `model` and `common` only.
 
 mod compile;
+mod overlay;
 
 use common::{Limit, Page, Row, Ruleset, Used};
 
 pub use self::compile::compile;
+pub use self::overlay::overlay;
 use crate::model::Origin;
 
 /// A filter as the programs read it.

@@ -7,14 +7,16 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{CheckpointError, io_error, private_file};
+use super::{CheckpointError, former, io_error, private_file};
 use crate::model::Record;
 
 pub(super) const NAME: &str = "checkpoint.json";
 
 /// Raised when a reader of the former version could misread the records. The fields around them stay
 /// as they are, so that a whole file of another version can be told from a damaged one.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The one before, which is still read. Its rules had fewer fields.
+const FORMER_VERSION: u32 = 1;
 
 pub(super) struct Content {
     pub(super) boot_id: String,
@@ -53,11 +55,15 @@ pub(super) fn read(path: &Path) -> Result<Option<Content>, CheckpointError> {
     if read.checksum != checksum {
         return Err(damaged(format!("checksum {} where {checksum} is due", read.checksum)));
     }
-    if read.version != VERSION {
-        let version = read.version;
-        return Err(CheckpointError::Version { path: path.to_owned(), version, known: VERSION });
-    }
-    let records = serde_json::from_str(read.records.get()).map_err(|e| damaged(e.to_string()))?;
+    let records = match read.version {
+        VERSION => serde_json::from_str(read.records.get()),
+        FORMER_VERSION => former::read(read.records.get()),
+        version => {
+            let path = path.to_owned();
+            return Err(CheckpointError::Version { path, version, known: VERSION });
+        }
+    };
+    let records = records.map_err(|e| damaged(e.to_string()))?;
     Ok(Some(Content { boot_id: read.boot_id, records }))
 }
 

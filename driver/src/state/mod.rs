@@ -5,6 +5,7 @@
 //! they are for. Only `attach` writes; the command line reads.
 
 mod file;
+mod former;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -28,7 +29,7 @@ pub enum CheckpointError {
     #[error("{} is damaged: {reason}", .path.display())]
     Damaged { path: PathBuf, reason: String },
     /// Written by a version of the driver that this one does not know.
-    #[error("{} has version {version}, this driver reads {known}", .path.display())]
+    #[error("{} has version {version}, this driver reads up to {known}", .path.display())]
     Version { path: PathBuf, version: u32, known: u32 },
 }
 
@@ -207,6 +208,7 @@ mod tests {
             device: device(name),
             wishes: Wishes::default(),
             datapath: None,
+            policy: None,
             build: BuildId("build-1".to_owned()),
             before: InterfaceState {
                 name: name.parse().unwrap(),
@@ -292,9 +294,9 @@ mod tests {
     fn a_whole_file_of_another_version_is_left_to_the_driver_that_wrote_it() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join(file::NAME);
-        file::write_version(2, &path, "boot-1", [record("eth1")].iter()).unwrap();
+        file::write_version(3, &path, "boot-1", [record("eth1")].iter()).unwrap();
         let error = Checkpoint::open(directory.path(), "boot-1").unwrap_err();
-        assert!(matches!(error, CheckpointError::Version { version: 2, .. }), "{error}");
+        assert!(matches!(error, CheckpointError::Version { version: 3, .. }), "{error}");
         assert!(path.exists());
     }
 

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 
 use crate::model::{
-    At, AttachmentId, By, EgressHook, IfIndex, IfName, IngressHook, InterfaceState, MacAddr, NetnsId,
-    Place, Route,
+    At, AttachmentId, By, DatapathSpec, EgressHook, IfIndex, IfName, IngressHook, InterfaceState,
+    MacAddr, NetnsId, Place, Route,
 };
 use crate::node::{Node, StepError};
 use crate::plan::{DatapathState, Observed, Step, Subject, Was};
@@ -28,17 +28,18 @@ pub struct FakeInterface {
     pub up: bool,
     pub addresses: Vec<IpNet>,
     pub routes: Vec<Route>,
-    /// Whose filters are on it.
-    pub filters: Option<AttachmentId>,
+    /// What its filters were specialised by.
+    pub filters: Option<DatapathSpec>,
 }
 
 /// Everything there is: namespaces by identity (`None` is the host) and datapaths by name.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct World {
     pub interfaces: BTreeMap<Option<NetnsId>, BTreeMap<IfName, FakeInterface>>,
-    /// The identity of the interface that each datapath is linked to; `None` where it has no links,
-    /// but only programs to be attached as filters.
-    pub datapaths: BTreeMap<AttachmentId, Option<u32>>,
+    /// The identity of the interface that each datapath is attached to.
+    pub datapaths: BTreeMap<AttachmentId, u32>,
+    /// What each of them was specialised by.
+    pub programs: BTreeMap<AttachmentId, DatapathSpec>,
 }
 
 /// What goes wrong, and when: steps are counted from 0 over the node's whole life.
@@ -46,6 +47,9 @@ pub struct World {
 pub enum Fault {
     /// The step fails, nothing changed.
     FailAt(usize),
+    /// The step fails, but has changed what it should: of several links that it replaces, say, all
+    /// but the last.
+    FailAfter(usize),
     /// The driver dies before the step.
     DieBefore(usize),
     /// The driver dies after the step, before it learns of it.
@@ -80,7 +84,7 @@ impl FakeNode {
             };
             host.insert(super::well_formed(name.parse()), interface);
         }
-        let world = World { interfaces: [(None, host)].into(), datapaths: BTreeMap::new() };
+        let world = World { interfaces: [(None, host)].into(), ..World::default() };
         Self { world: Arc::new(Mutex::new(world)), fault: None, applied: 0 }
     }
 
@@ -115,7 +119,9 @@ impl FakeNode {
             return Ok(());
         }
         match self.fault.take() {
-            Some(Fault::FailAt(at)) => Err(error(format!("injected fault at step {at}"))),
+            Some(Fault::FailAt(at) | Fault::FailAfter(at)) => {
+                Err(error(format!("injected fault at step {at}")))
+            }
             _ => std::panic::panic_any(Death),
         }
     }
@@ -141,6 +147,7 @@ impl Node for FakeNode {
         self.tick(Fault::DieBefore)?;
         let was = self.world().apply(step)?;
         self.tick(Fault::DieAfter)?;
+        self.tick(Fault::FailAfter)?;
         self.applied += 1;
         Ok(was)
     }
@@ -167,10 +174,12 @@ impl World {
     fn datapath(&self, id: &AttachmentId) -> DatapathState {
         match self.datapaths.get(id) {
             None => DatapathState::Absent,
-            Some(Some(identity)) if !self.all().any(|i| i.identity == *identity) => {
-                DatapathState::Broken
+            Some(identity) if self.all().any(|i| i.identity == *identity) => {
+                DatapathState::Attached
             }
-            Some(_) => DatapathState::Attached,
+            // Pinned programs have nothing to be severed from.
+            Some(_) if self.programs.get(id).is_some_and(has_no_link) => DatapathState::Attached,
+            Some(_) => DatapathState::Broken,
         }
     }
 
@@ -189,27 +198,31 @@ impl World {
         match step {
             Step::InstallDatapath { spec, interface } => {
                 let at = At { place: Place::Host, interface: interface.clone() };
-                let is_linked = spec.ingress != IngressHook::Clsact
-                    || spec.egress != EgressHook::Clsact;
-                let identity = is_linked.then_some(self.at(&at)?.identity);
+                let identity = self.at(&at)?.identity;
                 let before = self.datapaths.insert(spec.id.clone(), identity);
+                self.programs.insert(spec.id.clone(), spec.clone());
                 Ok(was(before == Some(identity)))
             }
             Step::ReplaceDatapath { spec } => match self.datapath(&spec.id) {
-                DatapathState::Attached => Ok(Was::Otherwise),
+                DatapathState::Attached => {
+                    self.programs.insert(spec.id.clone(), spec.clone());
+                    Ok(Was::Otherwise)
+                }
                 state => Err(error(format!("{}: {state:?}", spec.id))),
             },
-            Step::RemoveDatapath { id } => Ok(was(self.datapaths.remove(id).is_none())),
             Step::AttachFilters { spec, at } => {
-                if !self.datapaths.contains_key(&spec.id) {
-                    return Err(error(format!("datapath {} is not installed", spec.id)));
-                }
-                let before = self.at(at)?.filters.replace(spec.id.clone());
-                Ok(was(before.as_ref() == Some(&spec.id)))
+                let missing = || error(format!("datapath {} is not installed", spec.id));
+                let program = self.programs.get(&spec.id).cloned().ok_or_else(missing)?;
+                let before = self.at(at)?.filters.replace(program.clone());
+                Ok(was(before == Some(program)))
             }
-            Step::DetachFilters { spec, at } => {
-                let filters = &mut self.at(at)?.filters;
-                Ok(was(filters.take_if(|filters| *filters == spec.id).is_none()))
+            Step::DetachFilters { at, .. } => {
+                let before = self.at(at)?.filters.take();
+                Ok(was(before.is_none()))
+            }
+            Step::RemoveDatapath { id } => {
+                self.programs.remove(id);
+                Ok(was(self.datapaths.remove(id).is_none()))
             }
             Step::SetUp { at } => self.at(at).map(|i| was(std::mem::replace(&mut i.up, true))),
             Step::SetDown { at } => self.set_down(at),
@@ -288,6 +301,10 @@ fn key(place: &Place) -> Option<NetnsId> {
         Place::Host => None,
         Place::Pod(netns) => Some(netns.id),
     }
+}
+
+fn has_no_link(spec: &DatapathSpec) -> bool {
+    spec.ingress == IngressHook::Clsact && spec.egress == EgressHook::Clsact
 }
 
 fn was(same: bool) -> Was {

@@ -68,11 +68,13 @@ impl<N: Node> Engine<N> {
         }
         match settlement {
             Settlement::Keep(steps) => {
+                let is_new = !steps.is_empty();
                 if !try_all(&mut self.node, steps).is_empty() {
                     self.keep(record);
                     return Settled::Stuck;
                 }
-                if record.datapath.is_some() {
+                // Broken programs in a pod are of no new build: nothing could be done about them.
+                if is_new {
                     record.build = self.build.clone();
                 }
                 Settled::Kept(self.keep(record))

@@ -1,5 +1,8 @@
 //! The laws of the engine: whichever step fails, and whenever the driver dies.
 
+mod policy;
+
+use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
@@ -8,8 +11,8 @@ use tempfile::TempDir;
 use super::Engine;
 use crate::attach::{AttachError, PrepareClaim, Wanted};
 use crate::model::{
-    BuildId, ClaimRef, DirectionFilter, IfName, InterfaceWishes, MacAddr, Record, Route, Sandbox,
-    Wishes,
+    BuildId, ClaimRef, DatapathSpec, DirectionFilter, IfName, InterfaceWishes, MacAddr, Phase,
+    Record, Route, Sandbox, Wishes,
 };
 use crate::state::Checkpoint;
 use crate::testing::{Death, FakeNode, Fault, World, claim, device, netns, pod, sandbox};
@@ -83,7 +86,8 @@ fn wishes() -> Wishes {
     }
 }
 
-/// Both NICs for one pod, each under its own name there.
+/// Both NICs for one pod, each under its own name there. As if only one of them had TCX: all laws
+/// have to hold for links as for filters.
 fn wanted(claim: ClaimRef) -> PrepareClaim {
     let device = |name: &str, inside: &str| {
         let mut wishes = wishes();
@@ -92,11 +96,13 @@ fn wanted(claim: ClaimRef) -> PrepareClaim {
         if name == "eth2" {
             wishes.routes[0].destination = "203.0.114.0/24".parse().unwrap();
         }
+        let mut found = device(name);
+        found.ebpf.tcx = name == "eth1";
         Wanted {
             requests: vec!["nic".to_owned()],
             pool: "node-a".to_owned(),
             name: name.parse().unwrap(),
-            found: Some(device(name)),
+            found: Some(found),
             wishes,
         }
     };
@@ -150,6 +156,9 @@ fn devices_travel_into_the_sandbox_and_back() {
         assert_eq!(inside.mac, MacAddr([2, 0, 0, 0, 1, 1]));
         assert_eq!(inside.addresses, ["198.51.100.10/24".parse().unwrap()]);
         assert_eq!(inside.routes, wishes().routes);
+        assert_eq!(inside.filters, None, "its programs are links");
+        let inside = &attached.interfaces[&Some(netns(100).id)][&"net2".parse().unwrap()];
+        assert!(inside.filters.as_ref().is_some_and(DatapathSpec::is_degraded));
 
         assert_eq!(engine.detach(&pod_a()).len(), 2);
         assert_eq!(bench.node.snapshot(), prepared);
@@ -159,6 +168,22 @@ fn devices_travel_into_the_sandbox_and_back() {
     });
     assert!(engine.is_some());
     assert!(bench.records().is_empty());
+}
+
+#[test]
+fn filters_that_a_pod_removed_are_back_after_a_start() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        attach(engine).unwrap();
+    });
+    let whole = bench.node.snapshot();
+    for inside in bench.node.world().interfaces.values_mut().flat_map(BTreeMap::values_mut) {
+        inside.filters = None;
+    }
+    assert_ne!(bench.node.snapshot(), whole);
+    bench.run(None, |_| ());
+    assert_eq!(bench.node.snapshot(), whole);
 }
 
 #[test]
@@ -313,10 +338,12 @@ fn what_cannot_be_had_is_refused_before_anything_is_touched() {
     let bench = Bench::new();
     bench.run(None, |engine| {
         let mut wanted = wanted(claim("claim-a"));
-        wanted.devices[1].found.as_mut().unwrap().ebpf.tcx = false;
+        let other = wanted.devices[1].found.as_mut().unwrap();
+        other.encapsulation = "infiniband".to_owned();
         wanted.devices[1].wishes.ebpf.filter = Some(crate::model::Filter {
             ingress: Some(DirectionFilter {
-                default_action: crate::model::Action::Allow,
+                default_action: crate::model::DefaultAction::Allow,
+                stateful: false,
                 rules: Vec::new(),
             }),
             egress: None,
@@ -404,8 +431,8 @@ fn a_new_build_replaces_programs_and_an_old_one_leaves_them() {
         prepare(engine).unwrap();
         attach(engine).unwrap();
     });
-    // The fault would strike at the first step, so none is made.
-    assert!(bench.run(Some(Fault::DieBefore(0)), |_| ()).is_some());
+    // The fault would strike at the second step: filters are put again, and that is all.
+    assert!(bench.run(Some(Fault::DieBefore(1)), |_| ()).is_some());
     assert!(bench.run_build("build-2", Some(Fault::DieBefore(0)), |_| ()).is_none());
     assert!(bench.run_build("build-2", None, |_| ()).is_some());
     assert!(bench.records().iter().all(|r| r.build == BuildId("build-2".to_owned())));
@@ -533,8 +560,9 @@ fn what_cannot_be_put_back_does_not_hold_up_the_pods_end() {
         prepare(engine).unwrap();
         attach(engine).unwrap();
     });
-    // Down, moved, then the MTU: the third step of the way back of the device that goes first.
-    bench.run(Some(Fault::FailAt(2)), |engine| assert_eq!(engine.detach(&pod_a()).len(), 2));
+    // Filters put again by the start; down, moved, then the MTU: the third step of the way back of
+    // the device that goes first.
+    bench.run(Some(Fault::FailAt(3)), |engine| assert_eq!(engine.detach(&pod_a()).len(), 2));
     let residue: Vec<_> = bench.records().iter().map(|record| record.residue.len()).collect();
     assert_eq!(residue, [0, 1]);
     bench.run(None, |engine| engine.unprepare(&claim("claim-a").uid).unwrap()).unwrap();

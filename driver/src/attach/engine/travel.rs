@@ -79,7 +79,8 @@ impl<N: Node> Engine<N> {
         sandbox: &Sandbox,
         netns: &NetnsRef,
     ) -> Result<(), AttachError> {
-        let device = || record.device.name.clone();
+        let name = record.device.name.clone();
+        let device = || name.clone();
         let unseen = |source| AttachError::Observe { device: device(), source };
         if record.phase != Phase::Prepared {
             return Err(if self.lost.contains_key(&record.id()) {
@@ -94,13 +95,19 @@ impl<N: Node> Engine<N> {
             .ok_or_else(|| AttachError::NoSuchDevice { device: device() })?;
         if record.datapath.is_some() {
             let mut state = self.datapath(record.id()).map_err(unseen)?;
-            if state != DatapathState::Attached {
+            if state != DatapathState::Attached || !record.build.is_known() {
                 // Kubelet will not prepare again, so it is mended here if at all.
-                self.settle_one(record.clone());
+                if let Settled::Kept(kept) = self.settle_one(record.clone()) {
+                    *record = kept;
+                }
                 state = self.datapath(record.id()).map_err(unseen)?;
             }
             if state != DatapathState::Attached {
                 return Err(AttachError::NoDatapath { device: device(), state });
+            }
+            if !record.build.is_known() {
+                // The pod would run under other rules than those that are recorded.
+                return Err(AttachError::Stranded { device: device() });
             }
         }
         // What the host had may have changed since prepare, and what it has now is put back. Not so

@@ -1,0 +1,265 @@
+//! The laws of the operator's policy.
+
+use super::*;
+use crate::attach::Changed;
+use crate::model::{
+    Action, DefaultAction, Filter, OperatorPolicy, Origin, Overlay, Selection,
+    Telemetry,
+};
+use crate::testing::rule;
+
+/// Denies what comes in by a rule of this name.
+fn policy(name: &str) -> OperatorPolicy {
+    let mut rule = rule(name, Action::Deny);
+    rule.origin = Origin::Operator;
+    let ingress = Overlay { default_action: None, rules: vec![rule] };
+    OperatorPolicy { ingress: Some(ingress), egress: None }
+}
+
+fn apply(engine: &mut Engine<FakeNode>) -> Result<Vec<Changed>, AttachError> {
+    engine.set_policy(&Selection::All, Some(&policy("incident")))
+}
+
+/// Names of the ingress rules that a datapath carries out, and its generation.
+fn in_force(spec: &DatapathSpec) -> (Vec<&str>, u32) {
+    let ingress = spec.filter.as_ref().and_then(|filter| filter.ingress.as_ref());
+    let rules = ingress.iter().flat_map(|direction| &direction.rules);
+    (rules.map(|rule| rule.name.as_str()).collect(), spec.generation)
+}
+
+/// Both devices, with a rule of the claim's own on each.
+fn prepare_with_rules(engine: &mut Engine<FakeNode>) {
+    let mut wanted = wanted(claim("claim-a"));
+    for device in &mut wanted.devices {
+        let ingress = DirectionFilter {
+            default_action: DefaultAction::Allow,
+            stateful: true,
+            rules: vec![rule("web", Action::Allow)],
+        };
+        device.wishes.ebpf.filter = Some(Filter { ingress: Some(ingress), egress: None });
+    }
+    engine.prepare(&wanted).unwrap();
+}
+
+impl Bench {
+    /// What runs is what is recorded, for each device; answers the rules and the generation.
+    fn agreed(&self) -> Vec<(Vec<String>, u32)> {
+        let World { programs, interfaces, .. } = self.node.snapshot();
+        let filters: Vec<_> = interfaces
+            .values()
+            .flat_map(BTreeMap::values)
+            .filter_map(|interface| interface.filters.clone())
+            .collect();
+        let records = self.records();
+        assert_eq!(programs.len(), records.len());
+        let agreed = records.iter().map(|record| {
+            assert!(record.build.is_known(), "{}", record.device.name);
+            let spec = record.datapath.as_ref().unwrap();
+            assert_eq!(programs[&record.id()], *spec);
+            if spec.is_degraded() && matches!(record.phase, Phase::Attached { .. }) {
+                assert!(filters.contains(spec), "{filters:?}");
+            }
+            let (rules, generation) = in_force(spec);
+            (rules.into_iter().map(str::to_owned).collect(), generation)
+        });
+        agreed.collect()
+    }
+}
+
+fn rules(names: &[&str], generation: u32) -> Vec<(Vec<String>, u32)> {
+    vec![(names.iter().map(|name| (*name).to_owned()).collect(), generation); 2]
+}
+
+#[test]
+fn a_policy_stands_before_the_claims_rules_until_it_is_cleared() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare_with_rules(engine);
+        assert_eq!(bench.agreed(), rules(&["web"], 1));
+        attach(engine).unwrap();
+
+        assert_eq!(apply(engine).unwrap().len(), 2);
+        assert_eq!(bench.agreed(), rules(&["incident", "web"], 2));
+        engine.set_policy(&Selection::All, Some(&policy("second"))).unwrap();
+        assert_eq!(bench.agreed(), rules(&["second", "web"], 3));
+
+        engine.set_policy(&Selection::All, None).unwrap();
+        assert_eq!(bench.agreed(), rules(&["web"], 4));
+    });
+    assert!(bench.records().iter().all(|record| record.policy.is_none()));
+    assert_eq!(bench.phases(), ["attached"; 2]);
+}
+
+#[test]
+fn a_policy_stays_through_restarts_detach_a_repeated_prepare_and_an_upgrade() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        attach(engine).unwrap();
+        apply(engine).unwrap();
+    });
+    bench.run(None, |engine| {
+        assert_eq!(bench.agreed(), rules(&["incident"], 2));
+        engine.detach(&pod_a());
+        prepare(engine).unwrap();
+        attach(engine).unwrap();
+        assert_eq!(bench.agreed(), rules(&["incident"], 2));
+    });
+    bench.run_build("build-2", None, |_| assert_eq!(bench.agreed(), rules(&["incident"], 2)));
+    bench.run_build("build-2", None, |engine| engine.unprepare(&claim("claim-a").uid).unwrap());
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        assert_eq!(bench.agreed(), rules(&[], 1), "it went with the claim");
+    });
+}
+
+#[test]
+fn what_is_in_force_already_is_not_replaced() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        apply(engine).unwrap();
+    });
+    // The fault would strike at the first step.
+    let again = bench.run(Some(Fault::DieBefore(0)), |engine| apply(engine).unwrap()).unwrap();
+    assert!(again.iter().all(|changed| changed.took.is_zero()));
+    assert_eq!(bench.agreed(), rules(&["incident"], 2));
+}
+
+#[test]
+fn only_what_is_selected_changes() {
+    let by = |selection: Selection| {
+        let bench = Bench::new();
+        bench.run(None, |engine| {
+            prepare(engine).unwrap();
+            engine.set_policy(&selection, Some(&policy("incident"))).map(|changed| changed.len())
+        })
+    };
+    let pod = |name: &str| Selection::Pod(name.to_owned());
+    let claim = |name: &str| Selection::Claim(name.to_owned());
+    let device = |name: &str| Selection::Device(name.to_owned());
+    for both in [pod("default/pod-a"), pod("uid-pod-a"), claim("default/claim-a")] {
+        assert!(matches!(by(both.clone()), Some(Ok(2))), "{both}");
+    }
+    assert!(matches!(by(claim("uid-claim-a")), Some(Ok(2))));
+    assert!(matches!(by(device("eth2")), Some(Ok(1))));
+    for none in [pod("pod-a"), pod("other/pod-a"), claim("default/claim-b"), device("net1")] {
+        let Some(Err(error)) = by(none.clone()) else { panic!("{none}") };
+        assert!(matches!(error, AttachError::NothingSelected { .. }), "{error}");
+    }
+}
+
+#[test]
+fn what_cannot_carry_a_policy_out_is_refused_and_named() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        let mut wanted = wanted(claim("claim-a"));
+        wanted.devices[1].wishes.ebpf.telemetry = Telemetry::Off;
+        engine.prepare(&wanted).unwrap();
+        let pod = Selection::Pod("default/pod-a".to_owned());
+        let error = engine.set_policy(&pod, Some(&policy("incident"))).unwrap_err();
+        assert!(error.to_string().starts_with("device eth2 has no programs"), "{error}");
+        // Everywhere means wherever there are programs.
+        assert_eq!(apply(engine).unwrap().len(), 1);
+
+        attach(engine).unwrap();
+        bench.node.remove_netns(netns(100).id);
+        let error = engine.set_policy(&Selection::All, None).unwrap_err();
+        assert!(matches!(error, AttachError::Unenforceable { .. }), "{error}");
+        engine.detach(&pod_a());
+        let error = engine.set_policy(&Selection::All, None).unwrap_err();
+        assert!(error.to_string().ends_with("is detaching, try again"), "{error}");
+    });
+}
+
+/// Whichever step fails, with or without an effect, nothing has changed.
+#[test]
+fn a_failed_policy_leaves_everything_as_it_was() {
+    for moment in [Fault::FailAt as fn(usize) -> Fault, Fault::FailAfter] {
+        // The first puts filters again, at the start.
+        for failing in 1..4 {
+            let bench = Bench::new();
+            bench.run(None, |engine| {
+                prepare_with_rules(engine);
+                attach(engine).unwrap();
+                engine.set_policy(&Selection::All, Some(&policy("first"))).unwrap();
+            });
+            let (world, records) = (bench.node.snapshot(), bench.records());
+
+            let error = bench.run(Some(moment(failing)), |e| apply(e).unwrap_err()).unwrap();
+
+            assert!(
+                matches!(&error, AttachError::Step { residue, .. } if residue.is_empty()),
+                "{error}"
+            );
+            assert_eq!(bench.node.snapshot(), world, "step {failing}");
+            assert_eq!(bench.records(), records, "step {failing}");
+            assert_eq!(bench.agreed(), rules(&["first", "web"], 2));
+            bench.run(None, |engine| apply(engine).map(drop).unwrap()).unwrap();
+            assert_eq!(bench.agreed(), rules(&["incident", "web"], 3));
+        }
+    }
+}
+
+/// Whenever the driver dies while it changes a policy, the next one finishes it everywhere.
+#[test]
+fn a_crash_at_any_step_of_a_policy_is_finished_by_the_next_start() {
+    for is_attached in [false, true] {
+        crash_everywhere(|bench, fault| {
+            bench.run(None, |engine| {
+                prepare_with_rules(engine);
+                if is_attached {
+                    attach(engine).unwrap();
+                }
+            });
+            let mut asked = false;
+            let work = |engine: &mut Engine<FakeNode>| {
+                asked = true;
+                apply(engine).map(drop).unwrap();
+            };
+            let survived = bench.run(fault, work).is_some();
+
+            bench.run(None, |_| ());
+
+            let expected = if asked { rules(&["incident", "web"], 2) } else { rules(&["web"], 1) };
+            assert_eq!(bench.agreed(), expected, "{fault:?}");
+            assert_eq!(bench.phases(), [if is_attached { "attached" } else { "prepared" }; 2]);
+            survived
+        });
+    }
+}
+
+#[test]
+fn a_policy_that_was_under_way_when_the_pod_ended_is_in_force_for_the_next() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        attach(engine).unwrap();
+    });
+    // The start puts filters again; the next step is the policy's first.
+    let died = bench.run(Some(Fault::DieBefore(1)), |engine| apply(engine).map(drop).unwrap());
+    assert!(died.is_none());
+    // The next start cannot replace the programs of the first device; the next attach does.
+    bench.run(Some(Fault::FailAt(0)), |engine| {
+        assert!(!bench.records()[0].build.is_known());
+        engine.detach(&pod_a());
+        attach(engine).map(drop).unwrap();
+    });
+    assert_eq!(bench.agreed(), rules(&["incident"], 2));
+}
+
+#[test]
+fn a_pod_does_not_start_under_other_rules_than_those_recorded() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare(engine).unwrap();
+        let mut record = bench.records().remove(0);
+        record.build = BuildId::default();
+        engine.checkpoint.put([record]).unwrap();
+        engine.node = bench.node.meeting(Some(Fault::FailAt(0)));
+        let error = attach(engine).unwrap_err();
+        assert!(matches!(error, AttachError::Stranded { .. }), "{error}");
+        assert_eq!(bench.phases(), ["prepared"; 2]);
+        attach(engine).unwrap();
+    });
+}
