@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::attach::{Engine, Worker};
 use crate::config::Config;
-use crate::datapath::{Datapath, DatapathError, MapCounters};
+use crate::datapath::{self, Datapath, DatapathError, MapCounters};
 use crate::dra::{self, Pool, ServeError};
 use crate::inventory::{Inventory, InventoryError};
 use crate::model::{Phase, Record};
 use crate::node::{LinuxNode, StepError};
 use crate::nri::{self, NriConfig};
 use crate::state::{self, Checkpoint, CheckpointError, Found};
-use crate::telemetry::{self, Condition, Metrics, Readiness};
+use crate::telemetry::{self, Condition, Metrics, Readiness, Sightings, Watch};
 
 /// Why the driver could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -130,17 +130,21 @@ async fn serve(
     };
     let mut background = JoinSet::new();
 
+    let (attached, to_report) = mpsc::unbounded_channel();
+    let (seen, sightings) = watch::channel(Sightings::default());
+    spawn_watch(config, &shared, worker, (seen, attached.clone()), &shutdown, &mut background);
+
     let source = Arc::new(MapCounters::new(&config.bpffs));
     let (metrics, readiness) = (Arc::clone(&shared.metrics), shared.readiness.clone());
-    let (scraped, stop) = (worker.clone(), shutdown.clone());
+    let (scraped, shown, stop) = (worker.clone(), sightings.clone(), shutdown.clone());
     background.spawn(async move {
-        telemetry::serve(listen, metrics, readiness, source, scraped, stop)
+        telemetry::serve(listen, metrics, readiness, source, shown, scraped, stop)
             .await
             .map_err(AppError::Metrics)
     });
 
-    let (attached, to_report) = mpsc::unbounded_channel();
-    let status = dra::StatusWriter::new(&shared.pool.driver, shared.client.clone(), to_report);
+    let driver = &shared.pool.driver;
+    let status = dra::StatusWriter::new(driver, shared.client.clone(), to_report, sightings);
     let stop = shutdown.clone();
     background.spawn(async move {
         status.run(stop).await;
@@ -159,6 +163,26 @@ async fn serve(
         tracing::warn!("not all tasks have ended in time");
     }
     outcome
+}
+
+/// Looks for what may have changed without us, tells scrapes of it, and has statuses written anew.
+fn spawn_watch(
+    config: &Config,
+    shared: &Shared,
+    worker: &Worker,
+    (seen, changed): (watch::Sender<Sightings>, mpsc::UnboundedSender<Vec<Record>>),
+    shutdown: &CancellationToken,
+    background: &mut JoinSet<Result<(), AppError>>,
+) {
+    let bpffs = config.bpffs.clone();
+    let look = move |record: &Record| datapath::ahead(&bpffs, record);
+    let metrics = Arc::clone(&shared.metrics);
+    let watch = Watch::new(worker.clone(), Arc::new(look), metrics, seen, changed);
+    let stop = shutdown.clone();
+    background.spawn(async move {
+        watch.run(stop).await;
+        Ok(())
+    });
 }
 
 fn spawn_publisher(

@@ -3,11 +3,14 @@
 //! No archive is named here: the one that the machine is set up with is asked for suites that the
 //! machine may not have enabled. Its own lists and packages are left as they are.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::{env, fs};
+mod state;
 
-use anyhow::{Context as _, Result, bail};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+pub(crate) use self::state::{State, unpack};
 
 /// Debian's suites that carry recent Rust packages. To be looked at whenever the toolchain moves.
 const DEBIAN_SUITES: [&str; 3] = ["trixie", "trixie-backports", "sid"];
@@ -39,21 +42,25 @@ impl Archive {
             .context("no source under /etc/apt is the archive of Debian or Ubuntu")
     }
 
+    /// Debian's archive, asked for `suites`, some of which are of other releases than the machine's.
+    pub(crate) fn of_debian(suites: &[&str]) -> Result<Self> {
+        let sources = read_sources(Path::new("/etc/apt"))?;
+        let source = find(&sources, "debian")
+            .context("no source under /etc/apt is the archive of Debian itself")?;
+        Ok(Self {
+            uri: source.uri.clone(),
+            suites: suites.iter().map(|&suite| suite.to_owned()).collect(),
+            components: "main",
+            signed_by: source.signed_by.clone(),
+        })
+    }
+
     /// The distribution's own archive among `sources`, which may hold many others.
-    ///
-    /// Other archives also end in `/debian`. What tells the real one is its component `main`, and
-    /// that its updates suite is configured beside the release.
     fn choose(sources: &[Source], os_release: &str) -> Option<Self> {
         let value = |key| os_release.lines().find_map(|line| line.strip_prefix(key));
         let words = [value("ID="), value("ID_LIKE=")].into_iter().flatten().collect::<String>();
         let name = if words.contains("ubuntu") { "ubuntu" } else { "debian" };
-        let candidates =
-            sources.iter().filter(|s| is_named(&s.uri, name) && has(&s.components, "main"));
-        let has_updates = |candidate: &&Source| {
-            let same = sources.iter().filter(|source| source.uri == candidate.uri);
-            same.flat_map(|source| &source.suites).any(|suite| suite.ends_with("-updates"))
-        };
-        let source = candidates.clone().find(has_updates).or_else(|| candidates.clone().next())?;
+        let source = find(sources, name)?;
         let (suites, components) = if name == "debian" {
             (DEBIAN_SUITES.map(str::to_owned).to_vec(), "main")
         } else {
@@ -84,6 +91,20 @@ impl Archive {
             self.components
         )
     }
+}
+
+/// The archive of the distribution `name`.
+///
+/// Other archives also end in `/debian`. What tells the real one is its component `main`, and that
+/// its updates suite is configured beside the release.
+fn find<'s>(sources: &'s [Source], name: &str) -> Option<&'s Source> {
+    let mut candidates =
+        sources.iter().filter(|s| is_named(&s.uri, name) && has(&s.components, "main"));
+    let has_updates = |candidate: &&Source| {
+        let same = sources.iter().filter(|source| source.uri == candidate.uri);
+        same.flat_map(|source| &source.suites).any(|suite| suite.ends_with("-updates"))
+    };
+    candidates.clone().find(has_updates).or_else(|| candidates.next())
 }
 
 /// The last part of an archive's path says whose it is. Mirror lists carry the name with a suffix.
@@ -188,59 +209,6 @@ pub(crate) fn version_of(listing: &str, release: &str) -> Option<String> {
         let rest = version.strip_prefix(release)?;
         rest.starts_with(['+', '-', '~']).then(|| version.to_owned())
     })
-}
-
-/// A state directory for apt that knows one archive and no installed package.
-pub(crate) struct State {
-    folder: PathBuf,
-}
-
-impl State {
-    pub(crate) fn make(folder: &Path, archive: &Archive) -> Result<Self> {
-        for part in ["sources", "state/lists/partial", "cache/archives/partial", "download"] {
-            let part = folder.join(part);
-            fs::create_dir_all(&part).with_context(|| format!("create {}", part.display()))?;
-        }
-        let state = Self { folder: folder.to_owned() };
-        for (file, content) in
-            [("sources/archive.sources", archive.stanza()), ("state/status", String::new())]
-        {
-            let file = folder.join(file);
-            fs::write(&file, content).with_context(|| format!("write {}", file.display()))?;
-        }
-        Ok(state)
-    }
-
-    /// One of apt's programs, set to work on this state only.
-    pub(crate) fn tool(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        for (name, part) in [
-            ("Dir::Etc::sourcelist", "sources/none"),
-            ("Dir::Etc::sourceparts", "sources"),
-            ("Dir::State", "state"),
-            ("Dir::State::status", "state/status"),
-            ("Dir::Cache", "cache"),
-        ] {
-            command.arg("-o").arg(format!("{name}={}", self.folder.join(part).display()));
-        }
-        // Translations are of no use here. As root, apt would become another user, who may not be
-        // able to read a folder in root's home.
-        command.args(["-q", "-o", "Acquire::Languages=none", "-o", "APT::Sandbox::User=root"]);
-        command.current_dir(self.folder.join("download")).env("LC_ALL", "C");
-        command
-    }
-
-    /// The package that `apt-get download` has put here.
-    pub(crate) fn downloaded(&self) -> Result<PathBuf> {
-        let folder = self.folder.join("download");
-        for entry in fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))? {
-            let path = entry.with_context(|| format!("read {}", folder.display()))?.path();
-            if path.extension().is_some_and(|extension| extension == "deb") {
-                return Ok(path);
-            }
-        }
-        bail!("apt-get left no package in {} ({})", folder.display(), env::consts::ARCH)
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::AsRawFd as _;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
@@ -17,6 +18,15 @@ use nix::unistd::Pid;
 pub(crate) struct Arguments {
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<OsString>,
+}
+
+/// The words that, before a command, run it in namespaces of its own: whatever it leaves behind goes
+/// with them, whichever way it ends. `xtask` is this program's file.
+pub(crate) fn words(xtask: &Path) -> Result<Vec<&str>> {
+    let xtask = xtask.to_str().context("the path of this program is not UTF-8")?;
+    let mut words = vec!["unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork"];
+    words.extend(["--kill-child", "--mount-proc", xtask, "enter", "--"]);
+    Ok(words)
 }
 
 /// Runs the command in a place where nothing is shared with the machine but its files.

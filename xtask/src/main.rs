@@ -19,6 +19,7 @@ mod setup;
 mod shell;
 mod test;
 mod tidy;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -49,6 +50,9 @@ enum Command {
     /// Prepare fresh namespaces and run a program in them: the test runner of the kernel ring.
     #[command(hide = true)]
     Enter(enter::Arguments),
+    /// Run a program in guests with other kernels: the test runner of the vm ring.
+    #[command(hide = true)]
+    Guests(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +76,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Ebpf => {
             ebpf::build(&workspace)?;
         }
+        Command::Guests(arguments) => vm::run(&workspace, &arguments)?,
         Command::Setup => setup::run(&workspace)?,
         Command::Enter(_) => {}
     }

@@ -71,22 +71,15 @@ fn fetch(workspace: &Workspace, rustc: &Rustc, folder: &Path) -> Result<()> {
 
 fn fetch_into(scratch: &Path, archive: &Archive, rustc: &Rustc) -> Result<PathBuf> {
     let state = apt::State::make(scratch, archive)?;
-    shell::say(&format!(
-        "fetching package lists of {} ({}) into a folder of our own",
-        archive.uri,
-        archive.suites.join(", ")
-    ));
-    shell::run_quietly(state.tool("apt-get").arg("update"))?;
+    state.update(archive)?;
     let mut offered = String::new();
     for package in archive.source_packages(&rustc.version) {
         let listing = shell::read(state.tool("apt-cache").args(["madison", &package]))?;
         if let Some(version) = apt::version_of(&listing, &rustc.version) {
             shell::say(&format!("fetching {package} {version}"));
             let wanted = format!("{package}={version}");
-            shell::run_quietly(state.tool("apt-get").args(["download", &wanted]))?;
             let unpacked = scratch.join("unpacked");
-            let file = state.downloaded()?;
-            shell::run_quietly(Command::new("dpkg-deb").arg("-x").arg(file).arg(&unpacked))?;
+            apt::unpack(&state.download(&[wanted])?, &unpacked)?;
             return Ok(unpacked);
         }
         offered.push_str(&listing);

@@ -1,19 +1,25 @@
 //! `cargo xtask test`: the rings of tests, from those that need nothing to those that need a kernel.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::rustc::Rustc;
 use crate::workspace::Workspace;
-use crate::{ebpf, setup, shell};
+use crate::{ebpf, enter, setup, shell, vm};
+
+/// What the vm ring runs unless it is told otherwise. What a program costs is not asked of a processor
+/// that is emulated: there the answer depends on the day.
+const IN_GUESTS: [&str; 3] = ["datapath::", "--skip", "counting_and_filtering_cost_nanoseconds"];
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
     /// Which ring to run; may be given more than once.
     #[arg(long = "ring", value_enum, default_value = "all")]
     rings: Vec<Ring>,
+    /// Which kernel the vm ring boots; may be given more than once. Without it, all of them.
+    #[arg(long = "kernel", value_name = "SERIES", value_parser = vm::SERIES)]
+    kernels: Vec<String>,
     /// Arguments for the test programs, such as a part of a test's name.
     #[arg(last = true)]
     further: Vec<String>,
@@ -27,14 +33,24 @@ enum Ring {
     Node,
     /// Real namespaces, interfaces, programs and traffic; needs root.
     Kernel,
-    /// All of them.
+    /// Tests of the kernel ring on kernels of Debian, in emulated machines. Fetches about 500 MB once.
+    Vm,
+    /// Unit, node and kernel.
     All,
 }
 
 impl Arguments {
     fn has(&self, ring: Ring) -> bool {
-        self.rings.is_empty()
-            || self.rings.iter().any(|&picked| picked == ring || picked == Ring::All)
+        let is_in_all = ring != Ring::Vm;
+        self.rings.is_empty() && is_in_all
+            || self.rings.iter().any(|&picked| picked == ring || picked == Ring::All && is_in_all)
+    }
+
+    fn kernels(&self) -> Vec<String> {
+        match self.kernels.as_slice() {
+            [] => vm::SERIES.map(str::to_owned).to_vec(),
+            picked => picked.to_vec(),
+        }
     }
 }
 
@@ -44,13 +60,21 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         "the kernel ring makes network namespaces and loads eBPF programs: run it as root, or pick \
          other rings with `--ring unit --ring node`"
     );
+    ensure!(
+        arguments.kernels.is_empty() || arguments.has(Ring::Vm),
+        "`--kernel` is for the vm ring: pick it with `--ring vm`"
+    );
+    let kernels = arguments.kernels();
+    if arguments.has(Ring::Vm) {
+        vm::prepare(workspace, &kernels)?;
+    }
     setup::packages()?;
     ebpf::build(workspace)?;
     if arguments.has(Ring::Unit) {
         shell::say("ring unit");
         ring(workspace, &["--lib", "--bins"], &arguments.further, &[])?;
     }
-    if arguments.has(Ring::Node) || arguments.has(Ring::Kernel) {
+    if [Ring::Node, Ring::Kernel, Ring::Vm].into_iter().any(|ring| arguments.has(ring)) {
         // Cargo builds the programs of a test's own package only, and the driver is another.
         workspace.build_programs()?;
     }
@@ -58,15 +82,38 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         shell::say("ring node");
         ring(workspace, &["--test", "node"], &arguments.further, &[])?;
     }
+    // The file that this process was started from may have been replaced by the build.
+    let xtask = workspace.program("xtask");
     if arguments.has(Ring::Kernel) {
         shell::say("ring kernel, in namespaces of its own");
-        // The tests share what is one per namespace, such as the bpffs root.
-        let further = [vec!["--test-threads=1".to_owned()], arguments.further.clone()].concat();
-        // The file that this process was started from may have been replaced by the build.
-        let runner = runner(&Rustc::ask(&workspace.root)?, &workspace.program("xtask"))?;
-        ring(workspace, &["--test", "kernel"], &further, &["--config".to_owned(), runner])?;
+        in_kernel(workspace, &arguments.further, &enter::words(&xtask)?)?;
+    }
+    if arguments.has(Ring::Vm) {
+        shell::say("ring vm, one guest after the other");
+        in_guests(workspace, &kernels, &arguments.further)?;
     }
     Ok(())
+}
+
+/// Runs tests of the kernel ring in guests: those about the datapath, or the ones asked for.
+fn in_guests(workspace: &Workspace, kernels: &[String], further: &[String]) -> Result<()> {
+    let xtask = workspace.program("xtask");
+    let mut words = vec![xtask.to_str().context("the path of xtask is not UTF-8")?, "guests"];
+    words.extend(kernels.iter().flat_map(|kernel| ["--kernel", kernel]));
+    words.push("--");
+    if further.is_empty() {
+        shell::say(&format!("test arguments: {}", IN_GUESTS.join(" ")));
+        return in_kernel(workspace, &IN_GUESTS.map(str::to_owned), &words);
+    }
+    in_kernel(workspace, further, &words)
+}
+
+/// Runs the tests that need a kernel, their program started by `words`.
+fn in_kernel(workspace: &Workspace, further: &[String], words: &[&str]) -> Result<()> {
+    let runner = runner(&Rustc::ask(&workspace.root)?, words);
+    // The tests share what is one per namespace, such as the bpffs root.
+    let further = [&["--test-threads=1".to_owned()], further].concat();
+    ring(workspace, &["--test", "kernel"], &further, &["--config".to_owned(), runner])
 }
 
 fn ring(
@@ -88,12 +135,23 @@ fn environment(workspace: &Workspace, command: &mut Command) {
     command.env("WEIR_EXAMPLES", workspace.examples());
 }
 
-/// Cargo's setting that makes it start test programs through `cargo xtask enter`, in namespaces of
-/// their own: whatever a test leaves behind goes with them, whichever way it ends.
-fn runner(rustc: &Rustc, xtask: &Path) -> Result<String> {
-    let xtask = xtask.to_str().context("the path of this program is not UTF-8")?;
-    let unshare = ["unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork"];
-    let words = unshare.into_iter().chain(["--kill-child", "--mount-proc", xtask, "enter", "--"]);
-    let words: Vec<_> = words.map(|word| format!("'{word}'")).collect();
-    Ok(format!("target.{}.runner=[{}]", rustc.host, words.join(",")))
+/// Cargo's setting that makes it start test programs by `words`.
+fn runner(rustc: &Rustc, words: &[&str]) -> String {
+    let words: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
+    format!("target.{}.runner=[{}]", rustc.host, words.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_vm_ring_runs_only_where_it_is_picked() {
+        let has_vm = |rings: &[Ring]| {
+            Arguments { rings: rings.to_vec(), ..Arguments::default() }.has(Ring::Vm)
+        };
+        assert!(!has_vm(&[]));
+        assert!(!has_vm(&[Ring::All]));
+        assert!(has_vm(&[Ring::All, Ring::Vm]));
+    }
 }

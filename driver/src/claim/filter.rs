@@ -205,13 +205,13 @@ mod tests {
             ],
         }));
         let filter = filter.unwrap();
-        assert_eq!(filter.default_action, Action::Deny);
+        assert_eq!(filter.default_action, DefaultAction::Deny);
         let [web, ping] = &filter.rules[..] else { panic!("{filter:?}") };
-        assert_eq!(web.cidrs, ["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
-        let ports: Vec<_> = web.ports.iter().map(|ports| (ports.first, ports.last)).collect();
+        assert_eq!(web.sources, ["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
+        let ports: Vec<_> = web.destination_ports.iter().map(|ports| (ports.first, ports.last)).collect();
         assert_eq!(ports, [(443, 443), (80, 80), (8000, 8080)]);
         assert_eq!((ping.name.as_str(), ping.protocol), ("ping", Some(Protocol::Icmpv6)));
-        assert!(ping.cidrs.is_empty() && ping.ports.is_empty());
+        assert!(ping.sources.is_empty() && ping.destination_ports.is_empty());
     }
 
     #[rstest]
@@ -274,8 +274,8 @@ mod tests {
     #[test]
     fn what_no_rule_matches_is_allowed_unless_that_makes_the_rules_pointless() {
         let rules = |action| json!({ "rules": [{ "name": "r", "action": action }] });
-        assert_eq!(read(&rules("deny")).unwrap().default_action, Action::Allow);
-        assert_eq!(read(&json!({})).unwrap().default_action, Action::Allow);
+        assert_eq!(read(&rules("deny")).unwrap().default_action, DefaultAction::Allow);
+        assert_eq!(read(&json!({})).unwrap().default_action, DefaultAction::Allow);
         assert_eq!(
             read(&rules("allow")).unwrap_err(),
             "ingress.defaultAction: is required where every rule allows: nothing would be denied"

@@ -5,7 +5,7 @@ use rstest::rstest;
 use serde_json::{Map, json};
 
 use super::*;
-use crate::model::{Action, HookWish, Telemetry};
+use crate::model::{DefaultAction, HookWish, Telemetry};
 
 /// `fields` in the envelope that every configuration needs.
 fn config(fields: Value) -> Value {
@@ -78,7 +78,7 @@ fn every_field_arrives_where_it_belongs() {
     assert_eq!((default.gateway, default.source), (None, None));
     assert_eq!((wishes.ebpf.hook, wishes.ebpf.telemetry), (HookWish::Xdp, Telemetry::Counters));
     let filter = wishes.ebpf.filter.unwrap();
-    assert_eq!(filter.ingress.unwrap().default_action, Action::Deny);
+    assert_eq!(filter.ingress.unwrap().default_action, DefaultAction::Deny);
     assert_eq!(filter.egress.unwrap().rules[0].name, "smtp");
 }
 
@@ -237,8 +237,8 @@ fn the_claim_overrides_the_class_field_by_field() {
     assert_eq!(wishes.routes, []);
     assert_eq!(wishes.ebpf.hook, HookWish::Tcx);
     let filter = wishes.ebpf.filter.unwrap();
-    assert_eq!(filter.ingress.unwrap().default_action, Action::Allow);
-    assert_eq!(filter.egress.unwrap().default_action, Action::Deny);
+    assert_eq!(filter.ingress.unwrap().default_action, DefaultAction::Allow);
+    assert_eq!(filter.egress.unwrap().default_action, DefaultAction::Deny);
 }
 
 #[test]

@@ -104,6 +104,55 @@ pub struct InspectArgs {
     pub places: Places,
 }
 
+/// Arguments of `weir flows`.
+#[derive(Args, Clone, Debug)]
+pub struct FlowsArgs {
+    /// A pod or claim, by NAMESPACE/NAME, by name or by UID, or the name of a device; left out, all.
+    pub what: Option<String>,
+    /// How many to show.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub top: usize,
+    /// Which come first: those with most bytes or packets, or those seen last.
+    #[arg(long, value_enum, default_value_t)]
+    pub sort: FlowOrder,
+    /// Only what comes in, or goes out, as the pod sees it.
+    #[arg(long, value_enum)]
+    pub direction: Option<Way>,
+    /// Show flows as they leave the cache, until interrupted, instead of those in it. Somebody else
+    /// who does the same for the same device is refused.
+    #[arg(long, conflicts_with_all = ["top", "sort"])]
+    pub follow: bool,
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+    #[command(flatten)]
+    pub places: Places,
+}
+
+/// What flows are sorted by.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum FlowOrder {
+    #[default]
+    Bytes,
+    Packets,
+    Last,
+}
+
+/// A direction, as the pod sees it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Way {
+    Ingress,
+    Egress,
+}
+
+impl Way {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+}
+
 /// A number with a unit, seconds where there is none, from 100 ms to an hour.
 fn interval(text: &str) -> Result<Duration, &'static str> {
     const WRONG: &str = "not an interval from 100ms to 1h, such as 500ms, 2s or 1m";

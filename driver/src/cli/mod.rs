@@ -5,6 +5,7 @@
 
 mod args;
 mod devices;
+mod flows;
 mod inspect;
 mod output;
 mod top;
@@ -16,8 +17,8 @@ use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
-pub use self::args::{DevicesArgs, InspectArgs, NodeArgs, Output, TopArgs};
-use crate::datapath::Datapath;
+pub use self::args::{DevicesArgs, FlowOrder, FlowsArgs, InspectArgs, NodeArgs, Output, TopArgs, Way};
+use crate::datapath::{CounterError, Datapath};
 use crate::inventory::InventoryError;
 use crate::state::CheckpointError;
 use crate::sys::sysfs::SysfsError;
@@ -37,7 +38,7 @@ static VERSION: LazyLock<String> =
 #[command(
     name = "weir",
     version = VERSION.as_str(),
-    after_help = "Exit status: 0 done, 1 failed, 3 nothing matches (inspect), 64 wrong usage."
+    after_help = "Exit status: 0 done, 1 failed, 3 nothing matches (inspect, flows), 64 wrong usage."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -60,6 +61,8 @@ pub enum Look {
     Devices(DevicesArgs),
     /// Show the traffic of prepared devices.
     Top(TopArgs),
+    /// Show who talks to whom, where the claim asked for flows.
+    Flows(FlowsArgs),
     /// Show everything about a pod's, a claim's or one device.
     Inspect(InspectArgs),
 }
@@ -77,6 +80,10 @@ enum CliError {
     NothingMatches(String),
     #[error("the counters of {0} devices could not be read")]
     Unread(usize),
+    #[error("the flows of {0} devices could not be read")]
+    UnreadFlows(usize),
+    #[error("follow flows")]
+    Follow(#[from] CounterError),
     #[error("make JSON")]
     Json(#[from] serde_json::Error),
     #[error("write")]
@@ -103,6 +110,7 @@ pub fn look(command: Look) -> ExitCode {
     let done = match command {
         Look::Devices(args) => devices::run(&args),
         Look::Top(args) => top::run(&args),
+        Look::Flows(args) => flows::run(&args),
         Look::Inspect(args) => inspect::run(&args),
     };
     let (status, complaint) = end(done);
@@ -180,6 +188,9 @@ mod tests {
             matches!(top, Ok(Command::Look(Look::Top(args))) if args.interval.as_millis() == 500)
         );
         assert!(matches!(parse("weir inspect default/web"), Ok(Command::Look(Look::Inspect(_)))));
+        let flows = parse("weir flows web --top 5 --sort last --direction egress");
+        assert!(matches!(flows, Ok(Command::Look(Look::Flows(args))) if args.top == 5));
+        assert!(parse("weir flows --follow --top 5").is_err());
         assert!(parse("weir inspect").is_err());
         assert!(parse("weir top --interval 0s").is_err());
     }

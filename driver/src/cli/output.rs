@@ -67,7 +67,7 @@ pub(super) fn short(number: u64) -> String {
     format!("{}E", tenths / 10)
 }
 
-/// Packets that a rule or a default has denied, by the names of the verdicts.
+/// Packets that a rule, a rate or a default has denied, by the names of the verdicts.
 pub(super) fn denied(traffic: &DirectionTraffic) -> u64 {
     let is_denied = |name: &str| name.starts_with("denied");
     let denied = traffic.verdicts.iter().filter(|(name, _)| is_denied(name));
@@ -86,12 +86,27 @@ fn direction_json(traffic: &DirectionTraffic) -> Value {
     let by_name = |counts: &[(&'static str, PacketCount)]| -> Map<String, Value> {
         counts.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect()
     };
+    let numbers = |counts: &[(&'static str, u64)]| -> Map<String, Value> {
+        counts.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect()
+    };
+    let size = |(most, packets): &(Option<u32>, u64)| json!({ "most": most, "packets": packets });
     json!({
         "packets": traffic.total.packets,
         "bytes": traffic.total.bytes,
         "denied": denied(traffic),
         "verdicts": by_name(&traffic.verdicts),
         "protocols": by_name(&traffic.protocols),
+        "sizes": traffic.sizes.iter().map(size).collect::<Vec<_>>(),
+        "tcpEvents": numbers(&traffic.tcp_events),
+        "fragments": traffic.fragments,
+        "tagged": traffic.tagged,
+        "replies": traffic.replies,
+        "flows": {
+            "evicted": traffic.flows_evicted,
+            "exported": traffic.flows_exported,
+            "lost": traffic.flows_lost,
+        },
+        "generation": traffic.generation,
     })
 }
 
@@ -123,9 +138,10 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_to_be_denied_count() {
+    fn every_way_to_be_denied_counts() {
         let mut traffic = traffic(1, 2).ingress;
         traffic.verdicts[2].1.packets = 40;
-        assert_eq!(denied(&traffic), 42);
+        traffic.verdicts[3].1.packets = 100;
+        assert_eq!(denied(&traffic), 142);
     }
 }

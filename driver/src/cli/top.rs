@@ -72,8 +72,8 @@ fn take(places: &Places, source: &dyn CounterSource) -> Result<Reading, CliError
 impl Counted {
     pub(super) fn read(record: &Record, source: &dyn CounterSource) -> Self {
         let is_made = !matches!(record.phase, Phase::Preparing | Phase::Unpreparing);
-        let counters = |telemetry| telemetry == Telemetry::Counters;
-        if !is_made || !record.datapath.as_ref().is_some_and(|spec| counters(spec.telemetry)) {
+        let counts = |telemetry| telemetry != Telemetry::Off;
+        if !is_made || !record.datapath.as_ref().is_some_and(|spec| counts(spec.telemetry)) {
             return Self::Nothing;
         }
         match source.read(&record.id()) {

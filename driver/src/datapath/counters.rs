@@ -4,15 +4,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
-use common::{Count, Counters, Direction, Protocol, Verdict};
+use common::{Count, Counters, Direction, Protocol, SIZES, TcpEvent, Verdict};
 
+use super::hits;
 use super::layout::{BpffsLayout, Pin};
-use crate::model::{AttachmentId, DirectionTraffic, PacketCount, Traffic};
+use super::memory;
+use crate::model::{
+    AttachmentId, DatapathSpec, DirectionTraffic, PacketCount, RuleTraffic, Traffic,
+};
 
-/// Where counts come from.
+/// Where counts come from. Asking takes no time to speak of.
 pub trait CounterSource: Send + Sync {
-    /// What was counted for `id` since it was prepared. Takes no time to speak of.
+    /// What was counted for `id` since it was prepared.
     fn read(&self, id: &AttachmentId) -> Result<Traffic, CounterError>;
+
+    /// What each rule of the filter in force matched since it is in force, in the filter's order,
+    /// those of ingress first.
+    fn rules(&self, spec: &DatapathSpec) -> Result<Vec<RuleTraffic>, CounterError>;
+
+    /// Bytes of kernel memory that the maps of `id` take.
+    fn memory(&self, id: &AttachmentId) -> Result<u64, CounterError>;
 }
 
 /// Why there are no counts.
@@ -20,14 +31,25 @@ pub trait CounterSource: Send + Sync {
 #[non_exhaustive]
 pub enum CounterError {
     /// Nothing is pinned: there is no datapath, or one of another layout.
-    #[error("no counters at {}", .path.display())]
+    #[error("nothing at {}", .path.display())]
     Absent { path: PathBuf },
 
-    #[error("look for counters at {}", .path.display())]
+    #[error("look for {}", .path.display())]
     Pin { path: PathBuf, source: io::Error },
 
-    #[error("read counters at {}", .path.display())]
-    Read { path: PathBuf, source: Box<MapError> },
+    #[error("read {}", .path.display())]
+    Map { path: PathBuf, source: Box<MapError> },
+
+    #[error("read {}", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+
+    /// The filter has just been replaced, or is about to be.
+    #[error("{} counts {found} rules, the filter has {expected}", .path.display())]
+    Rules { path: PathBuf, found: usize, expected: usize },
+
+    /// A ring buffer has one reader.
+    #[error("somebody follows the flows of {} already", .path.display())]
+    Followed { path: PathBuf },
 }
 
 impl CounterError {
@@ -36,7 +58,9 @@ impl CounterError {
         match self {
             Self::Absent { .. } => "absent",
             Self::Pin { .. } => "pin",
-            Self::Read { .. } => "read",
+            Self::Map { .. } | Self::Read { .. } => "read",
+            Self::Rules { .. } => "rules",
+            Self::Followed { .. } => "followed",
         }
     }
 }
@@ -56,22 +80,32 @@ impl MapCounters {
 impl CounterSource for MapCounters {
     fn read(&self, id: &AttachmentId) -> Result<Traffic, CounterError> {
         let pin = self.layout.pin(id, Pin::Counters);
-        let path = pin.as_path();
-        match path.try_exists() {
-            Ok(true) => {}
-            Ok(false) => return Err(CounterError::Absent { path: path.to_owned() }),
-            Err(source) => return Err(CounterError::Pin { path: path.to_owned(), source }),
-        }
-        read(path).map_err(|source| CounterError::Read {
-            path: path.to_owned(),
+        let map = open(pin.as_path())?;
+        let counters = |map| traffic(&PerCpuArray::try_from(Map::from_map_data(map)?)?);
+        counters(map).map_err(|source| CounterError::Map {
+            path: pin.as_path().to_owned(),
             source: Box::new(source),
         })
     }
+
+    fn rules(&self, spec: &DatapathSpec) -> Result<Vec<RuleTraffic>, CounterError> {
+        hits::read(&self.layout, spec)
+    }
+
+    fn memory(&self, id: &AttachmentId) -> Result<u64, CounterError> {
+        memory::bytes(&self.layout, id)
+    }
 }
 
-fn read(path: &Path) -> Result<Traffic, MapError> {
-    let map = Map::from_map_data(MapData::from_pin(path)?)?;
-    traffic(&PerCpuArray::try_from(map)?)
+/// The map that is pinned at `path`.
+pub(super) fn open(path: &Path) -> Result<MapData, CounterError> {
+    match path.try_exists() {
+        Ok(true) => {}
+        Ok(false) => return Err(CounterError::Absent { path: path.to_owned() }),
+        Err(source) => return Err(CounterError::Pin { path: path.to_owned(), source }),
+    }
+    MapData::from_pin(path)
+        .map_err(|source| CounterError::Map { path: path.to_owned(), source: Box::new(source) })
 }
 
 /// The sum over all CPUs.
@@ -87,15 +121,28 @@ fn traffic(map: &PerCpuArray<MapData, Counters>) -> Result<Traffic, MapError> {
 }
 
 fn named(counters: &Counters) -> DirectionTraffic {
-    let count = |count: Count| PacketCount { packets: count.packets, bytes: count.bytes };
-    let verdicts = Verdict::ALL.map(|verdict| (verdict.name(), count(counters.of_verdict(verdict))));
-    let protocols =
-        Protocol::ALL.map(|protocol| (protocol.name(), count(counters.of_protocol(protocol))));
+    let verdicts = Verdict::ALL.map(|it| (it.name(), packet_count(counters.of_verdict(it))));
+    let protocols = Protocol::ALL.map(|it| (it.name(), packet_count(counters.of_protocol(it))));
+    let limit = |bucket| (bucket + 1 < SIZES).then_some(64_u32 << bucket);
+    let sizes = counters.sizes.iter().enumerate();
     DirectionTraffic {
-        total: count(counters.total()),
+        total: packet_count(counters.total()),
         verdicts: verdicts.into(),
         protocols: protocols.into(),
+        sizes: sizes.map(|(bucket, packets)| (limit(bucket), *packets)).collect(),
+        tcp_events: TcpEvent::ALL.map(|it| (it.name(), counters.of_tcp(it))).into(),
+        fragments: counters.fragments,
+        tagged: counters.tagged,
+        replies: counters.replies,
+        flows_evicted: counters.flows_evicted,
+        flows_exported: counters.flows_exported,
+        flows_lost: counters.flows_lost,
+        generation: counters.generation,
     }
+}
+
+pub(super) fn packet_count(count: Count) -> PacketCount {
+    PacketCount { packets: count.packets, bytes: count.bytes }
 }
 
 #[cfg(test)]
@@ -106,6 +153,11 @@ mod tests {
     fn counts_carry_the_names_of_their_kinds() {
         let mut counters = Counters::default();
         counters.count(Verdict::DeniedByRule, Protocol::Icmpv6, 2, 120);
+        counters.count_size(60, 2);
+        counters.count_size(70_000, 1);
+        counters.tcp[1] = 3;
+        counters.replies = 4;
+        counters.generation = 5;
 
         let traffic = named(&counters);
 
@@ -114,6 +166,11 @@ mod tests {
         assert_eq!(traffic.verdicts[1], ("denied_rule", both));
         assert_eq!(traffic.protocols[4], ("icmpv6", both));
         assert_eq!(traffic.verdicts.iter().filter(|(_, count)| count.packets == 0).count(), 4);
+        assert_eq!(traffic.sizes[0], (Some(64), 2));
+        assert_eq!(traffic.sizes[10], (Some(65_536), 0));
+        assert_eq!(traffic.sizes[11], (None, 1));
+        assert_eq!(traffic.tcp_events[1], ("syn_ack", 3));
+        assert_eq!((traffic.replies, traffic.generation), (4, 5));
     }
 
     #[test]

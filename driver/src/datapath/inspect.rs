@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use super::layout::{BpffsLayout, Pin};
 use super::{DatapathError, Hook, facts_of, link_at};
-use crate::model::{AttachmentId, IfIndex};
+use crate::model::{AttachmentId, DatapathSpec, IfIndex};
+use crate::policy::{self, CompiledDirection};
+use crate::sys::clock;
 
 /// One hook as the kernel shows it.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -36,6 +38,37 @@ pub struct ProgramFacts {
     pub translated_bytes: Option<u32>,
     /// What the verifier had to look at.
     pub verified_instructions: Option<u32>,
+}
+
+/// How the filter of one direction is compiled.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FilterForm {
+    /// `ingress` or `egress`.
+    pub direction: &'static str,
+    /// `narrow` where one word has a bit for each entry, otherwise `wide`.
+    pub form: &'static str,
+    /// How many the rules became: one for each pair of networks.
+    pub entries: usize,
+}
+
+/// How the filter of `spec` is compiled, in each direction that has one.
+pub fn forms(spec: &DatapathSpec) -> Result<Vec<FilterForm>, DatapathError> {
+    let Some(filter) = &spec.filter else { return Ok(Vec::new()) };
+    let hz = clock::ticks_per_second().map_err(DatapathError::Clock)?;
+    let compiled = policy::compile(filter, hz).map_err(DatapathError::Filter)?;
+    let form = |direction, wished: bool, compiled: &CompiledDirection| {
+        wished.then_some(FilterForm {
+            direction,
+            form: if compiled.ruleset.is_some() { "narrow" } else { "wide" },
+            entries: compiled.entries,
+        })
+    };
+    let both = [
+        form("ingress", filter.ingress.is_some(), &compiled.ingress),
+        form("egress", filter.egress.is_some(), &compiled.egress),
+    ];
+    Ok(both.into_iter().flatten().collect())
 }
 
 /// The hooks of `id`, in a fixed order; empty where nothing is installed. Works whether or not a

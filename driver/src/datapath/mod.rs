@@ -8,13 +8,17 @@
 //! What it never does: enter a namespace (attaching happens in the caller's, everything else
 //! works on pins, wherever the interface is), decide what to attach, or touch programs of others.
 
+mod ahead;
 mod clsact;
 mod constants;
 mod counters;
 mod error;
+mod flows;
+mod hits;
 mod hook;
 mod inspect;
 mod layout;
+mod memory;
 mod object;
 
 use std::fs;
@@ -25,10 +29,12 @@ use std::str::FromStr;
 use common::names;
 use nix::net::if_::if_nametoindex;
 
+pub use self::ahead::{AheadError, ahead};
 pub use self::counters::{CounterError, CounterSource, MapCounters};
 pub use self::error::DatapathError;
+pub use self::flows::{Follower, flows};
 pub use self::hook::Hook;
-pub use self::inspect::{HookFacts, ProgramFacts, programs};
+pub use self::inspect::{FilterForm, HookFacts, ProgramFacts, forms, programs};
 use self::layout::{BpffsLayout, Pin, PinPath};
 use self::object::Object;
 use crate::model::{AttachmentId, BuildId, ClaimUid, DatapathSpec, DeviceName, IfIndex, IfName};

@@ -168,6 +168,16 @@ pub enum Origin {
     Operator,
 }
 
+impl Origin {
+    /// One word of a closed set, for labels and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Operator => "operator",
+        }
+    }
+}
+
 /// What a rule does with a packet that it matches.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

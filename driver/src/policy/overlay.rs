@@ -1,27 +1,32 @@
-//! The operator's rules before those of the claim.
+//! The operator's rules over those of a claim.
 
-use crate::model::{DefaultAction, DirectionFilter, Filter, OperatorPolicy, Overlay};
+use crate::model::{
+    DefaultAction, DirectionFilter, Filter, FilterRule, OperatorPolicy, Origin, Overlay,
+};
 
-/// What is in force where `operator` lays its rules over the filter of a `claim`. `None` where
-/// neither has one.
+/// The filter that is in force: the operator's rules first, then the claim's. `None` where neither
+/// has anything to say.
 pub fn overlay(claim: Option<&Filter>, operator: Option<&OperatorPolicy>) -> Option<Filter> {
-    let Some(operator) = operator else {
-        return claim.cloned();
+    let (of_claim, of_operator) = (claim.cloned().unwrap_or_default(), operator.cloned());
+    let of_operator = of_operator.unwrap_or_default();
+    let filter = Filter {
+        ingress: direction(of_claim.ingress, of_operator.ingress),
+        egress: direction(of_claim.egress, of_operator.egress),
     };
-    let direction = |claim: Option<&DirectionFilter>, operator: Option<&Overlay>| {
-        let Some(operator) = operator else {
-            return claim.cloned();
-        };
-        let default_action = operator
-            .default_action
-            .or(claim.map(|claim| claim.default_action))
-            .unwrap_or(DefaultAction::Allow);
-        let stateful = claim.is_some_and(|claim| claim.stateful);
-        let theirs = claim.iter().flat_map(|claim| &claim.rules);
-        let rules = operator.rules.iter().chain(theirs).cloned().collect();
-        Some(DirectionFilter { default_action, stateful, rules })
-    };
-    let ingress = direction(claim.and_then(|f| f.ingress.as_ref()), operator.ingress.as_ref());
-    let egress = direction(claim.and_then(|f| f.egress.as_ref()), operator.egress.as_ref());
-    (ingress.is_some() || egress.is_some()).then_some(Filter { ingress, egress })
+    (filter.ingress.is_some() || filter.egress.is_some()).then_some(filter)
+}
+
+fn direction(claim: Option<DirectionFilter>, over: Option<Overlay>) -> Option<DirectionFilter> {
+    let Some(over) = over else { return claim };
+    let claim = claim.unwrap_or(DirectionFilter {
+        default_action: DefaultAction::Allow,
+        stateful: false,
+        rules: Vec::new(),
+    });
+    let first = over.rules.into_iter().map(|rule| FilterRule { origin: Origin::Operator, ..rule });
+    Some(DirectionFilter {
+        default_action: over.default_action.unwrap_or(claim.default_action),
+        stateful: claim.stateful,
+        rules: first.chain(claim.rules).collect(),
+    })
 }

@@ -1,4 +1,5 @@
-//! What the `bpf(2)` bindings of aya lack: links that are nothing but links, and bpffs.
+//! What the `bpf(2)` bindings of aya lack: links that are nothing but links, bpffs, the order of
+//! programs, and reading many values at once.
 //!
 //! aya attaches by netlink where the kernel refuses a link with `EINVAL`, detaches when a link is
 //! dropped, and cannot tell whether a link is still attached. A [`Link`] here does none of that.
@@ -16,6 +17,12 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use crate::model::IfIndex;
+
+mod chain;
+mod values;
+
+pub use self::chain::{Linked, chain, program_name};
+pub use self::values::{MapFacts, for_each_of_cpus, memory_bytes, value_of};
 
 // Commands of bpf(2) (`enum bpf_cmd`, include/uapi/linux/bpf.h, Linux 6.12).
 const BPF_OBJ_PIN: libc::c_int = 6;
@@ -45,6 +52,16 @@ pub enum Place {
     TcxIngress,
     /// TCX on the way out, likewise in front.
     TcxEgress,
+}
+
+impl Place {
+    fn attach_type(self) -> u32 {
+        match self {
+            Self::Xdp => BPF_XDP,
+            Self::TcxIngress => BPF_TCX_INGRESS,
+            Self::TcxEgress => BPF_TCX_EGRESS,
+        }
+    }
 }
 
 /// A `bpf_link`: what holds a program at its place. Dropping it closes the descriptor; the program
@@ -171,15 +188,14 @@ impl Link {
     /// no native XDP. `ERANGE`: its MTU is too large for it. `EINVAL`: among others, no TCX in this
     /// kernel (before 6.6).
     pub fn create(program: BorrowedFd<'_>, interface: IfIndex, place: Place) -> io::Result<Self> {
-        let (attach_type, flags) = match place {
-            Place::Xdp => (BPF_XDP, XDP_FLAGS_DRV_MODE),
-            Place::TcxIngress => (BPF_TCX_INGRESS, BPF_F_BEFORE),
-            Place::TcxEgress => (BPF_TCX_EGRESS, BPF_F_BEFORE),
+        let flags = match place {
+            Place::Xdp => XDP_FLAGS_DRV_MODE,
+            Place::TcxIngress | Place::TcxEgress => BPF_F_BEFORE,
         };
         let mut attr = LinkCreateAttr {
             program: number(program),
             interface: interface.0,
-            attach_type,
+            attach_type: place.attach_type(),
             flags,
             relative: 0,
             revision: 0,

@@ -43,6 +43,7 @@ pub struct Metrics {
     nri: Requests,
     attach_errors: Family<[Label; 1], Counter>,
     counter_read_errors: Counter,
+    watch_errors: Counter,
     published_devices: Gauge,
     published_slices: Gauge,
     nri_connected: Gauge,
@@ -108,6 +109,11 @@ impl Metrics {
                 "weir_counter_read_errors",
                 "Attachments whose counters could not be read when asked for",
             ),
+            watch_errors: registered(
+                &mut registry,
+                "weir_watch_errors",
+                "Attachments of which nobody could tell whether programs run before ours",
+            ),
             published_devices: registered(
                 &mut registry,
                 "weir_published_devices",
@@ -155,6 +161,10 @@ impl Metrics {
 
     pub(super) fn counter_read_failed(&self) {
         self.counter_read_errors.inc();
+    }
+
+    pub(super) fn watch_failed(&self) {
+        self.watch_errors.inc();
     }
 
     /// Writes all of it as `OpenMetrics` text, without the mark of the end.

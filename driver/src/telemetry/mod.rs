@@ -1,15 +1,18 @@
 //! What Weir tells of itself: logs, metrics, and whether it is alive and ready.
 //!
 //! Others report to [`Metrics`] and [`Readiness`]; this room reads counters when it is scraped and
-//! never between. It decides nothing and changes nothing on the node.
+//! never between. What may change without anybody telling us, [`Watch`] looks for now and then. This
+//! room decides nothing and changes nothing on the node.
 
 mod attachments;
+mod families;
 mod logs;
 mod metrics;
 mod readiness;
 #[cfg(test)]
 pub(crate) mod samples;
 mod server;
+mod watch;
 
 use std::error::Error;
 
@@ -17,6 +20,7 @@ pub use self::logs::start_logs;
 pub use self::metrics::{Metrics, Outcome};
 pub use self::readiness::{Condition, Readiness};
 pub use self::server::serve;
+pub use self::watch::{Sighting, Sightings, Watch};
 
 /// An error and its causes on one line, `: ` between them. A cause that the text before it ends
 /// with already is not repeated.

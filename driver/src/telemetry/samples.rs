@@ -2,7 +2,7 @@
 
 use crate::model::{
     AttachmentId, BuildId, DirectionTraffic, IfIndex, IngressHook, InterfaceState,
-    PacketCount, Phase, Record, Traffic, Wishes,
+    Origin, PacketCount, Phase, Record, RuleTraffic, Traffic, Wishes,
 };
 use crate::testing::{claim, device, netns, pod};
 
@@ -47,9 +47,30 @@ pub(crate) fn traffic(allowed: u64, denied: u64) -> Traffic {
             ("allowed", count(allowed)),
             ("denied_rule", count(denied)),
             ("denied_default", count(0)),
+            ("denied_rate", count(0)),
             ("malformed", count(0)),
         ],
         protocols: vec![("tcp", count(allowed)), ("udp", count(denied))],
+        sizes: vec![(Some(64), 0), (Some(128), allowed + denied), (None, 0)],
+        tcp_events: vec![("syn", 1), ("rst", 0)],
+        fragments: 2,
+        tagged: 3,
+        replies: 4,
+        flows_evicted: 30,
+        flows_exported: 20,
+        flows_lost: 10,
+        generation: 1,
     };
     Traffic { ingress: direction(allowed, denied), egress: direction(allowed, 0) }
+}
+
+/// An ingress rule of each origin, both called `web`.
+pub(crate) fn rules() -> Vec<RuleTraffic> {
+    let rule = |origin, packets| RuleTraffic {
+        direction: "ingress",
+        origin,
+        rule: "web".to_owned(),
+        matched: PacketCount { packets, bytes: packets * 100 },
+    };
+    vec![rule(Origin::Operator, 2), rule(Origin::Claim, 5)]
 }

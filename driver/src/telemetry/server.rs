@@ -14,10 +14,11 @@ use axum::routing::get;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::attachments::Snapshot;
-use super::{Metrics, Readiness};
+use super::{Metrics, Readiness, Sightings};
 use crate::attach::Worker;
 use crate::datapath::CounterSource;
 
@@ -32,6 +33,7 @@ struct Served {
     metrics: Arc<Metrics>,
     readiness: Readiness,
     source: Arc<dyn CounterSource>,
+    sightings: watch::Receiver<Sightings>,
     worker: Worker,
 }
 
@@ -48,6 +50,7 @@ pub async fn serve(
     metrics: Arc<Metrics>,
     readiness: Readiness,
     source: Arc<dyn CounterSource>,
+    sightings: watch::Receiver<Sightings>,
     worker: Worker,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
@@ -55,7 +58,7 @@ pub async fn serve(
         .route("/metrics", get(scrape))
         .route("/healthz", get(health))
         .route("/readyz", get(ready))
-        .with_state(Served { metrics, readiness, source, worker });
+        .with_state(Served { metrics, readiness, source, sightings, worker });
     let stop = shutdown.clone().cancelled_owned();
     let serving = axum::serve(listen, routes).with_graceful_shutdown(stop);
     tokio::select! {
@@ -73,9 +76,10 @@ async fn scrape(State(served): State<Served>) -> Response {
 }
 
 fn exposition(served: &Served) -> Result<String, fmt::Error> {
-    let Served { metrics, source, worker, .. } = served;
+    let Served { metrics, source, sightings, worker, .. } = served;
+    let sightings = Arc::clone(&sightings.borrow());
     // First, because it may have something to add to the driver's own counters.
-    let snapshot = Snapshot::take(&worker.records(), source.as_ref(), metrics);
+    let snapshot = Snapshot::take(&worker.records(), source.as_ref(), &sightings, metrics);
     let mut attachments = Registry::default();
     attachments.register_collector(Box::new(snapshot));
 

@@ -9,9 +9,11 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::attach::Desk;
 use crate::datapath::{CounterError, MapCounters};
-use crate::model::{AttachmentId, Phase, Record, Telemetry, Traffic};
-use crate::telemetry::Condition;
-use crate::telemetry::samples::{record, traffic};
+use crate::model::{
+    Ahead, AttachmentId, DatapathSpec, Filter, Phase, Record, RuleTraffic, Telemetry, Traffic,
+};
+use crate::telemetry::samples::{record, rules, traffic};
+use crate::telemetry::{Condition, Sighting};
 
 /// Counters out of a table. What is not in it fails as a missing pin does.
 struct Table(BTreeMap<AttachmentId, Traffic>);
@@ -23,11 +25,20 @@ impl CounterSource for Table {
             None => MapCounters::new("/nonexistent".as_ref()).read(id),
         }
     }
+
+    fn rules(&self, spec: &DatapathSpec) -> Result<Vec<RuleTraffic>, CounterError> {
+        Ok(if spec.filter.is_some() { rules() } else { Vec::new() })
+    }
+
+    fn memory(&self, _: &AttachmentId) -> Result<u64, CounterError> {
+        Ok(70_000)
+    }
 }
 
 struct Serving {
     address: SocketAddr,
     desk: Desk,
+    sightings: watch::Sender<Sightings>,
     metrics: Arc<Metrics>,
     readiness: Readiness,
     shutdown: CancellationToken,
@@ -38,6 +49,7 @@ impl Serving {
     async fn start(records: Vec<Record>, counted: Vec<(AttachmentId, Traffic)>) -> Self {
         let (worker, desk) = Worker::pair();
         desk.records.send_replace(Arc::new(records));
+        let (sightings, seen) = watch::channel(Sightings::default());
         let (metrics, readiness) = (Metrics::new(), Readiness::default());
         let listen = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listen.local_addr().unwrap();
@@ -48,10 +60,11 @@ impl Serving {
             metrics.clone(),
             readiness.clone(),
             source,
+            seen,
             worker,
             shutdown.clone(),
         ));
-        Self { address, desk, metrics, readiness, shutdown, task }
+        Self { address, desk, sightings, metrics, readiness, shutdown, task }
     }
 
     /// The head and the body of the answer.
@@ -102,7 +115,7 @@ async fn a_scrape_shows_what_each_pod_had() {
         format!(r#"weir_protocol_bytes_total{{{who},direction="egress",protocol="tcp"}} 500"#),
         r#"weir_attachments{phase="attached"} 1"#.to_owned(),
         r#"weir_attachments{phase="prepared"} 0"#.to_owned(),
-        format!(r#"weir_attachment_info{{{who},hook="xdp",phase="attached"}} 1"#),
+        format!(r#"weir_attachment_info{{{who},hook="xdp",egress="tcx",reason="unrecorded",degraded="false",telemetry="counters",phase="attached"}} 1"#),
         "weir_counter_read_errors_total 0".to_owned(),
     ];
     assert_has(&body, &lines.each_ref().map(String::as_str));
@@ -126,7 +139,7 @@ async fn an_attachment_that_cannot_be_read_is_counted_and_hides_no_other() {
             .filter(|it| it.starts_with("weir_packets_total") && it.contains(&label))
             .count()
     };
-    assert_eq!((counted("eth1"), counted("eth2")), (8, 0));
+    assert_eq!((counted("eth1"), counted("eth2")), (10, 0));
 }
 
 #[tokio::test]
@@ -152,6 +165,75 @@ async fn a_label_value_cannot_end_its_quotes() {
     record.wishes.interface.name = Some("a\"b\\c".parse().unwrap());
     let serving = Serving::start(vec![record], Vec::new()).await;
     assert!(serving.scrape().await.contains(r#"interface="a\"b\\c""#));
+}
+
+/// The lines of each name, for one attachment.
+fn series(body: &str) -> BTreeMap<&str, usize> {
+    let mut names = BTreeMap::new();
+    for line in body.lines().filter(|line| line.contains("device=\"eth1\"")) {
+        *names.entry(line.split('{').next().unwrap()).or_default() += 1;
+    }
+    names
+}
+
+#[tokio::test]
+async fn an_attachment_has_a_fixed_number_of_series_and_two_for_each_rule() {
+    let mut record = record("eth1");
+    record.datapath.as_mut().unwrap().filter = Some(Filter::default());
+    let id = record.id();
+    let serving = Serving::start(vec![record], vec![(id.clone(), traffic(5, 2))]).await;
+    let ahead = Ahead { ingress: Vec::new(), egress: vec!["spy".to_owned()] };
+    let sighting = Sighting { ahead, since: std::time::SystemTime::UNIX_EPOCH };
+    serving.sightings.send_replace(Arc::new(BTreeMap::from([(id, sighting)])));
+
+    let body = serving.scrape().await;
+
+    // In both directions: 5 verdicts, 2 of the 8 protocols, 3 of the 12 sizes, 2 of the 4 events.
+    let expected = [
+        ("weir_attachment_info", 1),
+        ("weir_bytes_total", 10),
+        ("weir_datapath_memory_bytes", 1),
+        ("weir_flows_evicted_total", 2),
+        ("weir_flows_exported_total", 2),
+        ("weir_flows_lost_total", 2),
+        ("weir_fragments_total", 2),
+        ("weir_packet_size_bytes_bucket", 6),
+        ("weir_packet_size_bytes_count", 2),
+        ("weir_packet_size_bytes_sum", 2),
+        ("weir_packets_total", 10),
+        ("weir_policy_generation", 2),
+        ("weir_policy_generation_applied", 1),
+        ("weir_programs_ahead", 2),
+        ("weir_protocol_bytes_total", 4),
+        ("weir_protocol_packets_total", 4),
+        ("weir_replies_total", 2),
+        ("weir_rule_bytes_total", 2),
+        ("weir_rule_packets_total", 2),
+        ("weir_tagged_packets_total", 2),
+        ("weir_tcp_events_total", 4),
+    ];
+    assert_eq!(series(&body), BTreeMap::from(expected), "{body}");
+    let who = r#"namespace="default",pod="web",claim="nic",device="eth1",interface="net1""#;
+    let lines = [
+        format!(r#"weir_packet_size_bytes_bucket{{le="64.0",{who},direction="ingress"}} 0"#),
+        format!(r#"weir_packet_size_bytes_bucket{{le="128.0",{who},direction="ingress"}} 7"#),
+        format!(r#"weir_packet_size_bytes_bucket{{le="+Inf",{who},direction="ingress"}} 7"#),
+        format!(r#"weir_packet_size_bytes_count{{{who},direction="ingress"}} 7"#),
+        format!(r#"weir_packet_size_bytes_sum{{{who},direction="ingress"}} 700.0"#),
+        format!(r#"weir_tcp_events_total{{{who},direction="egress",event="syn"}} 1"#),
+        format!(
+            r#"weir_rule_packets_total{{{who},direction="ingress",origin="operator",rule="web"}} 2"#
+        ),
+        format!(
+            r#"weir_rule_bytes_total{{{who},direction="ingress",origin="claim",rule="web"}} 500"#
+        ),
+        format!(r#"weir_programs_ahead{{{who},direction="egress"}} 1"#),
+        format!(r#"weir_programs_ahead{{{who},direction="ingress"}} 0"#),
+        format!(r#"weir_policy_generation_applied{{{who}}} 1"#),
+        format!(r#"weir_datapath_memory_bytes{{{who}}} 70000"#),
+        "# UNIT weir_datapath_memory_bytes bytes".to_owned(),
+    ];
+    assert_has(&body, &lines.each_ref().map(String::as_str));
 }
 
 /// Prometheus drops a scrape in which a family comes twice or in pieces.

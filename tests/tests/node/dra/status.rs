@@ -2,7 +2,8 @@
 
 use driver::dra::StatusWriter;
 use driver::model::Record;
-use tokio::sync::mpsc;
+use driver::telemetry::Sightings;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::api::Api;
@@ -12,12 +13,17 @@ fn attached(claim: &str) -> Record {
     record(claim_ref(claim, "c1"), device("eth1"))
 }
 
+/// Nobody has looked yet.
+fn unseen() -> watch::Receiver<Sightings> {
+    watch::channel(Sightings::default()).1
+}
+
 #[tokio::test]
 async fn an_attached_device_is_told_in_its_claims_status() {
     let api = Api::default();
     api.refuse(&[(503, "not now")]);
     let (queue, attached_records) = mpsc::unbounded_channel();
-    let writer = StatusWriter::new(DRIVER, api.client(), attached_records);
+    let writer = StatusWriter::new(DRIVER, api.client(), attached_records, unseen());
     let running = tokio::spawn(writer.run(CancellationToken::new()));
 
     queue.send(vec![attached("nics")]).unwrap();
@@ -38,7 +44,7 @@ async fn a_claim_that_is_gone_is_not_asked_for_again() {
     let api = Api::default();
     api.refuse(&[(404, "no such claim")]);
     let (queue, attached_records) = mpsc::unbounded_channel();
-    let writer = StatusWriter::new(DRIVER, api.client(), attached_records);
+    let writer = StatusWriter::new(DRIVER, api.client(), attached_records, unseen());
 
     queue.send(vec![attached("gone")]).unwrap();
     queue.send(vec![attached("nics")]).unwrap();
@@ -54,7 +60,7 @@ async fn a_claim_that_is_gone_is_not_asked_for_again() {
 async fn what_is_queued_when_the_driver_stops_is_still_written() {
     let api = Api::default();
     let (queue, attached_records) = mpsc::unbounded_channel();
-    let writer = StatusWriter::new(DRIVER, api.client(), attached_records);
+    let writer = StatusWriter::new(DRIVER, api.client(), attached_records, unseen());
     queue.send(vec![attached("nics")]).unwrap();
     let shutdown = CancellationToken::new();
     shutdown.cancel();
