@@ -32,6 +32,18 @@ pub(super) enum Pin {
     Rules,
 }
 
+impl Pin {
+    fn name(self) -> String {
+        match self {
+            Self::Link(hook) => hook.name().to_owned(),
+            Self::Program(hook) => format!("prog_{}", hook.name()),
+            Self::NextProgram(hook) => format!("next_{}", hook.name()),
+            Self::Counters => format!("{COUNTERS}{LAYOUT_VERSION}"),
+            Self::Rules => "rules".to_owned(),
+        }
+    }
+}
+
 /// A place on bpffs that is ours.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct PinPath {
@@ -57,14 +69,7 @@ impl BpffsLayout {
     }
 
     pub(super) fn pin(&self, id: &AttachmentId, pin: Pin) -> PinPath {
-        let name = match pin {
-            Pin::Link(hook) => hook.name().to_owned(),
-            Pin::Program(hook) => format!("prog_{}", hook.name()),
-            Pin::NextProgram(hook) => format!("next_{}", hook.name()),
-            Pin::Counters => format!("{COUNTERS}{LAYOUT_VERSION}"),
-            Pin::Rules => "rules".to_owned(),
-        };
-        PinPath { path: self.device(id).join(name), root: self.root.clone() }
+        PinPath { path: self.device(id).join(pin.name()), root: self.root.clone() }
     }
 
     /// All that is pinned for `id`, also by other builds; `None` where there is no place for it.
@@ -91,6 +96,12 @@ impl BpffsLayout {
 impl PinPath {
     pub(super) fn as_path(&self) -> &Path {
         &self.path
+    }
+
+    /// A map, and no link or program.
+    pub(super) fn is_map(&self) -> bool {
+        let others = Hook::ALL.map(|hook| [Pin::Link(hook), Pin::Program(hook), Pin::NextProgram(hook)]);
+        !others.as_flattened().iter().any(|pin| self.path.ends_with(pin.name()))
     }
 
     /// Counters, of whichever layout.
@@ -159,6 +170,9 @@ mod tests {
             assert_eq!(layout.pin(&id(), pin).as_path(), Path::new(path));
         }
         assert!(layout.pin(&id(), Pin::Counters).is_counters());
+        assert!(layout.pin(&id(), Pin::Rules).is_map());
+        assert!(!layout.pin(&id(), Pin::Program(Hook::Ingress)).is_map());
+        assert!(!layout.pin(&id(), Pin::Link(Hook::Ingress)).is_map());
     }
 
     #[test]

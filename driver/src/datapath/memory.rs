@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::counters::open;
 use super::layout::BpffsLayout;
-use super::{CounterError, DatapathError, Hook};
+use super::{CounterError, DatapathError};
 use crate::model::AttachmentId;
 use crate::sys::bpf;
 
@@ -22,8 +22,8 @@ pub(super) fn bytes(layout: &BpffsLayout, id: &AttachmentId) -> Result<u64, Coun
         return Err(CounterError::Absent { path: layout.device(id) });
     };
     let mut sum = 0_u64;
-    for pin in pins.iter().map(super::PinPath::as_path).filter(|path| is_map(path)) {
-        match map_bytes(pin) {
+    for pin in pins.iter().filter(|pin| pin.is_map()) {
+        match map_bytes(pin.as_path()) {
             Ok(bytes) => sum = sum.saturating_add(bytes),
             // Replaced in this moment, by one of the same size or another filter's.
             Err(CounterError::Absent { .. }) => {}
@@ -37,9 +37,4 @@ fn map_bytes(path: &Path) -> Result<u64, CounterError> {
     let map = open(path)?;
     bpf::memory_bytes(map.fd().as_fd())
         .map_err(|source| CounterError::Read { path: path.to_owned(), source })
-}
-
-/// What is pinned is a link or a map.
-fn is_map(path: &Path) -> bool {
-    !Hook::ALL.iter().any(|hook| path.file_name().is_some_and(|name| name == hook.name()))
 }
