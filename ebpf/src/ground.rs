@@ -51,7 +51,8 @@ impl Ground for Maps<'_> {
         let Some(limit) = LIMITS.get_ptr_mut(number) else { return true };
         for _ in 0..TRIES {
             // SAFETY: other CPUs write the arrival time, and nobody writes the rest.
-            let (fixed, arrival) = unsafe { (&*limit, (&raw const (*limit).arrival).read_volatile()) };
+            let (fixed, arrival) =
+                unsafe { (&*limit, (&raw const (*limit).arrival).read_volatile()) };
             let Some(next) = fixed.admit(arrival, jiffies(), self.packets, self.bytes) else {
                 return false;
             };
@@ -90,9 +91,7 @@ impl Maps<'_> {
         else {
             return;
         };
-        if let Some(bucket) =
-            STATE.get_ptr_mut(opening.hash() & (constants::state_buckets() - 1))
-        {
+        if let Some(bucket) = STATE.get_ptr_mut(opening.hash() & (constants::state_buckets() - 1)) {
             // SAFETY: as in `is_reply`.
             unsafe { (*bucket).remember(&opening, jiffies(), constants::hz()) };
         }

@@ -67,7 +67,8 @@ fn ingress_xdp(ctx: &XdpContext, len: impl FnOnce() -> u32) -> u32 {
     if frame.is_short_for(&headers.packet) {
         headers = far::xdp(ctx.ctx, len, headers);
     }
-    let load = Load { packets: 1, bytes: len.into(), size: len, tagged: headers.packet.is_tagged() };
+    let load =
+        Load { packets: 1, bytes: len.into(), size: len, tagged: headers.packet.is_tagged() };
     if run(&headers, &load, Direction::Ingress) { XDP_PASS } else { XDP_DROP }
 }
 
@@ -112,8 +113,7 @@ pub(crate) struct Load {
 #[inline(always)]
 fn near(frame: &Linear, direction: Direction) -> Headers {
     let packet = common::parse(frame);
-    let addresses =
-        if wants_addresses(direction) { packet.addresses(frame) } else { None };
+    let addresses = if wants_addresses(direction) { packet.addresses(frame) } else { None };
     Headers { packet, addresses: addresses.unwrap_or(Addresses::NONE) }
 }
 

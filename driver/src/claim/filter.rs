@@ -207,8 +207,12 @@ mod tests {
         let filter = filter.unwrap();
         assert_eq!(filter.default_action, DefaultAction::Deny);
         let [web, ping] = &filter.rules[..] else { panic!("{filter:?}") };
-        assert_eq!(web.sources, ["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
-        let ports: Vec<_> = web.destination_ports.iter().map(|ports| (ports.first, ports.last)).collect();
+        assert_eq!(
+            web.sources,
+            ["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()]
+        );
+        let ports: Vec<_> =
+            web.destination_ports.iter().map(|ports| (ports.first, ports.last)).collect();
         assert_eq!(ports, [(443, 443), (80, 80), (8000, 8080)]);
         assert_eq!((ping.name.as_str(), ping.protocol), ("ping", Some(Protocol::Icmpv6)));
         assert!(ping.sources.is_empty() && ping.destination_ports.is_empty());

@@ -96,8 +96,17 @@ fn shown<'a>(kept: &'a [Kept], args: &FlowsArgs) -> Vec<(&'a Record, &'a Flow)> 
 }
 
 const TITLES: [&str; 11] = [
-    "POD", "INTERFACE", "DIRECTION", "PROTOCOL", "SOURCE", "DESTINATION", "FLAGS", "VERDICT",
-    "PACKETS ", "BYTES ", "LAST-SEEN ",
+    "POD",
+    "INTERFACE",
+    "DIRECTION",
+    "PROTOCOL",
+    "SOURCE",
+    "DESTINATION",
+    "FLAGS",
+    "VERDICT",
+    "PACKETS ",
+    "BYTES ",
+    "LAST-SEEN ",
 ];
 
 fn table(kept: &[Kept], shown: &[(&Record, &Flow)]) -> String {
@@ -229,7 +238,8 @@ fn who(record: &Record) -> Value {
 
 fn flow_json(record: &Record, flow: &Flow) -> Value {
     let mut value = who(record);
-    if let (Some(all), Ok(Value::Object(flow))) = (value.as_object_mut(), serde_json::to_value(flow))
+    if let (Some(all), Ok(Value::Object(flow))) =
+        (value.as_object_mut(), serde_json::to_value(flow))
     {
         let ends = flow.get("ends").and_then(Value::as_object).cloned().unwrap_or_default();
         all.extend(flow.into_iter().filter(|(key, _)| key != "ends"));

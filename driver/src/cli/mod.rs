@@ -17,7 +17,9 @@ use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
-pub use self::args::{DevicesArgs, FlowOrder, FlowsArgs, InspectArgs, NodeArgs, Output, TopArgs, Way};
+pub use self::args::{
+    DevicesArgs, FlowOrder, FlowsArgs, InspectArgs, NodeArgs, Output, TopArgs, Way,
+};
 use crate::datapath::{CounterError, Datapath};
 use crate::inventory::InventoryError;
 use crate::state::CheckpointError;

@@ -86,8 +86,11 @@ impl Ours {
     /// In the namespace of the calling thread.
     fn names_before(&self) -> Result<Vec<String>, AheadError> {
         let &Self { hook, interface, .. } = self;
-        let chain = bpf::chain(interface, self.place)
-            .map_err(|source| AheadError::Query { hook, interface, source })?;
+        let chain = bpf::chain(interface, self.place).map_err(|source| AheadError::Query {
+            hook,
+            interface,
+            source,
+        })?;
         let before = before(&chain, self.link).ok_or(AheadError::Elsewhere { hook, interface })?;
         Ok(before.iter().map(|other| name(other.program)).collect())
     }
@@ -114,7 +117,8 @@ mod tests {
     #[test]
     fn only_what_is_in_front_of_our_link_is_ahead() {
         let linked = |program, link| Linked { program, link };
-        let chain = [linked(7, Some(70)), linked(8, None), linked(9, Some(90)), linked(5, Some(50))];
+        let chain =
+            [linked(7, Some(70)), linked(8, None), linked(9, Some(90)), linked(5, Some(50))];
         assert_eq!(before(&chain, 90), Some(&chain[..2]));
         assert_eq!(before(&chain, 70), Some(&chain[..0]));
         // The number of a program is no number of a link.

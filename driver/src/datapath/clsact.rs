@@ -114,9 +114,7 @@ fn open(pin: &PinPath) -> Result<Option<bpf::Program>, DatapathError> {
 }
 
 fn id_of(pin: &PinPath, program: &bpf::Program) -> Result<u32, DatapathError> {
-    program
-        .id()
-        .map_err(|source| DatapathError::Open { path: pin.as_path().to_owned(), source })
+    program.id().map_err(|source| DatapathError::Open { path: pin.as_path().to_owned(), source })
 }
 
 fn unless_there(added: Result<(), NetlinkError>) -> Result<(), NetlinkError> {

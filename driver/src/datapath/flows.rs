@@ -81,9 +81,9 @@ impl Follower {
         })?;
         let facts = MapFacts::of(map.fd().as_fd())
             .map_err(|source| CounterError::Read { path: path.clone(), source })?;
-        let ring = Map::from_map_data(map).and_then(RingBuf::try_from).map_err(|source| {
-            CounterError::Map { path: path.clone(), source: Box::new(source) }
-        })?;
+        let ring = Map::from_map_data(map)
+            .and_then(RingBuf::try_from)
+            .map_err(|source| CounterError::Map { path: path.clone(), source: Box::new(source) })?;
         Ok(Self { path, map: facts.id, ring, _lock: lock })
     }
 

@@ -100,7 +100,8 @@ impl PinPath {
 
     /// A map, and no link or program.
     pub(super) fn is_map(&self) -> bool {
-        let others = Hook::ALL.map(|hook| [Pin::Link(hook), Pin::Program(hook), Pin::NextProgram(hook)]);
+        let others =
+            Hook::ALL.map(|hook| [Pin::Link(hook), Pin::Program(hook), Pin::NextProgram(hook)]);
         !others.as_flattened().iter().any(|pin| self.path.ends_with(pin.name()))
     }
 

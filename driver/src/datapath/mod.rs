@@ -217,8 +217,7 @@ impl Datapath {
         let Some(pins) = self.layout.pins(id)? else { return Ok(DatapathState::Absent) };
         let has = |pin: Pin| pins.contains(&self.layout.pin(id, pin));
         let is_one = |pins: &[Pin]| pins.iter().filter(|pin| has(**pin)).count() == 1;
-        let ingress =
-            [Pin::Link(Hook::Xdp), Pin::Link(Hook::Ingress), Pin::Program(Hook::Ingress)];
+        let ingress = [Pin::Link(Hook::Xdp), Pin::Link(Hook::Ingress), Pin::Program(Hook::Ingress)];
         let egress = [Pin::Link(Hook::Egress), Pin::Program(Hook::Egress)];
         // Counters of this layout or, before an upgrade, of another.
         let has_counters = pins.iter().any(PinPath::is_counters);

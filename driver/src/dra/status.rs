@@ -355,7 +355,10 @@ mod tests {
     fn clsact_is_degraded_and_nobody_knows_whether_it_is_tampered_with() {
         let record = with_datapath(IngressHook::Clsact);
         let degraded = condition(&record, None, "DatapathDegraded");
-        assert_eq!((degraded.status.as_str(), degraded.reason.as_str()), ("True", "KernelWithoutTCX"));
+        assert_eq!(
+            (degraded.status.as_str(), degraded.reason.as_str()),
+            ("True", "KernelWithoutTCX")
+        );
         assert_eq!(condition(&record, None, "Tampered").status, "Unknown");
     }
 

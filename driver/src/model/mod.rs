@@ -27,9 +27,7 @@ pub use self::name::{DeviceName, DeviceNameError, IfName, IfNameError};
 pub use self::problem::{Problem, Problems};
 pub use self::record::{BuildId, DatapathSpec, Phase, Record};
 pub use self::selection::Selection;
-pub use self::traffic::{
-    Ahead, DirectionTraffic, Ends, Flow, PacketCount, RuleTraffic, Traffic,
-};
+pub use self::traffic::{Ahead, DirectionTraffic, Ends, Flow, PacketCount, RuleTraffic, Traffic};
 pub use self::wishes::{
     Action, DefaultAction, DirectionFilter, EbpfWishes, Filter, FilterRule, FlowWishes, HookWish,
     InterfaceWishes, OperatorPolicy, Origin, Overlay, PortRange, Protocol, Rate, RateLimit, Route,

@@ -99,8 +99,14 @@ pub struct Flow {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", untagged)]
 pub enum Ends {
-    Ports { source_port: u16, destination_port: u16 },
-    Icmp { icmp_identifier: u16, icmp_type: u16 },
+    Ports {
+        source_port: u16,
+        destination_port: u16,
+    },
+    Icmp {
+        icmp_identifier: u16,
+        icmp_type: u16,
+    },
     /// Neither, or it could not be read.
     None {},
 }

@@ -113,7 +113,9 @@ fn compiled_rule(rule: &FilterRule, hz: u64) -> CompiledRule {
 fn compiled_limit(RateLimit { rate, burst }: RateLimit, hz: u64) -> Limit {
     let second = u128::from(hz) * u128::from(JIFFY);
     let (cost, burst, counts_bytes) = match rate {
-        Rate::PacketsPerSecond(packets) => (second / u128::from(packets.max(1)), burst.max(1) - 1, 0),
+        Rate::PacketsPerSecond(packets) => {
+            (second / u128::from(packets.max(1)), burst.max(1) - 1, 0)
+        }
         Rate::BitsPerSecond(bits) => (second * 8 / u128::from(bits.max(1)), burst / 8, 1),
     };
     // Half of what there is wraps to the past; a rate of a packet in an hour is far below.

@@ -73,8 +73,7 @@ pub(super) fn expand<'a>(
 fn check(rule: &FilterRule, problems: &mut Problems) {
     let protocol = protocol(rule);
     let named = protocol.map_or("no protocol".to_owned(), |p| format!("protocol {}", p.name()));
-    for (field, ports) in
-        [("sourcePorts", &rule.source_ports), ("ports", &rule.destination_ports)]
+    for (field, ports) in [("sourcePorts", &rule.source_ports), ("ports", &rule.destination_ports)]
     {
         if !ports.is_empty() && !protocol.is_some_and(Protocol::has_ports) {
             problems
@@ -92,9 +91,7 @@ fn check(rule: &FilterRule, problems: &mut Problems) {
     if rule.established && protocol != Some(Protocol::Tcp) {
         problems.add("established", format_args!("needs protocol tcp, the rule has {named}"));
     }
-    if !rule.icmp_types.is_empty()
-        && !matches!(protocol, Some(Protocol::Icmp | Protocol::Icmpv6))
-    {
+    if !rule.icmp_types.is_empty() && !matches!(protocol, Some(Protocol::Icmp | Protocol::Icmpv6)) {
         problems
             .add("icmpTypes", format_args!("need protocol icmp or icmpv6, the rule has {named}"));
     }
@@ -113,9 +110,10 @@ impl Entry<'_> {
         let wanted = protocol(self.terms);
         let protocol = wanted.is_none_or(|p| sure(class.protocol().map(|it| it == p)));
         let established = !self.terms.established || sure(class.is_established());
-        let fragment = self.terms.fragment.is_none_or(|wanted| {
-            sure(class.fragment().map(|it| (it != Fragment::No) == wanted))
-        });
+        let fragment = self
+            .terms
+            .fragment
+            .is_none_or(|wanted| sure(class.fragment().map(|it| (it != Fragment::No) == wanted)));
         let transport = !self.names_transport() || sure(class.has_transport());
         family && protocol && established && fragment && transport
     }

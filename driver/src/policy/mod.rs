@@ -8,14 +8,14 @@
 
 mod compile;
 mod entries;
+#[cfg(any(test, feature = "testing"))]
+mod ground;
 mod narrow;
 mod overlay;
 mod rows;
 mod tables;
 #[cfg(test)]
 mod tests;
-#[cfg(any(test, feature = "testing"))]
-mod ground;
 
 use common::{Limit, Page, Row, Ruleset, Used};
 

@@ -10,9 +10,9 @@ use crate::model::Action;
 
 /// Whether the tables are small enough for words. Few entries with very many port ranges are not.
 pub(super) fn fits(tables: &Tables) -> bool {
-    [&tables.source_ports, &tables.destination_ports].into_iter().all(|table| {
-        table.sets.len() <= PORT_SETS && pages(table).0.len() <= PORT_PAGES
-    })
+    [&tables.source_ports, &tables.destination_ports]
+        .into_iter()
+        .all(|table| table.sets.len() <= PORT_SETS && pages(table).0.len() <= PORT_PAGES)
 }
 
 /// The value of the map `weir_rules`. The tables have to [fit](fits).

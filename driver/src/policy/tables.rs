@@ -63,12 +63,7 @@ fn add(set: &mut Set, n: usize) {
 
 /// The octets of the source, then those of the destination. A prefix is one range of values in each
 /// octet, whatever the others are, so octets can be looked at one by one.
-fn octets(
-    entries: &[Entry<'_>],
-    family: Family,
-    words: usize,
-    used: &mut Used,
-) -> Vec<Vec<Set>> {
+fn octets(entries: &[Entry<'_>], family: Family, words: usize, used: &mut Used) -> Vec<Vec<Set>> {
     let width = match family {
         Family::V4 => 4,
         Family::V6 => 16,

@@ -4,7 +4,9 @@ use proptest::sample::select;
 
 use super::compile::compile_to;
 use super::*;
-use crate::model::{Action, DefaultAction, DirectionFilter, Filter, FilterRule, PortRange, Protocol};
+use crate::model::{
+    Action, DefaultAction, DirectionFilter, Filter, FilterRule, PortRange, Protocol,
+};
 use crate::testing::rule;
 
 fn ingress(default_action: DefaultAction, rules: Vec<FilterRule>) -> Filter {
@@ -40,7 +42,8 @@ fn problems(rules: Vec<FilterRule>) -> Vec<String> {
 
 #[test]
 fn the_first_rule_that_decides_wins_and_counting_ones_go_on() {
-    let count = FilterRule { sources: vec!["10.0.0.0/24".parse().unwrap()], ..rule("c", Action::Count) };
+    let count =
+        FilterRule { sources: vec!["10.0.0.0/24".parse().unwrap()], ..rule("c", Action::Count) };
     let one = FilterRule {
         sources: vec!["10.0.0.7/32".parse().unwrap()],
         protocol: Some(Protocol::Udp),

@@ -90,7 +90,8 @@ impl Snapshot {
     }
 
     fn encode_sizes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Packets by size, link-layer header included, in the direction as the pod sees it.";
+        let help =
+            "Packets by size, link-layer header included, in the direction as the pod sees it.";
         let kind = MetricType::Histogram;
         let mut metric =
             encoder.encode_descriptor("weir_packet_size", help, Some(&Unit::Bytes), kind)?;

@@ -149,6 +149,7 @@ fn record(claim: ClaimRef, device: Device) -> Record {
         pool: pool().node,
         wishes: Wishes::default(),
         datapath: None,
+        policy: None,
         build: BuildId::default(),
         before: InterfaceState {
             name: device.interface.clone(),

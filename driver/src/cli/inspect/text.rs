@@ -127,10 +127,13 @@ fn datapath_facts(
         ("egress filter", filter_of("egress", filter.and_then(|it| it.egress.as_ref()))),
         ("generation", generation),
         ("memory", or_why(memory.as_ref().map(|bytes| format!("{bytes} bytes in maps")))),
-        ("programs ahead", or_why(ahead.as_ref().map(|ahead| match ahead.is_empty() {
-            true => "none".to_owned(),
-            false => ahead.to_string(),
-        }))),
+        (
+            "programs ahead",
+            or_why(ahead.as_ref().map(|ahead| match ahead.is_empty() {
+                true => "none".to_owned(),
+                false => ahead.to_string(),
+            })),
+        ),
     ];
     if let Err(reason) = rules {
         facts.push(("rules", or_why::<String>(Err(reason))));
@@ -171,7 +174,14 @@ fn rules_text(spec: &DatapathSpec, rules: &[RuleTraffic]) -> String {
     let row = |(rule, action): (&RuleTraffic, String)| {
         let RuleTraffic { direction, origin, rule, matched } = rule;
         let (packets, bytes) = (matched.packets.to_string(), matched.bytes.to_string());
-        vec![(*direction).to_owned(), origin.name().to_owned(), rule.clone(), action, packets, bytes]
+        vec![
+            (*direction).to_owned(),
+            origin.name().to_owned(),
+            rule.clone(),
+            action,
+            packets,
+            bytes,
+        ]
     };
     columns(
         &["DIRECTION", "ORIGIN", "RULE", "ACTION", "PACKETS ", "BYTES "],

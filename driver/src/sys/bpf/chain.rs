@@ -75,10 +75,8 @@ pub fn chain(interface: IfIndex, place: Place) -> io::Result<Vec<Linked>> {
     };
     bpf(BPF_PROG_QUERY, &mut attr)?;
     let count = usize::try_from(attr.count).map_err(io::Error::other)?;
-    let linked = |(&program, &link): (&u32, &u32)| Linked {
-        program,
-        link: (link != 0).then_some(link),
-    };
+    let linked =
+        |(&program, &link): (&u32, &u32)| Linked { program, link: (link != 0).then_some(link) };
     Ok(programs.iter().zip(&links).take(count).map(linked).collect())
 }
 

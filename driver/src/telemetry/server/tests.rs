@@ -115,7 +115,9 @@ async fn a_scrape_shows_what_each_pod_had() {
         format!(r#"weir_protocol_bytes_total{{{who},direction="egress",protocol="tcp"}} 500"#),
         r#"weir_attachments{phase="attached"} 1"#.to_owned(),
         r#"weir_attachments{phase="prepared"} 0"#.to_owned(),
-        format!(r#"weir_attachment_info{{{who},hook="xdp",egress="tcx",reason="unrecorded",degraded="false",telemetry="counters",phase="attached"}} 1"#),
+        format!(
+            r#"weir_attachment_info{{{who},hook="xdp",egress="tcx",reason="wished",degraded="false",telemetry="counters",phase="attached"}} 1"#
+        ),
         "weir_counter_read_errors_total 0".to_owned(),
     ];
     assert_has(&body, &lines.each_ref().map(String::as_str));

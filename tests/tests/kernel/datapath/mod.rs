@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what the tests are made of")]
 
+mod clsact;
 mod cost;
 mod frames;
 mod hooks;
@@ -10,8 +11,8 @@ mod traffic;
 mod wire;
 
 use driver::model::{
-    Action, AttachmentId, DatapathSpec, DirectionFilter, DirectionTraffic, Filter, FilterRule,
-    IngressHook, PortRange, Protocol, Telemetry,
+    Action, AttachmentId, DatapathSpec, DefaultAction, DirectionFilter, DirectionTraffic, Filter,
+    FilterRule, IngressHook, PortRange, Protocol, Telemetry,
 };
 
 pub(crate) fn id() -> AttachmentId {
@@ -34,19 +35,24 @@ pub(crate) fn rule(
     FilterRule {
         // A name of its own; which one does not matter.
         name: format!("{action:?}-{cidrs:?}-{protocol:?}-{ports:?}"),
+        sources: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
         protocol,
-        destination_ports: ports
-            .iter()
-            .map(|&(first, last)| PortRange { first, last })
-            .collect(),
+        destination_ports: ports.iter().map(|&(first, last)| PortRange { first, last }).collect(),
         ..driver::testing::rule("", action)
     }
 }
 
-/// The same rules in both directions.
-pub(crate) fn both(default_action: Action, rules: Vec<FilterRule>) -> Filter {
-    let direction = DirectionFilter { default_action, rules };
-    Filter { ingress: Some(direction.clone()), egress: Some(direction) }
+/// The same rules in both directions, about the peer: what is the source of what comes in is the
+/// destination of what goes out.
+pub(crate) fn both(default_action: DefaultAction, rules: Vec<FilterRule>) -> Filter {
+    let outgoing = rules.iter().cloned().map(outgoing).collect();
+    let direction = |rules| DirectionFilter { default_action, stateful: false, rules };
+    Filter { ingress: Some(direction(rules)), egress: Some(direction(outgoing)) }
+}
+
+/// The same rule for the other direction.
+pub(crate) fn outgoing(rule: FilterRule) -> FilterRule {
+    FilterRule { sources: Vec::new(), destinations: rule.sources.clone(), ..rule }
 }
 
 pub(crate) fn verdict(traffic: &DirectionTraffic, name: &str) -> u64 {

@@ -5,7 +5,7 @@ use aya::programs::{Program, TestRun as _, TestRunOptions};
 use aya::{Ebpf, Pod};
 use common::{Counters, Direction, Protocol, Verdict, names};
 use driver::datapath::load_for_test;
-use driver::model::{Action, DatapathSpec, IngressHook, Telemetry};
+use driver::model::{Action, DatapathSpec, DefaultAction, IngressHook, Telemetry};
 
 use super::frames::{self, frame, short_frame};
 use super::{both, rule, spec};
@@ -63,7 +63,10 @@ fn check(ebpf: &Ebpf, what: &str, packet: &[u8], pass: bool, verdict: Verdict, p
         let mut expected = before;
         expected.count(verdict, protocol, 1, packet.len() as u64);
         assert_eq!(answer, if pass { passed } else { dropped }, "{program}: {what}");
-        assert_eq!(counters(ebpf, direction), expected, "{program}: {what}");
+        let counted = counters(ebpf, direction);
+        assert_eq!(counted.traffic, expected.traffic, "{program}: {what}");
+        let sizes = |counters: &Counters| counters.sizes.iter().sum::<u64>();
+        assert_eq!(sizes(&counted), sizes(&before) + 1, "{program}: {what}");
     }
 }
 
@@ -111,7 +114,7 @@ fn under_default_deny_only_what_is_surely_allowed_passes() {
         rule(Action::Allow, cidrs, Some(driver::model::Protocol::Udp), &[(port, port)])
     };
     let filter = both(
-        Action::Deny,
+        DefaultAction::Deny,
         vec![allow(&["10.0.0.0/30", "fd00::/126"], 80), allow(&["192.0.2.0/24"], 53)],
     );
     let ebpf = load(&spec(IngressHook::Tcx, Some(filter)));
@@ -147,7 +150,7 @@ fn under_default_allow_nothing_slips_past_a_deny_rule() {
         Some(driver::model::Protocol::Udp),
         &[(79, 81)],
     );
-    let ebpf = load(&spec(IngressHook::Tcx, Some(both(Action::Allow, vec![deny]))));
+    let ebpf = load(&spec(IngressHook::Tcx, Some(both(DefaultAction::Allow, vec![deny]))));
     for (what, text, pass, verdict, protocol) in [
         ("UDP", frames::UDP4, false, DeniedByRule, Udp),
         ("UDP under two tags", frames::UDP4_IN_QINQ, false, DeniedByRule, Udp),
@@ -173,7 +176,7 @@ fn the_last_of_sixty_four_rules_still_decides() {
     let mut rules: Vec<_> =
         (0..63).map(|n| rule(Action::Deny, &[&format!("10.1.{n}.0/24")], None, &[])).collect();
     rules.push(rule(Action::Allow, &["10.0.0.0/24"], None, &[]));
-    let ebpf = load(&spec(IngressHook::Tcx, Some(both(Action::Deny, rules))));
+    let ebpf = load(&spec(IngressHook::Tcx, Some(both(DefaultAction::Deny, rules))));
 
     check(&ebpf, "UDP", &frame(frames::UDP4), true, Verdict::Allowed, Protocol::Udp);
     let verdict = Verdict::DeniedByDefault;
@@ -194,15 +197,15 @@ fn a_packet_in_several_buffers_is_counted_in_full() {
 
     let counted = counters(&ebpf, Direction::Ingress);
     assert_eq!(answer, 2);
-    assert_eq!(counted.verdicts[Verdict::Allowed as usize].bytes, 8014);
-    assert_eq!(counted.protocols[Protocol::Udp as usize].packets, 1);
+    assert_eq!(counted.of_verdict(Verdict::Allowed).bytes, 8014);
+    assert_eq!(counted.of_protocol(Protocol::Udp).packets, 1);
 }
 
 /// The first buffer may end inside the headers, though no NIC is known to do that.
 #[test]
 fn headers_beyond_the_first_buffer_are_read_all_the_same() {
     let deny = rule(Action::Deny, &["fd00::/126"], Some(driver::model::Protocol::Udp), &[(80, 80)]);
-    let ebpf = load(&spec(IngressHook::XdpFrags, Some(both(Action::Allow, vec![deny]))));
+    let ebpf = load(&spec(IngressHook::XdpFrags, Some(both(DefaultAction::Allow, vec![deny]))));
     let mut packet = frame(frames::UDP6);
     packet.resize(1000, 0);
     let Program::Xdp(program) = ebpf.program(names::XDP_FRAGS).unwrap() else { panic!() };
@@ -217,7 +220,7 @@ fn headers_beyond_the_first_buffer_are_read_all_the_same() {
         };
         assert_eq!(program.test_run(options).unwrap().return_value, 1, "{first_buffer}");
     }
-    let denied = counters(&ebpf, Direction::Ingress).verdicts[Verdict::DeniedByRule as usize];
+    let denied = counters(&ebpf, Direction::Ingress).of_verdict(Verdict::DeniedByRule);
     assert_eq!((denied.packets, denied.bytes), (5, 5000));
 }
 
@@ -225,7 +228,7 @@ fn headers_beyond_the_first_buffer_are_read_all_the_same() {
 #[test]
 fn a_feature_that_is_off_is_removed_by_the_verifier() {
     let off = DatapathSpec { telemetry: Telemetry::Off, ..spec(IngressHook::Tcx, None) };
-    let filter = both(Action::Allow, Vec::new());
+    let filter = both(DefaultAction::Allow, Vec::new());
     let sizes =
         [off, spec(IngressHook::Tcx, None), spec(IngressHook::Tcx, Some(filter))].map(|spec| {
             load(&spec).program(names::XDP).unwrap().info().unwrap().size_translated().unwrap()

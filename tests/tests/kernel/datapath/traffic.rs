@@ -4,15 +4,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use driver::datapath::{CounterSource as _, Datapath, MapCounters};
-use driver::model::{Action, Filter, IngressHook, Protocol, Traffic};
+use driver::model::{Action, DefaultAction, Filter, IngressHook, Protocol, Traffic};
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 
 use super::wire::{Bench, POD_ADDRESSES, WIRE_ADDRESSES, send_scattered};
-use super::{both, frames, id, protocol, rule, spec, verdict};
+use super::{both, frames, id, outgoing, protocol, rule, spec, verdict};
 
 /// Denies UDP to port 7001, whoever sends it.
 fn no_7001() -> Filter {
-    both(Action::Allow, vec![rule(Action::Deny, &[], Some(Protocol::Udp), &[(7001, 7001)])])
+    both(DefaultAction::Allow, vec![rule(Action::Deny, &[], Some(Protocol::Udp), &[(7001, 7001)])])
 }
 
 fn read(bench: &Bench) -> Traffic {
@@ -78,9 +78,9 @@ fn counted_and_denied(ingress: IngressHook) {
 fn what_a_pod_sends_is_filtered_by_destination() {
     let bench = Bench::new(1500);
     let datapath = Datapath::open(bench.bpffs()).unwrap();
-    let mut filter = both(Action::Allow, Vec::new());
+    let mut filter = both(DefaultAction::Allow, Vec::new());
     let deny = rule(Action::Deny, &["10.9.0.1/32"], Some(Protocol::Udp), &[(9001, 9999)]);
-    filter.egress.as_mut().unwrap().rules.push(deny);
+    filter.egress.as_mut().unwrap().rules.push(outgoing(deny));
     let spec = spec(IngressHook::Tcx, Some(filter));
     bench.host.run(|| datapath.install(&spec, &Bench::nic()).unwrap());
     bench.move_to_pod();
@@ -103,7 +103,7 @@ fn headers_beyond_the_linear_part_are_read_all_the_same() {
     let bench = Bench::new(9000);
     let datapath = Datapath::open(bench.bpffs()).unwrap();
     let deny = rule(Action::Deny, &["10.0.0.1/32", "fd00::/126"], Some(Protocol::Udp), &[(80, 80)]);
-    let spec = spec(IngressHook::Tcx, Some(both(Action::Allow, vec![deny])));
+    let spec = spec(IngressHook::Tcx, Some(both(DefaultAction::Allow, vec![deny])));
     bench.host.run(|| datapath.install(&spec, &Bench::nic()).unwrap());
     bench.move_to_pod();
     let pod = Bench::listen(&bench.pod, POD_ADDRESSES[0], 7000);

@@ -218,6 +218,7 @@ pub(super) fn record(pod_uid: &str) -> Record {
         },
         wishes: Wishes::default(),
         datapath: None,
+        policy: None,
         build: BuildId::default(),
         before: InterfaceState {
             name: "eth1".parse().unwrap(),

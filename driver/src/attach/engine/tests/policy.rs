@@ -3,8 +3,7 @@
 use super::*;
 use crate::attach::Changed;
 use crate::model::{
-    Action, DefaultAction, Filter, OperatorPolicy, Origin, Overlay, Selection,
-    Telemetry,
+    Action, DefaultAction, Filter, OperatorPolicy, Origin, Overlay, Selection, Telemetry,
 };
 use crate::testing::rule;
 
