@@ -156,7 +156,7 @@ mod tests {
         };
         let hook = HookFacts {
             hook: "xdp",
-            link_id: 9,
+            link_id: Some(9),
             interface: Some(crate::model::IfIndex(3)),
             program_id: 17,
             program: Some(program),

@@ -36,9 +36,7 @@ impl Datapath {
         for (hook, side) in filters(spec) {
             let pin = self.layout.pin(&spec.id, Pin::Program(hook));
             let program = program_at(&pin, &spec.id)?;
-            let id = program
-                .id()
-                .map_err(|source| DatapathError::Open { path: pin.as_path().to_owned(), source })?;
+            let id = id_of(&pin, &program)?;
             let failed = |source| DatapathError::Filters { hook, interface: index, source };
             match netlink.filter(index, side).map_err(failed)? {
                 Some(filter) if filter.name != name(side) => {
@@ -94,12 +92,29 @@ pub(super) fn pin(program: BorrowedFd<'_>, pin: &PinPath) -> Result<(), Datapath
         .map_err(|source| DatapathError::Pin { path: pin.as_path().to_owned(), source })
 }
 
+/// The program that is pinned at `pin` for `id`, which has to be there.
 pub(super) fn program_at(pin: &PinPath, id: &AttachmentId) -> Result<bpf::Program, DatapathError> {
-    let path = || pin.as_path().to_owned();
-    bpf::Program::from_pin(pin.as_path()).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => DatapathError::NotInstalled { id: id.clone(), missing: path() },
-        _ => DatapathError::Open { path: path(), source },
+    open(pin)?.ok_or_else(|| DatapathError::NotInstalled {
+        id: id.clone(),
+        missing: pin.as_path().to_owned(),
     })
+}
+
+/// The kernel's number of the program at `pin`; `None` where nothing is pinned.
+pub(super) fn program_id_at(pin: &PinPath) -> Result<Option<u32>, DatapathError> {
+    open(pin)?.map(|program| id_of(pin, &program)).transpose()
+}
+
+fn open(pin: &PinPath) -> Result<Option<bpf::Program>, DatapathError> {
+    match bpf::Program::from_pin(pin.as_path()) {
+        Ok(program) => Ok(Some(program)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DatapathError::Open { path: pin.as_path().to_owned(), source }),
+    }
+}
+
+fn id_of(pin: &PinPath, program: &bpf::Program) -> Result<u32, DatapathError> {
+    program.id().map_err(|source| DatapathError::Open { path: pin.as_path().to_owned(), source })
 }
 
 fn unless_there(added: Result<(), NetlinkError>) -> Result<(), NetlinkError> {

@@ -5,8 +5,8 @@ use std::path::Path;
 use aya::programs::loaded_programs;
 use serde::Serialize;
 
-use super::layout::{BpffsLayout, Pin};
-use super::{DatapathError, Hook, facts_of, link_at};
+use super::layout::{BpffsLayout, Pin, PinPath};
+use super::{DatapathError, Hook, clsact, facts_of, link_at};
 use crate::model::{AttachmentId, DatapathSpec, IfIndex};
 use crate::policy::{self, CompiledDirection};
 use crate::sys::clock;
@@ -17,9 +17,11 @@ use crate::sys::clock;
 pub struct HookFacts {
     /// `xdp`, `ingress` or `egress`.
     pub hook: &'static str,
-    pub link_id: u32,
+    /// `None` where there is no link, because the program is attached as a filter of `clsact`.
+    pub link_id: Option<u32>,
     /// Where the link is attached, by index in the namespace that the interface is in now. `None`:
-    /// the interface is gone.
+    /// the interface is gone. Where a filter is, or whether it still is, only a visit could tell:
+    /// `None` too.
     pub interface: Option<IfIndex>,
     pub program_id: u32,
     /// `None` where the kernel does not let us list programs.
@@ -77,18 +79,33 @@ pub fn programs(bpffs: &Path, id: &AttachmentId) -> Result<Vec<HookFacts>, Datap
     let layout = BpffsLayout::new(bpffs);
     let mut hooks = Vec::new();
     for hook in Hook::ALL {
-        let pin = layout.pin(id, Pin::Link(hook));
-        let Some(link) = link_at(&pin)? else { continue };
-        let facts = facts_of(&pin, &link)?;
-        hooks.push(HookFacts {
-            hook: hook.name(),
-            link_id: facts.id,
-            interface: facts.interface,
-            program_id: facts.program,
-            program: program(facts.program),
-        });
+        hooks.extend(linked(&layout.pin(id, Pin::Link(hook)), hook)?);
+        hooks.extend(filter(&layout.pin(id, Pin::Program(hook)), hook)?);
     }
     Ok(hooks)
+}
+
+fn linked(pin: &PinPath, hook: Hook) -> Result<Option<HookFacts>, DatapathError> {
+    let Some(link) = link_at(pin)? else { return Ok(None) };
+    let facts = facts_of(pin, &link)?;
+    Ok(Some(HookFacts {
+        hook: hook.name(),
+        link_id: Some(facts.id),
+        interface: facts.interface,
+        program_id: facts.program,
+        program: program(facts.program),
+    }))
+}
+
+fn filter(pin: &PinPath, hook: Hook) -> Result<Option<HookFacts>, DatapathError> {
+    let Some(program_id) = clsact::program_id_at(pin)? else { return Ok(None) };
+    Ok(Some(HookFacts {
+        hook: hook.name(),
+        link_id: None,
+        interface: None,
+        program_id,
+        program: program(program_id),
+    }))
 }
 
 fn program(id: u32) -> Option<ProgramFacts> {

@@ -50,7 +50,11 @@ pub(super) fn of(it: &Inspected) -> String {
 }
 
 fn program(at: &HookFacts) -> Vec<String> {
-    let state = if at.interface.is_some() { "attached" } else { "severed" };
+    let state = match (at.link_id, at.interface) {
+        (None, _) => "a filter",
+        (Some(_), Some(_)) => "attached",
+        (Some(_), None) => "severed",
+    };
     let program = at.program.as_ref();
     let name = program.map_or("?", |program| program.name.as_str());
     let bytes = program.map_or(0, |program| program.jited_bytes);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what the tests are made of")]
 
 mod ahead;
+mod clsact;
 mod cost;
 mod flows;
 mod frames;
@@ -13,7 +14,7 @@ mod wire;
 
 use driver::model::{
     Action, AttachmentId, DatapathSpec, DefaultAction, DirectionFilter, DirectionTraffic, Filter,
-    FilterRule, IngressHook, PortRange, Protocol, Telemetry,
+    FilterRule, IngressHook, PortRange, Protocol,
 };
 
 pub(crate) fn id() -> AttachmentId {

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use driver::model::{By, IfIndex, IfName, NetnsRef};
+use driver::datapath::Datapath;
+use driver::model::{By, DatapathSpec, IfIndex, IfName, NetnsRef};
 use driver::sys::netlink::Netlink;
 use ipnet::IpNet;
 use nix::libc;
@@ -29,12 +30,12 @@ impl Netns {
         self.0.netns.run(|_| visit()).unwrap()
     }
 
-    /// As a runtime would tell of it.
+    /// As the runtime names it.
     pub(crate) fn reference(&self) -> NetnsRef {
         NetnsRef { path: self.0.path(), id: self.0.netns.id() }
     }
 
-    fn netlink(&self) -> Netlink {
+    pub(crate) fn netlink(&self) -> Netlink {
         Netlink::open_in(&self.0.netns).unwrap()
     }
 
@@ -54,7 +55,7 @@ impl Netns {
     }
 }
 
-fn index(netlink: &Netlink, name: &str) -> IfIndex {
+pub(crate) fn index(netlink: &Netlink, name: &str) -> IfIndex {
     netlink.link(&By::Name(name.parse().unwrap())).unwrap().unwrap().index
 }
 
@@ -121,6 +122,29 @@ impl Bench {
         host.move_to(nic, &self.pod.0.netns, &"eth7".parse().unwrap()).unwrap();
         let [v4, v6] = POD_ADDRESSES;
         self.pod.set_up("eth7", &[(v4, 24), (v6, 64)]);
+    }
+
+    /// The way back, under its own name.
+    pub(crate) fn move_home(&self) {
+        let pod = self.pod.netlink();
+        pod.move_to(index(&pod, "eth7"), &self.host.0.netns, &Self::nic()).unwrap();
+    }
+
+    /// Moves the NIC with its datapath: links come along, filters are put there.
+    pub(crate) fn move_to_pod_with(&self, datapath: &Datapath, spec: &DatapathSpec) {
+        self.move_to_pod();
+        self.put_filters(datapath, spec);
+    }
+
+    /// What replacing programs takes while the NIC is in the pod.
+    pub(crate) fn replace_in_pod(&self, datapath: &Datapath, spec: &DatapathSpec) {
+        datapath.replace(spec).unwrap();
+        self.put_filters(datapath, spec);
+    }
+
+    fn put_filters(&self, datapath: &Datapath, spec: &DatapathSpec) {
+        let pod = self.pod.netlink();
+        datapath.attach_filters(spec, &pod, index(&pod, "eth7")).unwrap();
     }
 
     /// A socket in the pod that hears what comes in for `port`.

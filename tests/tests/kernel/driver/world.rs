@@ -149,7 +149,7 @@ impl Deployed {
     }
 
     pub(super) fn link_ids(&self, nth: usize) -> Vec<u32> {
-        self.hooks(nth).iter().map(|hook| hook.link_id).collect()
+        self.hooks(nth).iter().filter_map(|hook| hook.link_id).collect()
     }
 
     /// Has `/metrics` agree with what the wire of NIC `nth` saw since the pod was scheduled.
