@@ -6,8 +6,8 @@ pub use self::fake_node::{Death, FakeInterface, FakeNode, Fault, World};
 
 use crate::model::{
     Action, AttachmentId, ClaimRef, DatapathSpec, Device, EbpfAbilities, EgressHook, FilterRule,
-    FlowWishes, IfIndex, IngressHook, MacAddr, NetnsId, NetnsRef, Origin, PodRef, Sandbox, Telemetry,
-    XdpFeatures,
+    FlowWishes, IfIndex, IngressHook, MacAddr, NetnsId, NetnsRef, Origin, PodRef, Sandbox,
+    Telemetry, XdpFeatures,
 };
 
 /// What a test names must be well-formed; anything else is a mistake in the test.

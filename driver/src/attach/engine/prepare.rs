@@ -7,9 +7,9 @@ use super::Engine;
 use super::settle::Settled;
 use crate::attach::execute::{Done, Residue, Stopped, execute, roll_back, try_all};
 use crate::attach::{AttachError, PrepareClaim, Wanted};
-use crate::model::{EgressHook, 
-    AttachmentId, By, ClaimUid, DatapathSpec, Device, DeviceName, InterfaceState, Phase, Place,
-    Record,
+use crate::model::{
+    AttachmentId, By, ClaimUid, DatapathSpec, Device, DeviceName, EgressHook, InterfaceState,
+    Phase, Place, Record,
 };
 use crate::node::Node;
 use crate::plan::{DatapathState, Step, choose_ingress};

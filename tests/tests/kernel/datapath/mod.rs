@@ -35,10 +35,7 @@ pub(crate) fn rule(
         // A name of its own; which one does not matter.
         name: format!("{action:?}-{cidrs:?}-{protocol:?}-{ports:?}"),
         protocol,
-        destination_ports: ports
-            .iter()
-            .map(|&(first, last)| PortRange { first, last })
-            .collect(),
+        destination_ports: ports.iter().map(|&(first, last)| PortRange { first, last }).collect(),
         ..driver::testing::rule("", action)
     }
 }
