@@ -6,52 +6,55 @@
 //! that follows again for each way out of them.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
-use common::{Address, Direction, Packet};
+use common::{Addresses, Packet};
 
 use crate::frame::Reloaded;
 
-/// Reads `packet` again, from a socket buffer.
-#[inline(always)]
-pub(crate) fn skb(skb: *mut __sk_buff, len: u32, mut packet: Packet) -> Packet {
-    weir_far_skb(skb, len, &raw mut packet);
-    packet
+/// A packet and its addresses, which are zero where there are none.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub(crate) struct Headers {
+    pub(crate) packet: Packet,
+    pub(crate) addresses: Addresses,
 }
 
-/// Reads `packet` again, from XDP.
+/// Reads `headers` again, from a socket buffer.
 #[inline(always)]
-pub(crate) fn xdp(xdp: *mut xdp_md, len: u32, mut packet: Packet) -> Packet {
-    weir_far_xdp(xdp, len, &raw mut packet);
-    packet
+pub(crate) fn skb(skb: *mut __sk_buff, len: u32, mut headers: Headers) -> Headers {
+    weir_far_skb(skb, len, &raw mut headers);
+    headers
 }
 
-/// The address at the far end of a packet whose IP header is not in the first piece.
-#[cold]
-#[inline(never)]
-pub(crate) fn peer(frame: Reloaded, packet: Packet, direction: Direction) -> Option<Address> {
-    packet.peer(&frame, direction)
+/// Reads `headers` again, from XDP.
+#[inline(always)]
+pub(crate) fn xdp(xdp: *mut xdp_md, len: u32, mut headers: Headers) -> Headers {
+    weir_far_xdp(xdp, len, &raw mut headers);
+    headers
 }
 
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn weir_far_skb(skb: *mut __sk_buff, len: u32, packet: *mut Packet) -> u32 {
-    write(packet, common::parse(&Reloaded::skb(skb, len)))
+extern "C" fn weir_far_skb(skb: *mut __sk_buff, len: u32, headers: *mut Headers) -> u32 {
+    read(&Reloaded::skb(skb, len), headers)
 }
 
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn weir_far_xdp(xdp: *mut xdp_md, len: u32, packet: *mut Packet) -> u32 {
-    write(packet, common::parse(&Reloaded::xdp(xdp, len)))
+extern "C" fn weir_far_xdp(xdp: *mut xdp_md, len: u32, headers: *mut Headers) -> u32 {
+    read(&Reloaded::xdp(xdp, len), headers)
 }
 
 /// A global function returns a number, whatever it has to say.
 #[inline(always)]
-fn write(to: *mut Packet, packet: Packet) -> u32 {
+fn read(frame: &Reloaded, to: *mut Headers) -> u32 {
     if !to.is_null() {
-        // SAFETY: both callers above pass a `Packet` of their own. The verifier knows its size from
+        let packet = common::parse(frame);
+        let addresses = packet.addresses(frame).unwrap_or(Addresses::NONE);
+        // SAFETY: both callers above pass headers of their own. The verifier knows their size from
         // the argument's type, and nothing else: hence the comparison.
-        unsafe { to.write(packet) };
+        unsafe { to.write(Headers { packet, addresses }) };
     }
     0
 }

@@ -7,6 +7,8 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use common::{Frame, Packet};
 
+use crate::Load;
+
 /// Packet memory from `data` to `data_end`: read without a call.
 #[derive(Clone, Copy)]
 pub(crate) struct Linear {
@@ -127,10 +129,19 @@ pub(crate) fn xdp_len(xdp: *mut xdp_md) -> u32 {
     (unsafe { bpf_xdp_get_buff_len(xdp) }) as u32
 }
 
-/// Packets on the wire that this one stands for: what GSO will split, what GRO has put together.
+/// What a socket buffer is on the wire, where each segment has all the headers.
 #[inline(always)]
-pub(crate) fn segments(skb: *mut __sk_buff) -> u32 {
-    // SAFETY: the context is the program's own; the verifier turns the field into one of the skb.
-    let segments = unsafe { (*skb).gso_segs };
-    if segments == 0 { 1 } else { segments }
+pub(crate) fn load(skb: *mut __sk_buff, len: u32, packet: &Packet) -> Load {
+    // SAFETY: the context is the program's own; the verifier turns the fields into those of the skb.
+    let (segments, size, tagged) =
+        unsafe { ((*skb).gso_segs, (*skb).gso_size, (*skb).vlan_present != 0) };
+    let tagged = tagged || packet.is_tagged();
+    if segments <= 1 {
+        return Load { packets: 1, bytes: len.into(), size: len, tagged };
+    }
+    let packets = u64::from(segments);
+    let headers = (packets - 1) * u64::from(packet.header_len);
+    // The last segment may be smaller; it is counted as one of this size.
+    let size = size + packet.header_len;
+    Load { packets, bytes: u64::from(len) + headers, size, tagged }
 }

@@ -8,6 +8,7 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(
     clippy::cast_possible_truncation,
     reason = "lengths of packets, far below 2^32 on every interface"
@@ -15,37 +16,27 @@
 #![expect(clippy::inline_always, reason = "a call is what the hot path cannot afford")]
 #![expect(clippy::needless_pass_by_value, reason = "the macros hand contexts over by value")]
 
+mod constants;
 mod far;
+mod flows;
 mod frame;
+mod ground;
+mod maps;
 
+use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use aya_ebpf::btf_maps::{Array, PerCpuArray};
-use aya_ebpf::macros::{btf_map, classifier, xdp};
+use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use aya_ebpf::{EbpfContext as _, Global};
-use common::{Action, Counters, Decision, Direction, Packet, Ruleset};
+use common::{Addresses, Decision, Direction, FlowKey, Seen, Used};
 
-use self::frame::{Linear, Reloaded};
+use self::far::Headers;
+use self::frame::Linear;
+use self::ground::Maps;
 
 /// Lets the next program on the interface decide (`include/uapi/linux/bpf.h`, Linux 6.6).
 const TCX_NEXT: i32 = -1;
 const TCX_DROP: i32 = 2;
-
-#[unsafe(no_mangle)]
-static WEIR_TELEMETRY: Global<u8> = Global::new(1);
-#[unsafe(no_mangle)]
-static WEIR_FILTER_IN: Global<u8> = Global::new(0);
-#[unsafe(no_mangle)]
-static WEIR_FILTER_OUT: Global<u8> = Global::new(0);
-
-/// One value for each direction.
-#[btf_map(name = "weir_counters")]
-static COUNTERS: PerCpuArray<Counters, 2> = PerCpuArray::new();
-
-/// One value for each direction.
-#[btf_map(name = "weir_rules")]
-static RULES: Array<Ruleset, 2> = Array::new();
 
 /// None of the helpers that we call asks for a GPL-compatible program.
 #[unsafe(no_mangle)]
@@ -72,100 +63,140 @@ fn ingress_xdp(ctx: &XdpContext, len: impl FnOnce() -> u32) -> u32 {
     }
     let len = len();
     let frame = Linear::new(ctx.data(), ctx.data_end(), len);
-    let mut packet = common::parse(&frame);
-    if frame.is_short_for(&packet) {
-        packet = far::xdp(ctx.ctx, len, packet);
+    let mut headers = near(&frame, Direction::Ingress);
+    if frame.is_short_for(&headers.packet) {
+        headers = far::xdp(ctx.ctx, len, headers);
     }
-    let decision = decide(&mut packet, Direction::Ingress, &frame, Reloaded::xdp(ctx.ctx, len));
-    count(&packet, decision, Direction::Ingress, 1, len.into());
-    match decision.action {
-        Action::Allow => XDP_PASS,
-        Action::Deny => XDP_DROP,
-    }
+    let load = Load { packets: 1, bytes: len.into(), size: len, tagged: headers.packet.is_tagged() };
+    if run(&headers, &load, Direction::Ingress) { XDP_PASS } else { XDP_DROP }
 }
 
-/// What comes in, by TCX.
+/// What comes in, by TCX or clsact.
 #[classifier]
 fn weir_ingress(ctx: TcContext) -> i32 {
-    tcx(&ctx, Direction::Ingress)
+    tc(&ctx, Direction::Ingress)
 }
 
-/// What goes out, by TCX.
+/// What goes out, by TCX or clsact.
 #[classifier]
 fn weir_egress(ctx: TcContext) -> i32 {
-    tcx(&ctx, Direction::Egress)
+    tc(&ctx, Direction::Egress)
 }
 
 #[inline(always)]
-fn tcx(ctx: &TcContext, direction: Direction) -> i32 {
+fn tc(ctx: &TcContext, direction: Direction) -> i32 {
     if is_idle(direction) {
         return TCX_NEXT;
     }
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
     let len = ctx.len();
     let frame = Linear::new(ctx.data(), ctx.data_end(), len);
-    let mut packet = common::parse(&frame);
-    if frame.is_short_for(&packet) {
-        packet = far::skb(skb, len, packet);
+    let mut headers = near(&frame, direction);
+    if frame.is_short_for(&headers.packet) {
+        headers = far::skb(skb, len, headers);
     }
-    let decision = decide(&mut packet, direction, &frame, Reloaded::skb(skb, len));
-    // On the wire each segment has all the headers.
-    let segments = u64::from(frame::segments(skb));
-    let headers = (segments - 1) * u64::from(packet.header_len);
-    count(&packet, decision, direction, segments, u64::from(len) + headers);
-    match decision.action {
-        Action::Allow => TCX_NEXT,
-        Action::Deny => TCX_DROP,
-    }
+    let load = frame::load(skb, len, &headers.packet);
+    if run(&headers, &load, direction) { TCX_NEXT } else { TCX_DROP }
 }
 
-/// What happens to a packet. Its peer is asked for only where there is a filter.
+/// What a packet is on the wire. Of what GSO will split and GRO has put together, all of it.
+pub(crate) struct Load {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    /// Of one packet.
+    pub(crate) size: u32,
+    pub(crate) tagged: bool,
+}
+
+/// Reads the headers as far as the first piece of the packet shows them.
 #[inline(always)]
-fn decide(packet: &mut Packet, direction: Direction, near: &Linear, far: Reloaded) -> Decision {
-    if has_filter(direction) {
-        // The map has an entry for each direction; should it not, the packet passes.
-        if let Some(rules) = RULES.get(direction as u32) {
-            let peer = match packet.peer(near, direction) {
-                None if packet.family().is_some() => far::peer(far, *packet, direction),
-                peer => peer,
-            };
-            *packet = packet.blurred(rules.zero);
-            return common::judge(packet, peer, rules);
+fn near(frame: &Linear, direction: Direction) -> Headers {
+    let packet = common::parse(frame);
+    let addresses =
+        if wants_addresses(direction) { packet.addresses(frame) } else { None };
+    Headers { packet, addresses: addresses.unwrap_or(Addresses::NONE) }
+}
+
+/// Decides, counts and remembers. Answers whether the packet passes.
+#[inline(always)]
+fn run(headers: &Headers, load: &Load, direction: Direction) -> bool {
+    let Headers { packet, addresses } = headers;
+    let &Load { packets, bytes, .. } = load;
+    let used = constants::used(direction);
+    let mut maps = Maps { packet, addresses, direction, packets, bytes };
+    let decision = if used.has(Used::FILTER) {
+        common::judge(packet, addresses, direction, used, &mut maps)
+    } else {
+        common::pass(packet)
+    };
+    if decision.passes && !decision.is_reply && is_asked(direction) {
+        maps.remember();
+    }
+    if constants::has_telemetry() {
+        count(headers, load, direction, decision);
+    }
+    decision.passes
+}
+
+#[inline(always)]
+fn count(headers: &Headers, load: &Load, direction: Direction, decision: Decision) {
+    let Some(counters) = maps::COUNTERS.get_ptr_mut(direction as u32) else { return };
+    let packet = &headers.packet;
+    // SAFETY: this CPU's own copy. The programs run with soft interrupts disabled, so none of
+    // them interrupts another on its CPU; user space only reads.
+    let counters = unsafe { &mut *counters };
+    counters.count(decision.verdict, packet.protocol(), load.packets, load.bytes);
+    counters.count_size(load.size, load.packets);
+    let tcp_flags = packet.tcp_flags();
+    counters.count_tcp(tcp_flags);
+    if packet.is_fragment() {
+        counters.fragments += load.packets;
+    }
+    if load.tagged {
+        counters.tagged += load.packets;
+    }
+    if constants::used(direction).has(Used::FILTER) {
+        counters.generation = constants::generation();
+        if decision.is_reply {
+            counters.replies += load.packets;
         }
     }
-    common::pass(packet)
-}
-
-#[inline(always)]
-fn count(packet: &Packet, decision: Decision, direction: Direction, packets: u64, bytes: u64) {
-    if has_telemetry()
-        && let Some(counters) = COUNTERS.get_ptr_mut(direction as u32)
-    {
-        // SAFETY: this CPU's own copy. The programs run with soft interrupts disabled, so none of
-        // them interrupts another on its CPU; user space only reads.
-        let counters = unsafe { &mut *counters };
-        counters.count(decision.verdict, packet.protocol(), packets, bytes);
+    if constants::flow_places() != 0 && packet.has_addresses() {
+        let seen = Seen {
+            packets: load.packets,
+            bytes: load.bytes,
+            tcp_flags,
+            verdict: decision.verdict,
+            now: ground::jiffies() as u32,
+        };
+        let key = FlowKey::new(packet, headers.addresses, direction);
+        flows::count(&key, &seen, counters);
     }
 }
 
 /// Neither counts nor filters, so nothing else is left of the program.
 #[inline(always)]
 fn is_idle(direction: Direction) -> bool {
-    !has_telemetry() && !has_filter(direction)
+    !constants::has_telemetry()
+        && !constants::used(direction).has(Used::FILTER)
+        && !is_asked(direction)
 }
 
+/// The filter of the other direction wants to know what passes here.
 #[inline(always)]
-fn has_telemetry() -> bool {
-    WEIR_TELEMETRY.load() != 0
-}
-
-#[inline(always)]
-fn has_filter(direction: Direction) -> bool {
-    let constant = match direction {
-        Direction::Ingress => &WEIR_FILTER_IN,
-        Direction::Egress => &WEIR_FILTER_OUT,
+fn is_asked(direction: Direction) -> bool {
+    let other = match direction {
+        Direction::Ingress => Direction::Egress,
+        Direction::Egress => Direction::Ingress,
     };
-    constant.load() != 0
+    constants::used(other).has(Used::STATEFUL)
+}
+
+#[inline(always)]
+fn wants_addresses(direction: Direction) -> bool {
+    constants::flow_places() != 0
+        || constants::used(direction).has(Used::ADDRESSED)
+        || is_asked(direction)
 }
 
 /// Never called: the verifier rejects a program that could panic.

@@ -148,7 +148,8 @@ fn by_words(
     })
 }
 
-#[inline(always)]
+/// A function of its own: what it has on the stack would not fit beside the rest.
+#[inline(never)]
 fn by_rows(question: &wide::Question<'_>, ground: &mut impl Ground) -> Option<Decided> {
     let mut candidates = question.candidates(ground)?;
     // The verifier wants to see an end.

@@ -45,8 +45,9 @@ pub struct Ports {
 }
 
 const _: () = assert!(size_of::<Ports>() == 256 + PORT_PAGES * 256 + PORT_SETS * 8);
-const _: () =
-    assert!(size_of::<Ruleset>() == 32 + 128 + 4096 + 2 * size_of::<Ports>() + 40 * 256 * 8);
+const _: () = assert!(
+    size_of::<Ruleset>() == 32 + 128 + 4096 + 2 * size_of::<Ports>() + 40 * 256 * 8
+);
 const _: () = assert!(PORT_PAGES.is_power_of_two() && PORT_SETS.is_power_of_two());
 
 #[cfg(feature = "user")]

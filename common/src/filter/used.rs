@@ -26,6 +26,9 @@ impl Used {
     /// What no rule decides is denied.
     pub const DENY: Self = Self(1 << 48);
 
+    /// Some octet of some address is looked at, or replies are.
+    pub const ADDRESSED: Self = Self(0x0000_ffff_ffff_ff00 | Self::STATEFUL.0);
+
     const V4_SHIFT: usize = 8;
     const V6_SHIFT: usize = 16;
 
@@ -39,6 +42,18 @@ impl Used {
     #[inline(always)]
     pub const fn v6(n: usize) -> Self {
         Self(1 << (Self::V6_SHIFT + n))
+    }
+
+    /// A bit for each octet of IPv4 addresses, as in [`Self::v4`].
+    #[inline(always)]
+    pub(crate) const fn octets_v4(self) -> u32 {
+        (self.0 >> Self::V4_SHIFT) as u32 & 0xff
+    }
+
+    /// A bit for each octet of IPv6 addresses, as in [`Self::v6`].
+    #[inline(always)]
+    pub(crate) const fn octets_v6(self) -> u32 {
+        (self.0 >> Self::V6_SHIFT) as u32
     }
 
     #[inline(always)]

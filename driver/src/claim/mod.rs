@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use self::layer::Layer;
 use self::reader::Leaf;
-use crate::model::{
-    EbpfWishes, Filter, FlowWishes, HookWish, InterfaceWishes, Problem, Problems, Telemetry, Wishes,
+use crate::model::{FlowWishes, 
+    EbpfWishes, Filter, HookWish, InterfaceWishes, Problem, Problems, Telemetry, Wishes,
 };
 use crate::policy;
 

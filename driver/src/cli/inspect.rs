@@ -8,7 +8,7 @@ use super::output::{columns, pretty, print, traffic_json};
 use super::top::Counted;
 use super::{CliError, InspectArgs, Output};
 use crate::datapath::{self, HookFacts, MapCounters};
-use crate::model::{Action, DefaultAction, DirectionFilter, DirectionTraffic, Record};
+use crate::model::{DefaultAction, Action, DirectionFilter, DirectionTraffic, Record};
 use crate::{state, telemetry};
 
 /// One device, from the checkpoint and from the kernel.

@@ -22,8 +22,7 @@ impl Constants {
         for symbol in file.symbols() {
             let Some(index) = symbol.section_index() else { continue };
             let Some((start, _)) = file.section_by_index(index)?.file_range() else { continue };
-            let (Ok(start), Ok(offset)) =
-                (usize::try_from(start), usize::try_from(symbol.address()))
+            let (Ok(start), Ok(offset)) = (usize::try_from(start), usize::try_from(symbol.address()))
             else {
                 continue;
             };

@@ -88,8 +88,7 @@ fn traffic(map: &PerCpuArray<MapData, Counters>) -> Result<Traffic, MapError> {
 
 fn named(counters: &Counters) -> DirectionTraffic {
     let count = |count: Count| PacketCount { packets: count.packets, bytes: count.bytes };
-    let verdicts =
-        Verdict::ALL.map(|verdict| (verdict.name(), count(counters.of_verdict(verdict))));
+    let verdicts = Verdict::ALL.map(|verdict| (verdict.name(), count(counters.of_verdict(verdict))));
     let protocols =
         Protocol::ALL.map(|protocol| (protocol.name(), count(counters.of_protocol(protocol))));
     DirectionTraffic {

@@ -7,7 +7,8 @@ use aya::programs::ProgramError;
 use nix::errno::Errno;
 
 use super::Hook;
-use crate::model::{AttachmentId, IfName, Problems};
+use crate::model::{AttachmentId, IfIndex, IfName, Problems};
+use crate::sys::netlink::NetlinkError;
 
 /// Why a datapath could not be installed, replaced, removed or looked at.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,13 @@ pub enum DatapathError {
     #[error("attach {hook} to {interface}")]
     Attach { hook: Hook, interface: IfName, source: io::Error },
 
+    #[error("filter {hook} of interface {interface}")]
+    Filters { hook: Hook, interface: IfIndex, source: NetlinkError },
+
+    /// Somebody else's filter, which is not ours to remove.
+    #[error("filter {hook} of interface {interface}: {name:?} is in its place")]
+    Occupied { hook: Hook, interface: IfIndex, name: String },
+
     #[error("pin {}", .path.display())]
     Pin { path: PathBuf, source: io::Error },
 
@@ -92,6 +100,8 @@ impl DatapathError {
             Self::Program { .. } => "program",
             Self::Map { .. } => "map",
             Self::Attach { .. } => "attach",
+            Self::Filters { .. } => "filters",
+            Self::Occupied { .. } => "occupied",
             Self::Pin { .. } => "pin",
             Self::Open { .. } => "open",
             Self::Severed { .. } => "severed",

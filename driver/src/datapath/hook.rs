@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use crate::model::{DatapathSpec, IfIndex, IngressHook};
+use crate::model::{DatapathSpec, EgressHook, IfIndex, IngressHook};
 use crate::sys::bpf::{Link, Place};
 
 /// One program at one place of one interface.
@@ -12,9 +12,9 @@ use crate::sys::bpf::{Link, Place};
 pub enum Hook {
     /// Ingress by native XDP.
     Xdp,
-    /// Ingress by TCX.
+    /// Ingress by TCX, or by a filter of `clsact`.
     Ingress,
-    /// Egress, always by TCX.
+    /// Egress likewise.
     Egress,
 }
 
@@ -30,6 +30,15 @@ impl Hook {
         }
     }
 
+    /// Whether it is a filter of `clsact`, and not a link: see [`super::clsact`].
+    pub(super) fn is_filter(self, spec: &DatapathSpec) -> bool {
+        match self {
+            Self::Xdp => false,
+            Self::Ingress => spec.ingress == IngressHook::Clsact,
+            Self::Egress => spec.egress == EgressHook::Clsact,
+        }
+    }
+
     /// One word of a closed set, for labels and tables; also the name of the link's pin.
     pub fn name(self) -> &'static str {
         match self {
@@ -39,7 +48,7 @@ impl Hook {
         }
     }
 
-    /// Attaches `program` here, in the calling thread's namespace.
+    /// Attaches `program` here by a link, in the calling thread's namespace.
     pub(super) fn attach(self, program: BorrowedFd<'_>, index: IfIndex) -> io::Result<Link> {
         let place = match self {
             Self::Xdp => Place::Xdp,

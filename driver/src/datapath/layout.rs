@@ -22,6 +22,10 @@ pub(super) struct BpffsLayout {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Pin {
     Link(Hook),
+    /// The program for a hook that has no link, because it is a filter.
+    Program(Hook),
+    /// The same, on its way into the place of the former one.
+    NextProgram(Hook),
     /// Of this build's layout: an upgrade to another starts new counters beside the old ones.
     Counters,
     /// For people to look at: the driver writes rules once and never reads them back.
@@ -55,6 +59,8 @@ impl BpffsLayout {
     pub(super) fn pin(&self, id: &AttachmentId, pin: Pin) -> PinPath {
         let name = match pin {
             Pin::Link(hook) => hook.name().to_owned(),
+            Pin::Program(hook) => format!("prog_{}", hook.name()),
+            Pin::NextProgram(hook) => format!("next_{}", hook.name()),
             Pin::Counters => format!("{COUNTERS}{LAYOUT_VERSION}"),
             Pin::Rules => "rules".to_owned(),
         };
@@ -118,6 +124,14 @@ impl PinPath {
     }
 }
 
+impl PinPath {
+    /// Takes the place of `other`, which is gone by the same act.
+    pub(super) fn replace(&self, other: &Self) -> Result<(), DatapathError> {
+        fs::rename(&self.path, &other.path)
+            .map_err(|source| DatapathError::Pin { path: other.path.clone(), source })
+    }
+}
+
 impl From<PinPath> for PathBuf {
     fn from(pin: PinPath) -> Self {
         pin.path
@@ -138,7 +152,8 @@ mod tests {
         for (pin, path) in [
             (Pin::Link(Hook::Xdp), "/sys/fs/bpf/weir/1-2/eth1/xdp"),
             (Pin::Link(Hook::Egress), "/sys/fs/bpf/weir/1-2/eth1/egress"),
-            (Pin::Counters, "/sys/fs/bpf/weir/1-2/eth1/counters_v1"),
+            (Pin::Program(Hook::Egress), "/sys/fs/bpf/weir/1-2/eth1/prog_egress"),
+            (Pin::Counters, "/sys/fs/bpf/weir/1-2/eth1/counters_v2"),
             (Pin::Rules, "/sys/fs/bpf/weir/1-2/eth1/rules"),
         ] {
             assert_eq!(layout.pin(&id(), pin).as_path(), Path::new(path));

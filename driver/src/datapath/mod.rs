@@ -2,11 +2,13 @@
 //! after an upgrade, and reads what they counted.
 //!
 //! Links and maps are pinned below `weir/<claim uid>/<device>/` on bpffs and outlive the driver: a
-//! restart loses no packet and no count. Nothing is detached but by [`Datapath::remove`].
+//! restart loses no packet and no count. Nothing is detached but by [`Datapath::remove`]. Where the
+//! kernel has no TCX, programs are pinned instead of links, and [`clsact`] attaches them.
 //!
 //! What it never does: enter a namespace (attaching happens in the caller's, everything else
 //! works on pins, wherever the interface is), decide what to attach, or touch programs of others.
 
+mod clsact;
 mod constants;
 mod counters;
 mod error;
@@ -107,6 +109,10 @@ impl Datapath {
         loaded.pin_rules(&self.layout.pin(&spec.id, Pin::Rules))?;
         for hook in Hook::of(spec) {
             let program = loaded.program(hook, spec.ingress)?;
+            if hook.is_filter(spec) {
+                clsact::pin(program, &self.layout.pin(&spec.id, Pin::Program(hook)))?;
+                continue;
+            }
             let attached = hook.attach(program, index).map_err(|source| DatapathError::Attach {
                 hook,
                 interface: interface.clone(),
@@ -132,16 +138,22 @@ impl Datapath {
     }
 
     /// Puts this build's programs in the place of those that are attached, wherever the interface
-    /// is: one atomic exchange for each link. The counts go on.
+    /// is: one atomic exchange for each link. The counts go on. What is a filter gets its new program
+    /// by [`Datapath::attach_filters`] after this.
     ///
     /// # Errors
     ///
-    /// [`DatapathError::NotInstalled`] where a link is missing, [`DatapathError::Severed`] where the
+    /// [`DatapathError::NotInstalled`] where a link or a program is missing, [`DatapathError::Severed`] where the
     /// interface is gone. Each link has its former or its new program then, both of which do the
     /// same work on the same counters; doing it again is safe.
     pub fn replace(&self, spec: &DatapathSpec) -> Result<Was, DatapathError> {
+        let (filters, hooks): (Vec<_>, Vec<_>) =
+            Hook::of(spec).into_iter().partition(|hook| hook.is_filter(spec));
+        for hook in &filters {
+            clsact::program_at(&self.layout.pin(&spec.id, Pin::Program(*hook)), &spec.id)?;
+        }
         let mut links = Vec::new();
-        for hook in Hook::of(spec) {
+        for hook in hooks {
             let pin = self.layout.pin(&spec.id, Pin::Link(hook));
             let link = link_at(&pin)?.ok_or_else(|| DatapathError::NotInstalled {
                 id: spec.id.clone(),
@@ -160,6 +172,12 @@ impl Datapath {
                 Some(nix::libc::ENOLINK) => DatapathError::Severed { path: pin.into() },
                 _ => DatapathError::Replace { path: pin.into(), source },
             })?;
+        }
+        for hook in filters {
+            let next = self.layout.pin(&spec.id, Pin::NextProgram(hook));
+            next.remove()?;
+            clsact::pin(loaded.program(hook, spec.ingress)?, &next)?;
+            next.replace(&self.layout.pin(&spec.id, Pin::Program(hook)))?;
         }
         // Only now: the former programs read the former rules until the exchange.
         let rules = self.layout.pin(&spec.id, Pin::Rules);
@@ -187,14 +205,18 @@ impl Datapath {
         Ok(Was::Otherwise)
     }
 
-    /// What is there of a datapath. Changes nothing.
+    /// What is there of a datapath. Changes nothing. Whether filters are where they should be is not
+    /// looked at: that takes a visit to the interface's namespace.
     pub fn observe(&self, id: &AttachmentId) -> Result<DatapathState, DatapathError> {
         let Some(pins) = self.layout.pins(id)? else { return Ok(DatapathState::Absent) };
         let has = |pin: Pin| pins.contains(&self.layout.pin(id, pin));
-        let ingress = [Hook::Xdp, Hook::Ingress].into_iter().filter(|hook| has(Pin::Link(*hook)));
+        let is_one = |pins: &[Pin]| pins.iter().filter(|pin| has(**pin)).count() == 1;
+        let ingress =
+            [Pin::Link(Hook::Xdp), Pin::Link(Hook::Ingress), Pin::Program(Hook::Ingress)];
+        let egress = [Pin::Link(Hook::Egress), Pin::Program(Hook::Egress)];
         // Counters of this layout or, before an upgrade, of another.
         let has_counters = pins.iter().any(PinPath::is_counters);
-        if ingress.count() != 1 || !has(Pin::Link(Hook::Egress)) || !has_counters {
+        if !is_one(&ingress) || !is_one(&egress) || !has_counters {
             return Ok(DatapathState::Broken);
         }
         for hook in Hook::ALL {
@@ -208,9 +230,16 @@ impl Datapath {
         Ok(DatapathState::Attached)
     }
 
-    /// All links that `spec` asks for are on the interface `index`.
+    /// All links that `spec` asks for are on the interface `index`, and all programs are pinned that
+    /// it asks for as filters.
     fn is_on(&self, spec: &DatapathSpec, index: IfIndex) -> Result<bool, DatapathError> {
         for hook in Hook::of(spec) {
+            if hook.is_filter(spec) {
+                if !self.layout.pin(&spec.id, Pin::Program(hook)).as_path().exists() {
+                    return Ok(false);
+                }
+                continue;
+            }
             let pin = self.layout.pin(&spec.id, Pin::Link(hook));
             let Some(link) = link_at(&pin)? else { return Ok(false) };
             if facts_of(&pin, &link)?.interface != Some(index) {

@@ -71,8 +71,7 @@ impl Object {
         for &(name, path) in pins {
             loader.map_pin_path(name, path.to_owned());
         }
-        let ebpf =
-            loader.load(object.bytes()).map_err(|error| DatapathError::Load(Box::new(error)))?;
+        let ebpf = loader.load(object.bytes()).map_err(|error| DatapathError::Load(Box::new(error)))?;
         drop(loader);
         let mut instance = Loaded(ebpf);
         instance.write(&compiled)?;
@@ -165,9 +164,9 @@ impl Loaded {
     /// Writes what the compiler made.
     fn write(&mut self, compiled: &policy::Compiled) -> Result<(), DatapathError> {
         let directions = [&compiled.ingress, &compiled.egress];
-        let rulesets = (0..)
-            .zip(directions)
-            .filter_map(|(n, direction)| direction.ruleset.as_deref().map(|ruleset| (n, ruleset)));
+        let rulesets = (0..).zip(directions).filter_map(|(n, direction)| {
+            direction.ruleset.as_deref().map(|ruleset| (n, ruleset))
+        });
         self.fill(names::RULES, rulesets)?;
         self.fill(names::ROWS, (0..).zip(&compiled.rows))?;
         self.fill(names::PAGES, (0..).zip(&compiled.pages))?;

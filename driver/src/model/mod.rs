@@ -5,6 +5,7 @@
 
 mod address;
 mod device;
+mod hook;
 mod identity;
 mod interface;
 mod name;
@@ -15,6 +16,7 @@ mod wishes;
 
 pub use self::address::{MacAddr, MacAddrError, PciAddress, PciAddressError};
 pub use self::device::{Device, EbpfAbilities, PciFacts, Sriov, XdpFeatures};
+pub use self::hook::{EgressHook, HookReason, IngressHook};
 pub use self::identity::{
     AttachmentId, ClaimRef, ClaimUid, IdentityError, IfIndex, NetnsId, NetnsRef, PodRef, PodUid,
     Sandbox,
@@ -22,8 +24,10 @@ pub use self::identity::{
 pub use self::interface::{At, By, InterfaceState, Place};
 pub use self::name::{DeviceName, DeviceNameError, IfName, IfNameError};
 pub use self::problem::{Problem, Problems};
-pub use self::record::{BuildId, DatapathSpec, EgressHook, IngressHook, Phase, Record};
-pub use self::traffic::{DirectionTraffic, PacketCount, Traffic};
+pub use self::record::{BuildId, DatapathSpec, Phase, Record};
+pub use self::traffic::{
+    Ahead, DirectionTraffic, Ends, Flow, PacketCount, RuleTraffic, Traffic,
+};
 pub use self::wishes::{
     Action, DefaultAction, DirectionFilter, EbpfWishes, Filter, FilterRule, FlowWishes, HookWish,
     InterfaceWishes, OperatorPolicy, Origin, Overlay, PortRange, Protocol, Rate, RateLimit, Route,

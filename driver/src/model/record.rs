@@ -1,12 +1,10 @@
 //! What is remembered of an attachment: the checkpoint's content, and what others may know of it.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttachmentId, ClaimRef, Device, Filter, FlowWishes, IfIndex, IfName, InterfaceState, NetnsRef,
-    OperatorPolicy, PodRef, Telemetry, Wishes,
+    AttachmentId, ClaimRef, Device, EgressHook, Filter, FlowWishes, HookReason, IfIndex, IfName,
+    IngressHook, InterfaceState, NetnsRef, OperatorPolicy, PodRef, Telemetry, Wishes,
 };
 
 /// One prepared device, from prepare to unprepare.
@@ -130,9 +128,8 @@ pub struct BuildId(pub String);
 pub struct DatapathSpec {
     pub id: AttachmentId,
     pub ingress: IngressHook,
-    /// Why it is that hook: a sentence for people.
     #[serde(default)]
-    pub why: String,
+    pub why: HookReason,
     #[serde(default)]
     pub egress: EgressHook,
     pub telemetry: Telemetry,
@@ -147,46 +144,4 @@ pub struct DatapathSpec {
 
 fn first_generation() -> u32 {
     1
-}
-
-/// Where the egress program sits.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum EgressHook {
-    #[default]
-    Tcx,
-    /// A filter of the qdisc `clsact`, on kernels without TCX. It does not survive the move into a
-    /// sandbox, so it is made there, and what is in the sandbox may remove it.
-    Clsact,
-}
-
-/// Where the ingress program sits.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum IngressHook {
-    /// Native XDP.
-    Xdp,
-    /// Native XDP that takes packets in several buffers.
-    XdpFrags,
-    Tcx,
-    /// See [`EgressHook::Clsact`].
-    Clsact,
-}
-
-impl IngressHook {
-    /// One word of a closed set, for labels and tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Xdp => "xdp",
-            Self::XdpFrags => "xdp.frags",
-            Self::Tcx => "tcx",
-            Self::Clsact => "clsact",
-        }
-    }
-}
-
-impl fmt::Display for IngressHook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
 }

@@ -1,6 +1,11 @@
-//! What the programs counted, summed over CPUs.
+//! What the programs counted, summed over CPUs, and what they saw.
 
-use serde::Serialize;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use super::Origin;
 
 /// Packets and bytes. Bytes include the link-layer header.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
@@ -17,7 +22,15 @@ pub struct Traffic {
     pub egress: DirectionTraffic,
 }
 
-/// Traffic in one direction. Each packet is in `total`, in one verdict and in one protocol.
+impl Traffic {
+    /// Both directions with their names.
+    pub fn directions(&self) -> [(&'static str, &DirectionTraffic); 2] {
+        [("ingress", &self.ingress), ("egress", &self.egress)]
+    }
+}
+
+/// Traffic in one direction. Each packet is in `total`, in one verdict, in one protocol and in one
+/// size.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectionTraffic {
@@ -26,4 +39,105 @@ pub struct DirectionTraffic {
     pub verdicts: Vec<(&'static str, PacketCount)>,
     /// By protocol, in the order and with the names of `common::Protocol`.
     pub protocols: Vec<(&'static str, PacketCount)>,
+    /// Packets of at most so many bytes, and of more than the size before. The last has no limit.
+    pub sizes: Vec<(Option<u32>, u64)>,
+    /// TCP segments by what their flags say, with the names of `common::TcpEvent`.
+    pub tcp_events: Vec<(&'static str, u64)>,
+    /// Packets that are part of a fragmented one.
+    pub fragments: u64,
+    /// Packets with a VLAN tag.
+    pub tagged: u64,
+    /// Packets let through only because they answer others.
+    pub replies: u64,
+    /// Flows that had to leave the cache for others.
+    pub flows_evicted: u64,
+    /// Those of them that were handed to user space.
+    pub flows_exported: u64,
+    /// Those of them that should have been, but nobody made room.
+    pub flows_lost: u64,
+    /// The state of the filter that judged the last packet; zero where none did.
+    pub generation: u64,
+}
+
+/// What one rule of a filter matched. Those that count and go on have what they counted.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleTraffic {
+    /// `ingress` or `egress`.
+    pub direction: &'static str,
+    pub origin: Origin,
+    pub rule: String,
+    #[serde(flatten)]
+    pub matched: PacketCount,
+}
+
+/// Who talks to whom: one direction of a conversation.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Flow {
+    /// `ingress` or `egress`.
+    pub direction: &'static str,
+    pub protocol: &'static str,
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub ends: Ends,
+    /// Those that were seen, a letter for each as tcpdump has them.
+    pub tcp_flags: String,
+    /// Of the last packet. A dash where the map holds none, because somebody wrote into it.
+    pub verdict: &'static str,
+    #[serde(flatten)]
+    pub seen: PacketCount,
+    /// How long ago the first packet was seen, in seconds.
+    #[serde(rename = "firstSeenSecondsAgo", serialize_with = "seconds")]
+    pub first_seen: Duration,
+    /// And the last one.
+    #[serde(rename = "lastSeenSecondsAgo", serialize_with = "seconds")]
+    pub last_seen: Duration,
+}
+
+/// What tells flows between two addresses apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", untagged)]
+pub enum Ends {
+    Ports { source_port: u16, destination_port: u16 },
+    Icmp { icmp_identifier: u16, icmp_type: u16 },
+    /// Neither, or it could not be read.
+    None {},
+}
+
+/// Programs that run before ours where one attachment's packets pass, by name. What they drop or
+/// take is not seen by ours.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ahead {
+    pub ingress: Vec<String>,
+    pub egress: Vec<String>,
+}
+
+impl Ahead {
+    pub fn is_empty(&self) -> bool {
+        self.ingress.is_empty() && self.egress.is_empty()
+    }
+
+    /// Both directions with their names.
+    pub fn directions(&self) -> [(&'static str, &[String]); 2] {
+        [("ingress", &self.ingress), ("egress", &self.egress)]
+    }
+}
+
+impl std::fmt::Display for Ahead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut separator = "";
+        for (direction, programs) in self.directions() {
+            if !programs.is_empty() {
+                write!(f, "{separator}{direction}: {}", programs.join(", "))?;
+                separator = "; ";
+            }
+        }
+        Ok(())
+    }
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
 }

@@ -48,10 +48,18 @@ impl LinuxNode {
         at: &At,
         work: impl FnOnce(&Netlink, &LinkFacts) -> Result<Was, NetlinkError>,
     ) -> Result<Was, StepError> {
+        self.at(at, |netlink, link| Ok(work(netlink, link)?))
+    }
+
+    fn at(
+        &self,
+        at: &At,
+        work: impl FnOnce(&Netlink, &LinkFacts) -> Result<Was, StepError>,
+    ) -> Result<Was, StepError> {
         self.with(&at.place, |netlink| {
             let by = By::Name(at.interface.clone());
             let link = netlink.link(&by)?.ok_or_else(|| absent(at))?;
-            Ok(work(netlink, &link)?)
+            work(netlink, &link)
         })
     }
 
@@ -128,6 +136,12 @@ impl Node for LinuxNode {
             }
             Step::ReplaceDatapath { spec } => Ok(self.datapath.replace(spec)?),
             Step::RemoveDatapath { id } => Ok(self.datapath.remove(id)?),
+            Step::AttachFilters { spec, at } => self.at(at, |netlink, link| {
+                Ok(self.datapath.attach_filters(spec, netlink, link.index)?)
+            }),
+            Step::DetachFilters { spec, at } => self.at(at, |netlink, link| {
+                Ok(self.datapath.detach_filters(spec, netlink, link.index)?)
+            }),
             Step::SetUp { at } => {
                 self.change(at, |netlink, link| unless(link.up, || netlink.set_up(link.index)))
             }

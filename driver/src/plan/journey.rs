@@ -1,7 +1,7 @@
 //! The journey of an interface from the host into a sandbox, and back.
 
 use super::Step;
-use crate::model::{At, InterfaceState, NetnsRef, Place, Record};
+use crate::model::{At, DatapathSpec, InterfaceState, NetnsRef, Place, Record};
 
 /// From the host, where the interface is as `before`, into the sandbox's namespace.
 ///
@@ -20,6 +20,8 @@ pub fn attach(record: &Record, before: &InterfaceState, netns: &NetnsRef) -> Vec
     }
     steps.push(Step::SetDown { at: host.clone() });
     steps.push(Step::Move { from: host, to: pod.clone() });
+    // While it is down: no packet passes before its filters are there.
+    steps.extend(attach_filters(record, &pod));
     if let Some(mtu) = wishes.mtu {
         steps.push(Step::SetMtu { at: pod.clone(), mtu });
     }
@@ -40,7 +42,29 @@ pub fn attach(record: &Record, before: &InterfaceState, netns: &NetnsRef) -> Vec
     steps
 }
 
-/// From the sandbox, where the interface is as `inside`, back to the host as it was.
+/// Puts the datapath's programs, with its filter as it is recorded now, in the place of those that
+/// run. `inside` is the interface in its sandbox, if it is in one.
+pub fn replace(record: &Record, inside: Option<&InterfaceState>) -> Vec<Step> {
+    let replace = |spec: &DatapathSpec| Step::ReplaceDatapath { spec: spec.clone() };
+    let mut steps: Vec<_> = record.datapath.iter().map(replace).collect();
+    steps.extend(put_filters(record, inside));
+    steps
+}
+
+/// Sees to it that the filters of an interface in a sandbox are there, whatever became of them.
+pub(super) fn put_filters(record: &Record, inside: Option<&InterfaceState>) -> Option<Step> {
+    let (netns, inside) = record.phase.netns().zip(inside)?;
+    let pod = At { place: Place::Pod(netns.clone()), interface: inside.name.clone() };
+    attach_filters(record, &pod)
+}
+
+fn attach_filters(record: &Record, at: &At) -> Option<Step> {
+    let spec = record.datapath.as_ref().filter(|spec| spec.is_degraded())?;
+    Some(Step::AttachFilters { spec: spec.clone(), at: at.clone() })
+}
+
+/// From the sandbox, where the interface is as `inside`, back to the host as it was. Its filters end
+/// with the move.
 pub fn detach(record: &Record, inside: &InterfaceState, netns: &NetnsRef) -> Vec<Step> {
     let pod = At { place: Place::Pod(netns.clone()), interface: inside.name.clone() };
     let mut steps = vec![
@@ -71,4 +95,53 @@ pub fn restore(before: &InterfaceState) -> Vec<Step> {
 
 fn on_host(before: &InterfaceState) -> At {
     At { place: Place::Host, interface: before.name.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{IngressHook, Phase};
+    use crate::testing::{netns, record};
+
+    fn prepared(ingress: Option<IngressHook>) -> Record {
+        record("eth1", ingress, Phase::Prepared)
+    }
+
+    #[test]
+    fn filters_are_attached_between_the_move_and_the_first_packet() {
+        let record = prepared(Some(IngressHook::Clsact));
+        let kinds: Vec<_> =
+            attach(&record, &record.before, &netns(100)).iter().map(Step::kind).collect();
+        let at = |kind| kinds.iter().position(|other| *other == kind).unwrap();
+        assert_eq!(at("attach_filters"), at("move") + 1);
+        assert!(at("attach_filters") < at("set_up"));
+    }
+
+    #[test]
+    fn links_travel_by_themselves() {
+        for ingress in [None, Some(IngressHook::Xdp), Some(IngressHook::Tcx)] {
+            let record = prepared(ingress);
+            let steps = attach(&record, &record.before, &netns(100));
+            assert!(!steps.iter().any(|step| step.kind() == "attach_filters"), "{ingress:?}");
+        }
+    }
+
+    #[test]
+    fn filters_are_replaced_where_the_interface_is() {
+        let mut record = prepared(Some(IngressHook::Clsact));
+        let kinds = |record: &Record, inside: Option<&InterfaceState>| -> Vec<_> {
+            replace(record, inside).iter().map(Step::kind).collect()
+        };
+        assert_eq!(kinds(&record, None), ["replace_datapath"], "it has none on the host");
+
+        let inside = InterfaceState { name: "net7".parse().unwrap(), ..record.before.clone() };
+        record.phase = Phase::Attached { netns: netns(100), inside: inside.index };
+        assert_eq!(kinds(&record, Some(&inside)), ["replace_datapath", "attach_filters"]);
+        let Step::AttachFilters { at, .. } = &replace(&record, Some(&inside))[1] else { panic!() };
+        assert_eq!(at.interface, inside.name, "the pod may have renamed it");
+        assert_eq!(at.place, Place::Pod(netns(100)));
+
+        record.datapath = None;
+        assert_eq!(kinds(&record, Some(&inside)), [""; 0]);
+    }
 }

@@ -8,7 +8,7 @@ mod journey;
 mod settle;
 mod step;
 
-pub use self::hook::choose_ingress;
-pub use self::journey::{attach, detach, restore};
+pub use self::hook::{Hooks, choose_hooks};
+pub use self::journey::{attach, detach, replace, restore};
 pub use self::settle::{Seen, Settlement, settle};
 pub use self::step::{DatapathState, Observed, Step, Subject, Was};

@@ -41,7 +41,9 @@ pub fn settle(record: &Record, seen: &Seen, build: &BuildId) -> Settlement {
             Settlement::Forget(vec![Step::RemoveDatapath { id: record.id() }])
         }
         (Phase::Prepared, _, Some(_)) => Settlement::Keep(adopt(record, seen, build)),
-        (Phase::Attached { .. }, Some(_), _) => Settlement::Keep(refresh(record, seen, build)),
+        (Phase::Attached { .. }, Some(inside), _) => {
+            Settlement::Keep(refresh(record, Some(inside), seen, build))
+        }
         (Phase::Attaching { netns } | Phase::Detaching { netns, .. }, Some(inside), _) => {
             Settlement::Free(detach(record, inside, netns))
         }
@@ -84,7 +86,7 @@ fn adopt(record: &Record, seen: &Seen, build: &BuildId) -> Vec<Step> {
         return Vec::new();
     };
     match seen.datapath {
-        DatapathState::Attached => refresh(record, seen, build),
+        DatapathState::Attached => refresh(record, None, seen, build),
         DatapathState::Absent | DatapathState::Broken => vec![
             Step::RemoveDatapath { id: spec.id.clone() },
             Step::InstallDatapath { spec: spec.clone(), interface: record.before.name.clone() },
@@ -93,62 +95,42 @@ fn adopt(record: &Record, seen: &Seen, build: &BuildId) -> Vec<Step> {
 }
 
 /// Brings the programs of a datapath that works to this build. One that is broken cannot be mended
-/// while its interface is in a pod; `observe` tells so and the driver reports it.
-fn refresh(record: &Record, seen: &Seen, build: &BuildId) -> Vec<Step> {
-    match &record.datapath {
-        Some(spec) if seen.datapath == DatapathState::Attached && record.build != *build => {
-            vec![Step::ReplaceDatapath { spec: spec.clone() }]
-        }
-        _ => Vec::new(),
+/// while its interface is in a pod; `observe` tells so and the driver reports it. Filters are put
+/// again in any case: the pod may have removed them.
+fn refresh(
+    record: &Record,
+    inside: Option<&InterfaceState>,
+    seen: &Seen,
+    build: &BuildId,
+) -> Vec<Step> {
+    if seen.datapath != DatapathState::Attached {
+        return Vec::new();
     }
+    if record.build != *build {
+        return journey::replace(record, inside);
+    }
+    journey::put_filters(record, inside).into_iter().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{
-        DatapathSpec, IfIndex, IngressHook, InterfaceWishes, MacAddr, Telemetry, Wishes,
-    };
-    use crate::testing::{claim, device, netns, pod};
+    use crate::model::{IfIndex, IngressHook, MacAddr};
+    use crate::testing::netns;
 
     const HOST_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 7]);
     const POD_MAC: MacAddr = MacAddr([2, 0, 0, 0, 9, 9]);
 
     fn interface(name: &str, mac: MacAddr) -> InterfaceState {
-        InterfaceState {
-            name: name.parse().unwrap(),
-            index: IfIndex(7),
-            mac: Some(mac),
-            mtu: 1500,
-            up: true,
-            addresses: Vec::new(),
-            controller: None,
-        }
+        let before = attached().before;
+        InterfaceState { name: name.parse().unwrap(), mac: Some(mac), ..before }
     }
 
     fn attached() -> Record {
-        let mut record = Record {
-            claim: claim("claim-a"),
-            pod: pod("pod-a"),
-            requests: Vec::new(),
-            pool: "node-a".to_owned(),
-            device: device("eth1"),
-            wishes: Wishes {
-                interface: InterfaceWishes {
-                    name: Some("net1".parse().unwrap()),
-                    mac: Some(POD_MAC),
-                    ..InterfaceWishes::default()
-                },
-                ..Wishes::default()
-            },
-            datapath: None,
-            build: BuildId("old".to_owned()),
-            before: interface("eth1", HOST_MAC),
-            sandbox: Some("sandbox-1".to_owned()),
-            residue: Vec::new(),
-            phase: Phase::Attached { netns: netns(100), inside: IfIndex(7) },
-        };
-        record.datapath = Some(crate::testing::spec(record.id(), IngressHook::Tcx));
+        let phase = Phase::Attached { netns: netns(100), inside: IfIndex(7) };
+        let mut record = crate::testing::record("eth1", Some(IngressHook::Tcx), phase);
+        record.wishes.interface.name = Some("net1".parse().unwrap());
+        record.wishes.interface.mac = Some(POD_MAC);
         record
     }
 
@@ -165,6 +147,24 @@ mod tests {
         let seen = Seen { in_pod: Some(interface("net1", POD_MAC)), ..nothing_seen() };
         let Settlement::Keep(steps) = settled(&attached(), &seen) else { panic!() };
         assert!(matches!(steps[..], [Step::ReplaceDatapath { .. }]));
+    }
+
+    #[test]
+    fn filters_are_put_again_at_every_start() {
+        let record = attached();
+        let spec = crate::testing::spec(record.id(), IngressHook::Clsact);
+        let record = Record { datapath: Some(spec), ..record };
+        let seen = Seen { in_pod: Some(interface("net1", POD_MAC)), ..nothing_seen() };
+        let kinds = |build: &str, seen: &Seen| -> Vec<_> {
+            let build = BuildId(build.to_owned());
+            let Settlement::Keep(steps) = settle(&record, seen, &build) else { panic!() };
+            steps.iter().map(Step::kind).collect()
+        };
+        assert_eq!(kinds("old", &seen), ["attach_filters"]);
+        assert_eq!(kinds("new", &seen), ["replace_datapath", "attach_filters"]);
+        // What is broken has no programs to put there.
+        let broken = Seen { datapath: DatapathState::Broken, ..seen };
+        assert_eq!(kinds("new", &broken), [""; 0]);
     }
 
     #[test]

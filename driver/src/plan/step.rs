@@ -14,19 +14,31 @@ use crate::model::{
 /// from which [`Step::undo`] makes the way back.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Step {
-    /// Loads the programs, pins maps and links, attaches to an interface of the host.
+    /// Loads the programs, pins maps and links, attaches to an interface of the host. What the
+    /// kernel only takes as a filter is pinned and waits for [`Step::AttachFilters`].
     InstallDatapath {
         spec: DatapathSpec,
         interface: IfName,
     },
     /// Swaps the attached programs for those of this build, one atomic exchange for each link; the
-    /// maps, and so the counts, stay.
+    /// maps, and so the counts, stay. Filters follow by [`Step::AttachFilters`].
     ReplaceDatapath {
         spec: DatapathSpec,
     },
-    /// Detaches, and removes all pins. Wherever the interface is, and also when it is gone.
+    /// Detaches, and removes all pins. Wherever the interface is, and also when it is gone. Filters
+    /// are not looked for: they went with the interface's last move.
     RemoveDatapath {
         id: AttachmentId,
+    },
+    /// Puts those programs of an installed datapath that have no link on the interface, as filters;
+    /// in the place of their predecessors, where there are some.
+    AttachFilters {
+        spec: DatapathSpec,
+        at: At,
+    },
+    DetachFilters {
+        spec: DatapathSpec,
+        at: At,
     },
     SetUp {
         at: At,
@@ -59,7 +71,7 @@ pub enum Step {
         route: Route,
     },
     /// Into another namespace under a new name, in one call to the kernel. The interface is down
-    /// and without addresses afterwards; MTU, MAC address and attached links stay.
+    /// and without addresses and filters afterwards; MTU, MAC address and attached links stay.
     Move {
         from: At,
         to: At,
@@ -76,6 +88,12 @@ impl Step {
         match (self, was) {
             (Self::InstallDatapath { spec, .. }, _) => {
                 Some(Self::RemoveDatapath { id: spec.id.clone() })
+            }
+            (Self::AttachFilters { spec, at }, _) => {
+                Some(Self::DetachFilters { spec: spec.clone(), at: at.clone() })
+            }
+            (Self::DetachFilters { spec, at }, _) => {
+                Some(Self::AttachFilters { spec: spec.clone(), at: at.clone() })
             }
             (Self::SetUp { at }, _) => Some(Self::SetDown { at: at.clone() }),
             (Self::SetDown { at }, _) => Some(Self::SetUp { at: at.clone() }),
@@ -114,6 +132,8 @@ impl Step {
             Self::InstallDatapath { .. } => "install_datapath",
             Self::ReplaceDatapath { .. } => "replace_datapath",
             Self::RemoveDatapath { .. } => "remove_datapath",
+            Self::AttachFilters { .. } => "attach_filters",
+            Self::DetachFilters { .. } => "detach_filters",
             Self::SetUp { .. } => "set_up",
             Self::SetDown { .. } => "set_down",
             Self::SetMtu { .. } => "set_mtu",
@@ -135,6 +155,10 @@ impl fmt::Display for Step {
             }
             Self::ReplaceDatapath { spec } => write!(f, "replace the programs of {}", spec.id),
             Self::RemoveDatapath { id } => write!(f, "remove datapath {id}"),
+            Self::AttachFilters { spec, at } => write!(f, "attach filters of {} to {at}", spec.id),
+            Self::DetachFilters { spec, at } => {
+                write!(f, "detach filters of {} from {at}", spec.id)
+            }
             Self::SetUp { at } => write!(f, "set {at} up"),
             Self::SetDown { at } => write!(f, "set {at} down"),
             Self::SetMtu { at, mtu } => write!(f, "set MTU {mtu} on {at}"),

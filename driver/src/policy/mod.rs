@@ -1,14 +1,28 @@
 //! Filter rules to the compiled form that the programs read.
 //!
-//! A rule of the API names several networks and port ranges; a compiled entry has one of each. So a
-//! rule becomes `cidrs` × `ports` entries, next to each other and in the order of the rules, and the
-//! first that matches still decides. This room is pure: it knows `model` and `common` only.
+//! A rule of the API names several networks at either end; an *entry* has at most one. Ports, ICMP
+//! types and everything else need no such expansion. Each entry is a bit; for each field of a packet
+//! there is a table of which entries each of its values leaves, and the programs take what is common
+//! to all. Up to 64 entries a table holds words, up to 4096 numbers of rows of words. This room is
+//! pure: it knows `model` and `common` only.
 
 mod compile;
+mod entries;
+mod narrow;
+mod overlay;
+mod rows;
+mod tables;
+#[cfg(test)]
+mod tests;
+#[cfg(any(test, feature = "testing"))]
+mod ground;
 
 use common::{Limit, Page, Row, Ruleset, Used};
 
 pub use self::compile::compile;
+#[cfg(any(test, feature = "testing"))]
+pub use self::ground::MemoryGround;
+pub use self::overlay::overlay;
 use crate::model::Origin;
 
 /// A filter as the programs read it.

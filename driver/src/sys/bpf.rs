@@ -1,4 +1,5 @@
-//! What the `bpf(2)` bindings of aya lack: links that are nothing but links, and bpffs.
+//! What the `bpf(2)` bindings of aya lack: links that are nothing but links, bpffs, the order of
+//! programs, and reading many values at once.
 //!
 //! aya attaches by netlink where the kernel refuses a link with `EINVAL`, detaches when a link is
 //! dropped, and cannot tell whether a link is still attached. A [`Link`] here does none of that.
@@ -16,6 +17,12 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use crate::model::IfIndex;
+
+mod chain;
+mod values;
+
+pub use self::chain::{Linked, chain, program_name};
+pub use self::values::{MapFacts, for_each_of_cpus, memory_bytes};
 
 // Commands of bpf(2) (`enum bpf_cmd`, include/uapi/linux/bpf.h, Linux 6.12).
 const BPF_OBJ_PIN: libc::c_int = 6;
@@ -47,10 +54,24 @@ pub enum Place {
     TcxEgress,
 }
 
+impl Place {
+    fn attach_type(self) -> u32 {
+        match self {
+            Self::Xdp => BPF_XDP,
+            Self::TcxIngress => BPF_TCX_INGRESS,
+            Self::TcxEgress => BPF_TCX_EGRESS,
+        }
+    }
+}
+
 /// A `bpf_link`: what holds a program at its place. Dropping it closes the descriptor; the program
 /// stays as long as there is a pin.
 #[derive(Debug)]
 pub struct Link(OwnedFd);
+
+/// A program that is pinned, so that it is there without a link. Dropping it closes the descriptor.
+#[derive(Debug)]
+pub struct Program(OwnedFd);
 
 /// What the kernel says about a link.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -116,6 +137,14 @@ struct LinkInfo {
     rest: [u32; 11],
 }
 
+/// The start of `struct bpf_prog_info`.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    kind: u32,
+    id: u32,
+}
+
 /// Calls bpf(2).
 fn bpf<Attr>(command: libc::c_int, attr: &mut Attr) -> io::Result<RawFd> {
     // SAFETY: `attr` is a live `repr(C)` value of the size given, laid out as the command's member
@@ -159,15 +188,14 @@ impl Link {
     /// no native XDP. `ERANGE`: its MTU is too large for it. `EINVAL`: among others, no TCX in this
     /// kernel (before 6.6).
     pub fn create(program: BorrowedFd<'_>, interface: IfIndex, place: Place) -> io::Result<Self> {
-        let (attach_type, flags) = match place {
-            Place::Xdp => (BPF_XDP, XDP_FLAGS_DRV_MODE),
-            Place::TcxIngress => (BPF_TCX_INGRESS, BPF_F_BEFORE),
-            Place::TcxEgress => (BPF_TCX_EGRESS, BPF_F_BEFORE),
+        let flags = match place {
+            Place::Xdp => XDP_FLAGS_DRV_MODE,
+            Place::TcxIngress | Place::TcxEgress => BPF_F_BEFORE,
         };
         let mut attr = LinkCreateAttr {
             program: number(program),
             interface: interface.0,
-            attach_type,
+            attach_type: place.attach_type(),
             flags,
             relative: 0,
             revision: 0,
@@ -177,16 +205,12 @@ impl Link {
 
     /// The link that is pinned at `path`.
     pub fn from_pin(path: &Path) -> io::Result<Self> {
-        let path = c_path(path)?;
-        let mut attr = PathAttr { path: address_of(&path), fd: 0, flags: 0 };
-        bpf_open(BPF_OBJ_GET, &mut attr).map(Self)
+        from_pin(path).map(Self)
     }
 
     /// Pins the link, so that it outlives this process.
     pub fn pin(&self, path: &Path) -> io::Result<()> {
-        let path = c_path(path)?;
-        let mut attr = PathAttr { path: address_of(&path), fd: number(self.0.as_fd()), flags: 0 };
-        bpf(BPF_OBJ_PIN, &mut attr).map(drop)
+        pin(self.0.as_fd(), path)
     }
 
     /// Puts `program` in the place of the present one: each packet is seen by one of the two.
@@ -216,15 +240,52 @@ impl Link {
     /// What and where the link is now.
     pub fn facts(&self) -> io::Result<LinkFacts> {
         let mut info = LinkInfo::default();
-        let mut attr = InfoAttr {
-            fd: number(self.0.as_fd()),
-            len: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
-            info: std::ptr::from_mut(&mut info).expose_provenance() as u64,
-        };
-        bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+        ask(self.0.as_fd(), &mut info)?;
         let LinkInfo { id, program, interface, .. } = info;
         Ok(LinkFacts { id, program, interface: (interface != 0).then_some(IfIndex(interface)) })
     }
+}
+
+impl Program {
+    /// The program that is pinned at `path`.
+    pub fn from_pin(path: &Path) -> io::Result<Self> {
+        from_pin(path).map(Self)
+    }
+
+    pub fn id(&self) -> io::Result<u32> {
+        let mut info = ProgramInfo::default();
+        ask(self.0.as_fd(), &mut info)?;
+        Ok(info.id)
+    }
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Pins a program or a link, so that it outlives this process.
+pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attr = PathAttr { path: address_of(&path), fd: number(object), flags: 0 };
+    bpf(BPF_OBJ_PIN, &mut attr).map(drop)
+}
+
+fn from_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let mut attr = PathAttr { path: address_of(&path), fd: 0, flags: 0 };
+    bpf_open(BPF_OBJ_GET, &mut attr)
+}
+
+/// Has the kernel fill `info`, which is the kernel's structure for that kind of object or its start.
+fn ask<Facts>(object: BorrowedFd<'_>, info: &mut Facts) -> io::Result<()> {
+    let mut attr = InfoAttr {
+        fd: number(object),
+        len: u32::try_from(size_of::<Facts>()).map_err(io::Error::other)?,
+        info: std::ptr::from_mut(info).expose_provenance() as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
 }
 
 /// Mounts bpffs at `path`, for root only, unless it is there already.

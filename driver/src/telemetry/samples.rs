@@ -1,8 +1,8 @@
 //! A record and traffic for the tests of this room and of `cli`.
 
 use crate::model::{
-    AttachmentId, BuildId, DirectionTraffic, IfIndex, IngressHook, InterfaceState, PacketCount,
-    Phase, Record, Traffic, Wishes,
+    AttachmentId, BuildId, DirectionTraffic, IfIndex, IngressHook, InterfaceState,
+    PacketCount, Phase, Record, Traffic, Wishes,
 };
 use crate::testing::{claim, device, netns, pod};
 

@@ -1,8 +1,8 @@
 //! A model of the kernel, as far as attaching touches it.
 //!
 //! It knows what the kernel ring has shown to be true: a move takes the link down and loses its
-//! addresses and routes, a name is taken only once, a route needs its link up, links and programs
-//! stay with an interface wherever it goes. Teach it something new only together with a test
+//! addresses, routes and filters, a name is taken only once, a route needs its link up, links of
+//! programs stay with an interface wherever it goes. Teach it something new only together with a test
 //! against the real kernel.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 
 use crate::model::{
-    At, AttachmentId, By, IfIndex, IfName, InterfaceState, MacAddr, NetnsId, Place, Route,
+    At, AttachmentId, By, EgressHook, IfIndex, IfName, IngressHook, InterfaceState, MacAddr, NetnsId,
+    Place, Route,
 };
 use crate::node::{Node, StepError};
 use crate::plan::{DatapathState, Observed, Step, Subject, Was};
@@ -27,14 +28,17 @@ pub struct FakeInterface {
     pub up: bool,
     pub addresses: Vec<IpNet>,
     pub routes: Vec<Route>,
+    /// Whose filters are on it.
+    pub filters: Option<AttachmentId>,
 }
 
 /// Everything there is: namespaces by identity (`None` is the host) and datapaths by name.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct World {
     pub interfaces: BTreeMap<Option<NetnsId>, BTreeMap<IfName, FakeInterface>>,
-    /// The identity of the interface that each datapath is attached to.
-    pub datapaths: BTreeMap<AttachmentId, u32>,
+    /// The identity of the interface that each datapath is linked to; `None` where it has no links,
+    /// but only programs to be attached as filters.
+    pub datapaths: BTreeMap<AttachmentId, Option<u32>>,
 }
 
 /// What goes wrong, and when: steps are counted from 0 over the node's whole life.
@@ -72,6 +76,7 @@ impl FakeNode {
                     .map(|host| ipnet::Ipv4Net::new_assert([192, 0, 2, host].into(), 24).into())
                     .to_vec(),
                 routes: Vec::new(),
+                filters: None,
             };
             host.insert(super::well_formed(name.parse()), interface);
         }
@@ -162,10 +167,10 @@ impl World {
     fn datapath(&self, id: &AttachmentId) -> DatapathState {
         match self.datapaths.get(id) {
             None => DatapathState::Absent,
-            Some(identity) if self.all().any(|i| i.identity == *identity) => {
-                DatapathState::Attached
+            Some(Some(identity)) if !self.all().any(|i| i.identity == *identity) => {
+                DatapathState::Broken
             }
-            Some(_) => DatapathState::Broken,
+            Some(_) => DatapathState::Attached,
         }
     }
 
@@ -184,7 +189,9 @@ impl World {
         match step {
             Step::InstallDatapath { spec, interface } => {
                 let at = At { place: Place::Host, interface: interface.clone() };
-                let identity = self.at(&at)?.identity;
+                let is_linked = spec.ingress != IngressHook::Clsact
+                    || spec.egress != EgressHook::Clsact;
+                let identity = is_linked.then_some(self.at(&at)?.identity);
                 let before = self.datapaths.insert(spec.id.clone(), identity);
                 Ok(was(before == Some(identity)))
             }
@@ -193,6 +200,17 @@ impl World {
                 state => Err(error(format!("{}: {state:?}", spec.id))),
             },
             Step::RemoveDatapath { id } => Ok(was(self.datapaths.remove(id).is_none())),
+            Step::AttachFilters { spec, at } => {
+                if !self.datapaths.contains_key(&spec.id) {
+                    return Err(error(format!("datapath {} is not installed", spec.id)));
+                }
+                let before = self.at(at)?.filters.replace(spec.id.clone());
+                Ok(was(before.as_ref() == Some(&spec.id)))
+            }
+            Step::DetachFilters { spec, at } => {
+                let filters = &mut self.at(at)?.filters;
+                Ok(was(filters.take_if(|filters| *filters == spec.id).is_none()))
+            }
             Step::SetUp { at } => self.at(at).map(|i| was(std::mem::replace(&mut i.up, true))),
             Step::SetDown { at } => self.set_down(at),
             Step::SetMtu { at, mtu } => {
@@ -257,6 +275,7 @@ impl World {
                 interface.up = false;
                 interface.addresses.clear();
                 interface.routes.clear();
+                interface.filters = None;
             }
             target.insert(to.interface.clone(), interface);
         }

@@ -5,9 +5,9 @@ mod fake_node;
 pub use self::fake_node::{Death, FakeInterface, FakeNode, Fault, World};
 
 use crate::model::{
-    Action, AttachmentId, ClaimRef, DatapathSpec, Device, EbpfAbilities, EgressHook, FilterRule,
-    FlowWishes, IfIndex, IngressHook, MacAddr, NetnsId, NetnsRef, Origin, PodRef, Sandbox,
-    Telemetry, XdpFeatures,
+    Action, AttachmentId, BuildId, ClaimRef, DatapathSpec, Device, EbpfAbilities, EgressHook,
+    FilterRule, FlowWishes, HookReason, IfIndex, IngressHook, InterfaceState, MacAddr, NetnsId,
+    NetnsRef, Origin, Phase, PodRef, Record, Sandbox, Telemetry, Wishes, XdpFeatures,
 };
 
 /// What a test names must be well-formed; anything else is a mistake in the test.
@@ -73,18 +73,54 @@ pub fn sandbox(id: &str, pod_name: &str, inode: u64) -> Sandbox {
     Sandbox { id: id.to_owned(), pod: pod(pod_name), netns: Some(netns(inode)) }
 }
 
-/// Counters without a filter.
+/// Counters without a filter. Where one direction is by `clsact`, so is the other.
 pub fn spec(id: AttachmentId, ingress: IngressHook) -> DatapathSpec {
+    let egress = match ingress {
+        IngressHook::Clsact => EgressHook::Clsact,
+        IngressHook::Xdp | IngressHook::XdpFrags | IngressHook::Tcx => EgressHook::Tcx,
+    };
     DatapathSpec {
         id,
         ingress,
-        why: String::new(),
-        egress: EgressHook::Tcx,
+        why: HookReason::Wished,
+        egress,
         telemetry: Telemetry::Counters,
         flows: FlowWishes::default(),
         filter: None,
         generation: 1,
     }
+}
+
+/// Device `NAME`, prepared by build `old` for pod `pod-a` under claim `claim-a`, with a datapath if a
+/// hook is given, and as far as `phase` says.
+pub fn record(name: &str, ingress: Option<IngressHook>, phase: Phase) -> Record {
+    let device = device(name);
+    let before = InterfaceState {
+        name: device.interface.clone(),
+        index: device.index,
+        mac: device.mac,
+        mtu: device.mtu,
+        up: true,
+        addresses: Vec::new(),
+        controller: None,
+    };
+    let mut record = Record {
+        claim: claim("claim-a"),
+        pod: pod("pod-a"),
+        requests: Vec::new(),
+        pool: "node-a".to_owned(),
+        device,
+        wishes: Wishes::default(),
+        datapath: None,
+        policy: None,
+        build: BuildId("old".to_owned()),
+        before,
+        sandbox: phase.netns().map(|_| "sandbox-1".to_owned()),
+        residue: Vec::new(),
+        phase,
+    };
+    record.datapath = ingress.map(|ingress| spec(record.id(), ingress));
+    record
 }
 
 /// A rule that every packet matches.

@@ -8,11 +8,11 @@ use super::settle::Settled;
 use crate::attach::execute::{Done, Residue, Stopped, execute, roll_back, try_all};
 use crate::attach::{AttachError, PrepareClaim, Wanted};
 use crate::model::{
-    AttachmentId, By, ClaimUid, DatapathSpec, Device, DeviceName, EgressHook, InterfaceState,
-    Phase, Place, Record,
+    AttachmentId, By, ClaimUid, DatapathSpec, Device, DeviceName, InterfaceState, Phase, Place,
+    Record,
 };
 use crate::node::Node;
-use crate::plan::{DatapathState, Step, choose_ingress};
+use crate::plan::{DatapathState, Step, choose_hooks};
 
 impl<N: Node> Engine<N> {
     /// Prepares all devices of a claim or none.
@@ -122,7 +122,7 @@ impl<N: Node> Engine<N> {
         }
         // Programs are attached at the MTU that it has here, and run at the one that it gets.
         let mtu = device.wishes.interface.mtu.unwrap_or(before.mtu).max(before.mtu);
-        let ingress = choose_ingress(&device.wishes.ebpf, &found, mtu)
+        let hooks = choose_hooks(&device.wishes.ebpf, &found, mtu)
             .map_err(|reason| AttachError::Impossible { device: device.name.clone(), reason })?;
         let mut record = Record {
             claim: wanted.claim.clone(),
@@ -139,11 +139,11 @@ impl<N: Node> Engine<N> {
             residue: Vec::new(),
             phase: Phase::Preparing,
         };
-        record.datapath = ingress.map(|ingress| DatapathSpec {
+        record.datapath = hooks.map(|hooks| DatapathSpec {
             id: record.id(),
-            ingress,
-            why: String::new(),
-            egress: EgressHook::Tcx,
+            ingress: hooks.ingress,
+            why: hooks.why,
+            egress: hooks.egress,
             telemetry: device.wishes.ebpf.telemetry,
             flows: device.wishes.ebpf.flows,
             generation: 1,

@@ -1,4 +1,4 @@
-//! Route netlink of one namespace: interfaces, addresses, routes, and news of their changes.
+//! Route netlink of one namespace: interfaces, addresses, routes, filters, and news of changes.
 //!
 //! Every call blocks until the kernel has answered, so [`Netlink`] belongs on plain threads, never
 //! on a worker of an async runtime. A request names what it acts on by index; whether its result
@@ -11,6 +11,7 @@
 mod address;
 mod error;
 mod events;
+mod filter;
 mod link;
 mod route;
 mod socket;
@@ -21,6 +22,7 @@ use crate::sys::netns::Netns;
 
 pub use self::error::NetlinkError;
 pub use self::events::LinkEvents;
+pub use self::filter::{FilterFacts, Side};
 pub use self::link::{LinkFacts, LinkStatistics};
 use self::socket::RouteSocket;
 
