@@ -2,6 +2,7 @@
 //! cluster would bring, speaking the real wire protocols over real sockets.
 
 pub mod api_server;
+pub mod bench;
 pub mod demo;
 pub mod kubelet;
 pub mod node;

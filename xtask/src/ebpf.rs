@@ -12,6 +12,8 @@ use crate::{linker, rust_src, shell};
 
 const TARGET: &str = "bpfel-unknown-none";
 const OBJECT: &str = "weir-datapath";
+/// What the benchmark puts in front of the programs.
+const FLOOD: &str = "weir-flood";
 
 /// How the programs are compiled.
 ///
@@ -30,13 +32,28 @@ const FLAGS: [&str; 4] = [
 /// Builds the object, with the tools for it where they are missing, and answers where it is.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     shell::run(cargo(workspace, "build")?.arg("--bins"))?;
-    let built = folder(workspace).join(TARGET).join("release").join(OBJECT);
+    keep(workspace, FLOOD)?;
+    keep(workspace, OBJECT)
+}
+
+/// Where [`build`] puts the object that only the benchmark uses.
+pub(crate) fn flood(workspace: &Workspace) -> PathBuf {
+    kept(workspace, FLOOD)
+}
+
+/// Puts a built object where whoever uses it looks.
+fn keep(workspace: &Workspace, name: &str) -> Result<PathBuf> {
+    let built = folder(workspace).join(TARGET).join("release").join(name);
     let content = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
-    let object = workspace.target.join("ebpf-object").join(OBJECT);
+    let object = kept(workspace, name);
     if write_if_different(&object, &content)? {
         shell::say(&format!("wrote {} ({} bytes)", object.display(), content.len()));
     }
     Ok(object)
+}
+
+fn kept(workspace: &Workspace, name: &str) -> PathBuf {
+    workspace.target.join("ebpf-object").join(name)
 }
 
 /// Runs clippy on the programs, for the target that they are built for.

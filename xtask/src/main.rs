@@ -7,6 +7,7 @@
 #![expect(clippy::print_stderr, reason = "this is a command line program")]
 
 mod apt;
+mod bench;
 mod ci;
 mod demo;
 mod ebpf;
@@ -35,6 +36,9 @@ use self::workspace::Workspace;
 enum Command {
     /// Show Weir at work on a simulated node: real kernel, real traffic, no cluster.
     Demo(demo::Arguments),
+    /// Measure what Weir costs.
+    #[command(subcommand)]
+    Bench(bench::Arguments),
     /// Run the tests: all rings, or the ones picked.
     Test(test::Arguments),
     /// Check formatting, clippy's lints and the rules of the house.
@@ -69,6 +73,7 @@ fn run(command: Command) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
     match command {
         Command::Demo(arguments) => demo::run(&workspace, &arguments)?,
+        Command::Bench(arguments) => bench::run(&workspace, &arguments)?,
         Command::Test(arguments) => test::run(&workspace, &arguments)?,
         Command::Lint => lint::run(&workspace)?,
         Command::Tidy(arguments) => tidy::run(&workspace, &arguments)?,

@@ -34,6 +34,14 @@ const NEEDS: [Need; 6] = [
     Need { evidence: Evidence::Program("ip"), package: "iproute2" },
 ];
 
+/// What the benchmark compares with, and how; it does without what cannot be had. Beside the program
+/// that is looked for, xdp-tools brings the objects that it loads.
+const PEERS: [Need; 3] = [
+    Need { evidence: Evidence::Program("clang"), package: "clang" },
+    Need { evidence: Evidence::Program("xdp-filter"), package: "xdp-tools" },
+    Need { evidence: Evidence::Program("iperf3"), package: "iperf3" },
+];
+
 /// Everything: packages, and the tools for the eBPF object.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     packages()?;
@@ -45,8 +53,17 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
 
 /// Installs the packages that are missing.
 pub(crate) fn packages() -> Result<()> {
+    install(&NEEDS)
+}
+
+/// Installs what the benchmark can do without.
+pub(crate) fn peers() -> Result<()> {
+    install(&PEERS)
+}
+
+fn install(needs: &[Need]) -> Result<()> {
     let missing: Vec<_> =
-        NEEDS.iter().filter(|need| !need.evidence.is_there()).map(|need| need.package).collect();
+        needs.iter().filter(|need| !need.evidence.is_there()).map(|need| need.package).collect();
     if missing.is_empty() {
         return Ok(());
     }
