@@ -110,8 +110,8 @@ fn textbook(object: &[u8]) -> Result<Ebpf> {
     Ok(ebpf)
 }
 
-/// The object for "pass what is not listed, and look at addresses only".
-const XDP_FILTER: &str = "xdpfilt_dny_ip";
+/// The object that passes what is not listed, and looks at addresses only.
+const XDP_FILTER: &str = "xdpfilt_alw_ip";
 /// An entry of the list counts sources (`MAP_FLAG_SRC` in xdp-filter's common header).
 const OF_SOURCE: u64 = 1;
 

@@ -69,8 +69,14 @@ impl Hook {
 }
 
 /// Names under which floods are reported, and the groups whose programs are flooded.
-pub(super) const FLOODS: [(&str, &str); 3] =
-    [("flood_extra", FULL), ("c_flood_extra", C_FULL), ("textbook_flood_extra", TEXTBOOK)];
+pub(super) const FLOODS: [(&str, &str); 6] = [
+    ("flood_extra", FULL),
+    ("flood_counters_extra", "counters"),
+    ("flood_flows_extra", "counters_flows"),
+    ("c_flood_extra", C_FULL),
+    ("c_flood_flows_extra", "c_counters_flows"),
+    ("textbook_flood_extra", TEXTBOOK),
+];
 
 pub(super) const FULL: &str = "counters_flows_rules16";
 pub(super) const C_FULL: &str = "c_counters_flows_rules16";
@@ -121,7 +127,7 @@ fn ours() -> Vec<Group> {
 fn lists() -> Vec<Group> {
     let mut groups = Vec::new();
     for (version, suffix) in [(Version::V4, ""), (Version::V6, "_v6")] {
-        for count in [1, 64, 1024, 4096] {
+        for count in [1, 64] {
             let named = |what: &str| format!("rules{count}{what}{suffix}");
             let hit = |what, n| case(&named(what), rules::source_of(version, count, n), true);
             let mut cases = if count == 1 {
@@ -135,11 +141,6 @@ fn lists() -> Vec<Group> {
             groups.push(Group { name: named(""), program, cases });
         }
     }
-    groups.push(Group {
-        name: "rules4096_worst".to_owned(),
-        program: own(Some(rules::worst()), Telemetry::Flows, names::XDP),
-        cases: vec![case("rules4096_worst", packet::SOURCE, false)],
-    });
     groups
 }
 

@@ -48,6 +48,7 @@ impl Server {
                 .args(["--server", "--bind", &address.to_string()])
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
+                .stderr(Stdio::null())
                 .spawn()
         })?;
         match iperf {
