@@ -73,13 +73,24 @@ fn address(spot: &Spot<'_>, others: &[IpNet], problems: &mut Problems) -> Option
 /// An address with a prefix length.
 fn cidr(spot: &Spot<'_>, problems: &mut Problems) -> Option<IpNet> {
     let text = spot.text(problems)?;
-    match text.parse() {
-        Ok(net) => Some(net),
-        Err(_) => spot.refuse(
-            format_args!("{} is no CIDR such as 192.0.2.0/24 or 2001:db8::/64", quote(text)),
-            problems,
-        ),
+    if let Ok(net) = text.parse() {
+        return Some(net);
     }
+    if let Some((longest, len)) = too_long_a_prefix(text) {
+        let message = format!("{} has the prefix length {len}, above {longest}", quote(text));
+        return spot.refuse(message, problems);
+    }
+    let message = format!("{} is no CIDR such as 192.0.2.0/24 or 2001:db8::/64", quote(text));
+    spot.refuse(message, problems)
+}
+
+/// The longest prefix of an address, and the one that it has here; `None` where something else is
+/// wrong.
+fn too_long_a_prefix(text: &str) -> Option<(u32, u32)> {
+    let (address, len) = text.split_once('/')?;
+    let longest = if address.parse::<IpAddr>().ok()?.is_ipv4() { 32 } else { 128 };
+    let len = len.bytes().all(|b| b.is_ascii_digit()).then(|| len.parse().ok()).flatten()?;
+    (len > longest).then_some((longest, len))
 }
 
 /// A network: an address with a prefix length and no bits beyond it.

@@ -1,15 +1,21 @@
 //! What one source says: each field on its own, before class and claim are merged.
 
+use std::ops::RangeInclusive;
+
 use ipnet::IpNet;
 use serde_json::Value;
 
 use super::reader::{Leaf, Object, Spot};
+use super::rule::Peer;
 use super::{filter, interface};
 use crate::model::{DirectionFilter, HookWish, IfName, MacAddr, Problems, Route, Telemetry};
 
 /// The version and the kind that a configuration has to give.
-const API_VERSION: &str = "weir.dev/v1alpha1";
+pub(super) const API_VERSION: &str = "weir.dev/v1alpha1";
 pub(super) const KIND: &str = "NetworkConfig";
+
+/// Places for flows on each CPU, of 64 bytes.
+const FLOW_ENTRIES: RangeInclusive<u32> = 256..=65_536;
 
 /// One source, read.
 #[derive(Debug, Default)]
@@ -21,6 +27,10 @@ pub(super) struct Layer {
     pub(super) routes: Leaf<Vec<Route>>,
     pub(super) hook: Leaf<HookWish>,
     pub(super) telemetry: Leaf<Telemetry>,
+    /// Anything about flows, also nothing of it.
+    pub(super) flows: Leaf<()>,
+    pub(super) flow_entries: Leaf<u32>,
+    pub(super) export_packets: Leaf<u64>,
     pub(super) ingress: Leaf<DirectionFilter>,
     pub(super) egress: Leaf<DirectionFilter>,
 }
@@ -58,19 +68,40 @@ impl Layer {
     }
 
     fn read_ebpf(&mut self, spot: &Spot<'_>, problems: &mut Problems) {
-        let Some(ebpf) = spot.object(&["hook", "telemetry", "filter"], problems) else {
+        let Some(ebpf) = spot.object(&["hook", "telemetry", "flows", "filter"], problems) else {
             return;
         };
         self.hook = Leaf::read(ebpf.field("hook"), |spot| spot.word(&HOOKS, problems));
         self.telemetry = Leaf::read(ebpf.field("telemetry"), |spot| telemetry(spot, problems));
+        self.flows = Leaf::read(ebpf.field("flows"), |spot| self.read_flows(spot, problems));
         let filter =
             ebpf.field("filter").and_then(|spot| spot.object(&["ingress", "egress"], problems));
         if let Some(filter) = filter {
-            self.ingress =
-                Leaf::read(filter.field("ingress"), |spot| filter::direction(spot, problems));
-            self.egress =
-                Leaf::read(filter.field("egress"), |spot| filter::direction(spot, problems));
+            self.ingress = Leaf::read(filter.field("ingress"), |spot| {
+                filter::direction(spot, Peer::Source, problems)
+            });
+            self.egress = Leaf::read(filter.field("egress"), |spot| {
+                filter::direction(spot, Peer::Destination, problems)
+            });
         }
+    }
+
+    fn read_flows(&mut self, spot: &Spot<'_>, problems: &mut Problems) -> Option<()> {
+        let flows = spot.object(&["entries", "exportPackets"], problems)?;
+        self.flow_entries = Leaf::read(flows.field("entries"), |spot| flow_entries(spot, problems));
+        self.export_packets = Leaf::read(flows.field("exportPackets"), |spot| {
+            spot.integer(1..=u64::from(u32::MAX), problems)
+        });
+        Some(())
+    }
+}
+
+fn flow_entries(spot: &Spot<'_>, problems: &mut Problems) -> Option<u32> {
+    let entries = spot.integer(FLOW_ENTRIES, problems)?;
+    if entries.is_power_of_two() {
+        Some(entries)
+    } else {
+        spot.refuse(format_args!("{entries} is not a power of two"), problems)
     }
 }
 
@@ -80,6 +111,9 @@ const HOOKS: [(&str, HookWish); 4] = [
     ("tcx", HookWish::Tcx),
     ("none", HookWish::None),
 ];
+
+const TELEMETRIES: [(&str, Telemetry); 3] =
+    [("off", Telemetry::Off), ("counters", Telemetry::Counters), ("flows", Telemetry::Flows)];
 
 pub(super) fn envelope(root: &Object<'_>, kind: &str, problems: &mut Problems) {
     for (field, expected) in [("apiVersion", API_VERSION), ("kind", kind)] {
@@ -97,5 +131,5 @@ fn telemetry(spot: &Spot<'_>, problems: &mut Problems) -> Option<Telemetry> {
     if *spot.value == Value::Bool(false) {
         return Some(Telemetry::Off);
     }
-    spot.word(&[("off", Telemetry::Off), ("counters", Telemetry::Counters)], problems)
+    spot.word(&TELEMETRIES, problems)
 }

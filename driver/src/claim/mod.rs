@@ -9,7 +9,10 @@ mod filter;
 mod interface;
 mod layer;
 mod policy;
+mod ports;
+mod rate;
 mod reader;
+mod rule;
 
 use ipnet::IpNet;
 use serde_json::Value;
@@ -20,7 +23,10 @@ use self::reader::Leaf;
 use crate::model::{
     EbpfWishes, Filter, FlowWishes, HookWish, InterfaceWishes, Problem, Problems, Telemetry, Wishes,
 };
-use crate::policy as compiler;
+use crate::policy::compile;
+
+/// Whether a filter fits does not depend on the clock that its limits are made for.
+const ANY_HZ: u64 = 100;
 
 /// One opaque configuration out of a claim's allocation.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +47,8 @@ pub enum Origin {
 /// Reads and merges the sources that apply to one device.
 ///
 /// Class comes before claim and, within one of them, a lower index before a higher. What comes
-/// later overrides what came earlier, field by field: those of `interface` and `ebpf` each for
-/// itself, `routes`, `ebpf.filter.ingress` and `ebpf.filter.egress` each as a whole. Without any
+/// later overrides what came earlier, field by field: those of `interface`, `ebpf` and `ebpf.flows`
+/// each for itself, `routes`, `ebpf.filter.ingress` and `ebpf.filter.egress` each as a whole. Without any
 /// source the wishes are the defaults.
 ///
 /// # Errors
@@ -89,7 +95,7 @@ impl Merge<'_> {
         let ebpf = EbpfWishes {
             hook,
             telemetry: self.value(|layer| &layer.telemetry).unwrap_or(default),
-            flows: FlowWishes::default(),
+            flows: self.flows(problems),
             filter: self.filter(problems),
         };
         Wishes { interface, routes: self.value(|layer| &layer.routes).unwrap_or_default(), ebpf }
@@ -109,10 +115,40 @@ impl Merge<'_> {
         }
     }
 
+    /// How flows are kept. Said where nothing is kept, it is a mistake, unless a later source has
+    /// switched flows off.
+    fn flows(&self, problems: &mut Problems) -> FlowWishes {
+        let default = FlowWishes::default();
+        let is_off = match self.last(|layer| &layer.telemetry) {
+            None => true,
+            Some((by, telemetry)) => {
+                let is_later = self.last(|layer| &layer.flows).is_some_and(|(source, _)| {
+                    (source.origin, source.index) >= (by.origin, by.index)
+                });
+                matches!(telemetry, Leaf::Said(Telemetry::Off | Telemetry::Counters)) && is_later
+            }
+        };
+        if is_off && self.last(|layer| &layer.flows).is_some() {
+            let message = "go with telemetry: flows only";
+            self.add(|layer| &layer.flows, "ebpf.flows", message, problems);
+        }
+        FlowWishes {
+            entries: self.value(|layer| &layer.flow_entries).unwrap_or(default.entries),
+            export_packets: self
+                .value(|layer| &layer.export_packets)
+                .unwrap_or(default.export_packets),
+        }
+    }
+
     /// Without a program nothing can count or filter; asking for both is a contradiction.
     fn check_no_hook(&self, problems: &mut Problems) {
-        if self.value(|layer| &layer.telemetry) == Some(Telemetry::Counters) {
-            let message = "counters need a program, but hook is none";
+        let counts = match self.value(|layer| &layer.telemetry) {
+            Some(Telemetry::Counters) => Some("counters"),
+            Some(Telemetry::Flows) => Some("flows"),
+            Some(Telemetry::Off) | None => None,
+        };
+        if let Some(counts) = counts {
+            let message = format!("{counts} need a program, but hook is none");
             self.add(|layer| &layer.telemetry, "ebpf.telemetry", message, problems);
         }
         let message = "a filter needs a program, but hook is none";
@@ -132,7 +168,7 @@ impl Merge<'_> {
             return None;
         }
         let filter = Filter { ingress, egress };
-        if let Err(limits) = compiler::compile(&filter, 100) {
+        if let Err(limits) = compile(&filter, ANY_HZ) {
             let mut found = Problems::default();
             found.extend_below("ebpf.filter", limits);
             for problem in &found {

@@ -99,6 +99,29 @@ impl<'a> Spot<'a> {
         Some(items.iter().enumerate().map(spot).collect())
     }
 
+    /// The value as a list of at most so many items. A longer one is not looked at.
+    pub(super) fn list_up_to(
+        &self,
+        most: usize,
+        noun: &str,
+        problems: &mut Problems,
+    ) -> Option<Vec<Spot<'a>>> {
+        match self.value {
+            Value::Array(items) if items.len() > most => {
+                let count = items.len();
+                self.refuse(format_args!("{count} {noun} are more than {most}"), problems)
+            }
+            _ => self.list(problems),
+        }
+    }
+
+    pub(super) fn flag(&self, problems: &mut Problems) -> Option<bool> {
+        match self.value {
+            Value::Bool(flag) => Some(*flag),
+            _ => self.refuse_type("a boolean", problems),
+        }
+    }
+
     pub(super) fn text(&self, problems: &mut Problems) -> Option<&'a str> {
         match self.value {
             Value::String(text) => Some(text),
@@ -107,11 +130,11 @@ impl<'a> Spot<'a> {
     }
 
     /// The value as an integer within `range`.
-    pub(super) fn integer(
+    pub(super) fn integer<T: Copy + fmt::Display + PartialOrd + TryFrom<u64>>(
         &self,
-        range: RangeInclusive<u32>,
+        range: RangeInclusive<T>,
         problems: &mut Problems,
-    ) -> Option<u32> {
+    ) -> Option<T> {
         let Value::Number(number) = self.value else {
             return self.refuse_type("an integer", problems);
         };
@@ -119,15 +142,13 @@ impl<'a> Spot<'a> {
         if !number.is_i64() && !number.is_u64() {
             return self.refuse(format_args!("{number} is not an integer"), problems);
         }
-        match number.as_u64().and_then(|number| u32::try_from(number).ok()) {
-            Some(fits) if range.contains(&fits) => Some(fits),
-            Some(small) if small < *lowest => {
+        match number.as_u64().map(T::try_from) {
+            Some(Ok(fits)) if range.contains(&fits) => Some(fits),
+            Some(Ok(small)) if small < *lowest => {
                 self.refuse(format_args!("{number} is below {lowest}"), problems)
             }
-            None if number.is_i64() && number.as_i64() < Some(0) => {
-                self.refuse(format_args!("{number} is below {lowest}"), problems)
-            }
-            _ => self.refuse(format_args!("{number} is above {highest}"), problems),
+            Some(_) => self.refuse(format_args!("{number} is above {highest}"), problems),
+            None => self.refuse(format_args!("{number} is below {lowest}"), problems),
         }
     }
 
@@ -287,7 +308,7 @@ mod tests {
     #[case(json!(3), "")]
     #[case(json!(9), "")]
     fn an_integer_is_in_its_range_or_said_not_to_be(#[case] value: Value, #[case] said: &str) {
-        assert_eq!(told(&value, |spot, problems| spot.integer(3..=9, problems)), said);
+        assert_eq!(told(&value, |spot, problems| spot.integer(3..=9_u32, problems)), said);
     }
 
     #[test]

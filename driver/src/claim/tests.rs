@@ -151,7 +151,9 @@ fn a_wrong_field_is_named(#[case] fields: Value, #[case] said: &str) {
 
 #[rstest]
 #[case("192.0.2.1", "\"192.0.2.1\" is no CIDR such as 192.0.2.0/24 or 2001:db8::/64")]
-#[case("192.0.2.1/33", "\"192.0.2.1/33\" is no CIDR such as 192.0.2.0/24 or 2001:db8::/64")]
+#[case("192.0.2.1/33", "\"192.0.2.1/33\" has the prefix length 33, above 32")]
+#[case("2001:db8::1/129", "\"2001:db8::1/129\" has the prefix length 129, above 128")]
+#[case("192.0.2.1/x", "\"192.0.2.1/x\" is no CIDR such as 192.0.2.0/24 or 2001:db8::/64")]
 #[case("127.0.0.1/8", "127.0.0.1 is a loopback address")]
 #[case("::1/128", "::1 is a loopback address")]
 #[case("224.0.0.1/4", "224.0.0.1 is a multicast address")]
@@ -190,6 +192,64 @@ fn a_route_can_be_had(#[case] route: Value, #[case] said: &str) {
     let first = json!({ "destination": "192.0.2.0/24" });
     let problem = problem_of(json!({ "routes": [first, route] }));
     assert_eq!(problem, format!("routes[1].{said}"));
+}
+
+#[rstest]
+#[case(json!({ "telemetry": "flows", "flows": { "entries": 1000 } }),
+    "ebpf.flows.entries: 1000 is not a power of two")]
+#[case(json!({ "telemetry": "flows", "flows": { "entries": 128 } }),
+    "ebpf.flows.entries: 128 is below 256")]
+#[case(json!({ "telemetry": "flows", "flows": { "entries": 131_072 } }),
+    "ebpf.flows.entries: 131072 is above 65536")]
+#[case(json!({ "telemetry": "flows", "flows": { "exportPackets": 0 } }),
+    "ebpf.flows.exportPackets: 0 is below 1")]
+#[case(json!({ "flows": {} }), "ebpf.flows: go with telemetry: flows only")]
+#[case(json!({ "telemetry": "counters", "flows": { "entries": 512 } }),
+    "ebpf.flows: go with telemetry: flows only")]
+#[case(json!({ "hook": "none", "telemetry": "flows" }),
+    "ebpf.telemetry: flows need a program, but hook is none")]
+#[case(json!({ "hook": "none", "flows": {} }), "ebpf.flows: go with telemetry: flows only")]
+#[case(json!({ "telemetry": "all" }), "ebpf.telemetry: \"all\" is not one of off, counters, flows")]
+fn flows_are_kept_where_telemetry_says_so(#[case] ebpf: Value, #[case] said: &str) {
+    assert_eq!(problem_of(json!({ "ebpf": ebpf })), said);
+}
+
+#[test]
+fn flows_are_merged_field_by_field_and_a_claim_may_switch_them_off() {
+    let class = config(json!({
+        "ebpf": { "telemetry": "flows", "flows": { "entries": 1024, "exportPackets": 3 } },
+    }));
+    let merged = |ebpf: Value| {
+        let claim = config(json!({ "ebpf": ebpf }));
+        parse(&[
+            Source { origin: Origin::Class, index: 0, parameters: &class },
+            Source { origin: Origin::Claim, index: 1, parameters: &claim },
+        ])
+        .map(|wishes| (wishes.ebpf.telemetry, wishes.ebpf.flows))
+        .map_err(|problems| problems.to_string())
+    };
+    let flows = |entries, export_packets| FlowWishes { entries, export_packets };
+    assert_eq!(merged(json!({})), Ok((Telemetry::Flows, flows(1024, 3))));
+    let smaller = json!({ "flows": { "entries": 256 } });
+    assert_eq!(merged(smaller), Ok((Telemetry::Flows, flows(256, 3))));
+    let off = merged(json!({ "telemetry": "counters" }));
+    assert_eq!(off.map(|(telemetry, _)| telemetry), Ok(Telemetry::Counters));
+    let both = json!({ "telemetry": "off", "flows": { "entries": 256 } });
+    let said = "config[1] (claim): ebpf.flows: go with telemetry: flows only";
+    assert_eq!(merged(both), Err(said.to_owned()));
+}
+
+#[test]
+fn a_filter_that_does_not_fit_names_its_rules() {
+    // Every other host, so that they cannot be put together.
+    let hosts =
+        |third: u8| (0..65).map(|n| format!("10.0.{third}.{}/32", n * 2)).collect::<Vec<_>>();
+    let rule =
+        json!({ "name": "r", "action": "deny", "sources": hosts(0), "destinations": hosts(1) });
+    assert_eq!(
+        problem_of(json!({ "ebpf": { "filter": { "egress": { "rules": [rule] } } } })),
+        "ebpf.filter.egress.rules: expand to 4225 entries, at most 4096 fit"
+    );
 }
 
 #[test]
@@ -288,8 +348,11 @@ fn any_json() -> impl Strategy<Value = Value> {
         "none",
         "off",
         "counters",
+        "flows",
         "deny",
         "allow",
+        "count",
+        "rateLimit",
         "tcp",
         "icmp",
         "1-2",
@@ -324,8 +387,22 @@ fn any_json() -> impl Strategy<Value = Value> {
         "rules",
         "action",
         "cidrs",
+        "sources",
+        "destinations",
         "protocol",
         "ports",
+        "sourcePorts",
+        "stateful",
+        "rateLimit",
+        "packetsPerSecond",
+        "bitsPerSecond",
+        "burst",
+        "established",
+        "icmpTypes",
+        "fragment",
+        "flows",
+        "entries",
+        "exportPackets",
     ]);
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -355,6 +432,16 @@ proptest! {
         if let Err(problems) = parsed {
             prop_assert!(!problems.is_empty());
             prop_assert!(!problems.to_string().contains('\n'), "{}", problems);
+        }
+    }
+
+    #[test]
+    fn no_json_makes_a_policy_panic(filter in any_json()) {
+        let policy = json!({
+            "apiVersion": "weir.dev/v1alpha1", "kind": "NodePolicy", "filter": filter,
+        });
+        if let Err(problems) = parse_policy(&policy) {
+            prop_assert!(!problems.is_empty());
         }
     }
 
