@@ -71,7 +71,8 @@ impl Opening {
         if flags & tcp::RST != 0 || flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK {
             return None;
         }
-        Self::new(packet, *addresses, conversation_ports(packet)?, direction, seed)
+        let ports = conversation_ports(packet)?;
+        Some(Self::new(packet, *addresses, ports, direction, seed))
     }
 
     /// The conversation in which a packet would be an answer.
@@ -88,7 +89,7 @@ impl Opening {
         };
         let family = if packet.is_v6() { Family::V6 } else { Family::V4 };
         let ports = conversation_ports(packet)?.rotate_left(16);
-        Self::new(packet, addresses.swapped(family), ports, opened, seed)
+        Some(Self::new(packet, addresses.swapped(family), ports, opened, seed))
     }
 
     #[inline(always)]
@@ -98,7 +99,7 @@ impl Opening {
         ports: u32,
         direction: Direction,
         seed: u64,
-    ) -> Option<Self> {
+    ) -> Self {
         let kind = u32::from(packet.class().0) & (Class::PROTOCOL | Class::V6);
         let kind = match direction {
             Direction::Ingress => kind,
@@ -112,7 +113,7 @@ impl Opening {
             _ => OTHER_SECONDS,
         };
         // Zero is for places where nothing is.
-        Some(Self { addresses, ports, kind, hash, check: check | 1 << 32, seconds })
+        Self { addresses, ports, kind, hash, check: check | 1 << 32, seconds }
     }
 
     /// Where it belongs; the caller takes as many of the lower bits as it has buckets.

@@ -86,14 +86,13 @@ pub fn judge(
         by_words(packet, addresses, direction, used, ground)
     };
     match decided {
-        Some(Decided::Allow) => pass(packet),
         Some(Decided::Deny) => drop(packet, Verdict::DeniedByRule),
         Some(Decided::OverRate) => drop(packet, Verdict::DeniedByRate),
         None if used.has(Used::STATEFUL) && ground.is_reply() => {
             Decision { is_reply: true, ..pass(packet) }
         }
         None if used.has(Used::DENY) => drop(packet, Verdict::DeniedByDefault),
-        None => pass(packet),
+        Some(Decided::Allow) | None => pass(packet),
     }
 }
 
@@ -208,15 +207,16 @@ fn settle<G: Ground>(
 /// sequence), which say where to look.
 #[inline(always)]
 fn position(bit: u64) -> u32 {
-    const SEQUENCE: u64 = 0x03f7_9d71_b4cb_0a89;
     u32::from(POSITIONS[(bit.wrapping_mul(SEQUENCE) >> 58) as usize & 63])
 }
 
+const SEQUENCE: u64 = 0x03f7_9d71_b4cb_0a89;
+
 static POSITIONS: [u8; 64] = {
     let mut positions = [0; 64];
-    let mut n = 0;
+    let mut n = 0_u8;
     while n < 64 {
-        positions[((1_u64 << n).wrapping_mul(0x03f7_9d71_b4cb_0a89) >> 58) as usize] = n as u8;
+        positions[(SEQUENCE.wrapping_mul(1 << n) >> 58) as usize] = n;
         n += 1;
     }
     positions

@@ -133,22 +133,6 @@ fn host(network: IpNet) -> IpAddr {
     }
 }
 
-/// The most work that 4096 rules can make of a packet: each of the 64 words has rules for its source
-/// and rules for its port, and none for both.
-pub(super) fn worst() -> Filter {
-    let rules = (0..4096_u16).map(|n| {
-        let (source, port) =
-            if n % 2 == 0 { (SOURCE, 1) } else { (Ipv4Addr::new(10, 1, 1, 1), PORT) };
-        FilterRule {
-            sources: vec![Ipv4Net::new_assert(source, 32).into()],
-            protocol: Some(Protocol::Udp),
-            destination_ports: vec![PortRange { first: port, last: port }],
-            ..rule(&format!("rule-{n}"), Action::Allow)
-        }
-    });
-    ingress(DefaultAction::Deny, rules.collect())
-}
-
 /// Addresses that are kept out, for us and for whom we are compared with.
 pub(super) fn deny_list() -> impl Iterator<Item = Ipv4Addr> {
     (0..64_u8).map(|n| Ipv4Addr::new(10, n.wrapping_mul(37), n.wrapping_mul(101), n))
