@@ -59,11 +59,11 @@ pub(super) enum Hook {
 impl Hook {
     pub(super) fn answer(self, passes: bool) -> u32 {
         match (self, passes) {
-            (Self::Xdp, true) => 2,
             (Self::Xdp, false) => 1,
+            // XDP_PASS, and TCX_DROP.
+            (Self::Xdp, true) | (Self::Tcx, false) => 2,
             // TCX_NEXT is -1.
             (Self::Tcx, true) => u32::MAX,
-            (Self::Tcx, false) => 2,
         }
     }
 }

@@ -8,7 +8,7 @@ use driver::model::{
 use driver::testing::rule;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::packet::{PORT, SOURCE};
+use super::packet::PORT;
 
 /// An IP version.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -129,7 +129,7 @@ fn network(version: Version, n: u16) -> IpNet {
 fn host(network: IpNet) -> IpAddr {
     match network.addr() {
         IpAddr::V4(address) => (address | Ipv4Addr::new(0, 0, 0, 1)).into(),
-        IpAddr::V6(address) => (address | Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 1)).into(),
+        IpAddr::V6(address) => (address | Ipv6Addr::LOCALHOST).into(),
     }
 }
 
