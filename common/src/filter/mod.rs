@@ -207,16 +207,18 @@ fn settle<G: Ground>(
 /// sequence), which say where to look.
 #[inline(always)]
 fn position(bit: u64) -> u32 {
-    u32::from(POSITIONS[(bit.wrapping_mul(SEQUENCE) >> 58) as usize & 63])
+    u32::from(POSITIONS[(bit.wrapping_mul(SEQUENCE) >> 58) as usize & 63] & 63)
 }
 
 const SEQUENCE: u64 = 0x03f7_9d71_b4cb_0a89;
 
+/// In the lower six bits. The upper two are noise: without it the compiler would know that no position
+/// is above 63 and leave out the mask, and the verifier would not know.
 static POSITIONS: [u8; 64] = {
     let mut positions = [0; 64];
     let mut n = 0_u8;
     while n < 64 {
-        positions[(SEQUENCE.wrapping_mul(1 << n) >> 58) as usize] = n;
+        positions[(SEQUENCE.wrapping_mul(1 << n) >> 58) as usize] = n | n << 6;
         n += 1;
     }
     positions
