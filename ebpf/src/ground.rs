@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
-use common::{Addresses, Direction, Ground, Opening, Packet, Page, Row, Ruleset};
+use common::{Addresses, Counting, Direction, Ground, Opening, Packet, Page, Row, Ruleset};
 
 use crate::constants;
 use crate::maps::{HITS, LIMITS, PAGES, ROWS, RULES, STATE};
@@ -12,16 +12,14 @@ use crate::maps::{HITS, LIMITS, PAGES, ROWS, RULES, STATE};
 /// is dropped only because a rule says so.
 const TRIES: u32 = 4;
 
-/// One packet, before the maps.
-pub(crate) struct Maps<'a> {
-    pub(crate) packet: &'a Packet,
-    pub(crate) addresses: &'a Addresses,
+/// What the maps have to know of a packet.
+pub(crate) struct Maps {
     pub(crate) direction: Direction,
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
 }
 
-impl Ground for Maps<'_> {
+impl Ground for Maps {
     #[inline(always)]
     fn ruleset(&self, direction: Direction) -> Option<&Ruleset> {
         RULES.get(direction as u32)
@@ -46,6 +44,14 @@ impl Ground for Maps<'_> {
     }
 
     #[inline(always)]
+    fn hit_each(&mut self, Counting { entries, word }: Counting) {
+        match self.direction {
+            Direction::Ingress => weir_count_in(entries, word, self.packets, self.bytes),
+            Direction::Egress => weir_count_out(entries, word, self.packets, self.bytes),
+        };
+    }
+
+    #[inline(always)]
     fn admits(&mut self, rule: u32) -> bool {
         let number = constants::first_rule(self.direction) + rule;
         let Some(limit) = LIMITS.get_ptr_mut(number) else { return true };
@@ -65,9 +71,9 @@ impl Ground for Maps<'_> {
     }
 
     #[inline(always)]
-    fn is_reply(&mut self) -> bool {
+    fn is_reply(&mut self, packet: &Packet, addresses: &Addresses) -> bool {
         let Some(answered) =
-            Opening::answered_by(self.packet, self.addresses, self.direction, constants::seed())
+            Opening::answered_by(packet, addresses, self.direction, constants::seed())
         else {
             return false;
         };
@@ -75,19 +81,18 @@ impl Ground for Maps<'_> {
         else {
             return false;
         };
-        let is_last = common::is_last(self.packet);
+        let is_last = common::is_last(packet);
         // SAFETY: other CPUs may write at the same time; a conversation that is half of one and half
         // of another fails its check.
         unsafe { (*bucket).recall(&answered, jiffies(), constants::hz(), is_last) }
     }
 }
 
-impl Maps<'_> {
+impl Maps {
     /// Remembers that the packet was let through, for its answers.
     #[inline(always)]
-    pub(crate) fn remember(&self) {
-        let Some(opening) =
-            Opening::by(self.packet, self.addresses, self.direction, constants::seed())
+    pub(crate) fn remember(&self, packet: &Packet, addresses: &Addresses) {
+        let Some(opening) = Opening::by(packet, addresses, self.direction, constants::seed())
         else {
             return;
         };
@@ -96,6 +101,27 @@ impl Maps<'_> {
             unsafe { (*bucket).remember(&opening, jiffies(), constants::hz()) };
         }
     }
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn weir_count_in(entries: u64, word: u32, packets: u64, bytes: u64) -> u32 {
+    count(Counting { entries, word }, Direction::Ingress, packets, bytes)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn weir_count_out(entries: u64, word: u32, packets: u64, bytes: u64) -> u32 {
+    count(Counting { entries, word }, Direction::Egress, packets, bytes)
+}
+
+/// In a global function for each direction, as in `far.rs`: it is verified once, and knows what the
+/// filter uses. It returns a number, whatever it has to say.
+#[inline(always)]
+fn count(counting: Counting, direction: Direction, packets: u64, bytes: u64) -> u32 {
+    let mut maps = Maps { direction, packets, bytes };
+    common::count_each(counting, direction, constants::used(direction), &mut maps);
+    0
 }
 
 /// The kernel's tick count. Not a call: the verifier puts the load in its place.

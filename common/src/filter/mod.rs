@@ -37,10 +37,12 @@ pub trait Ground {
 
     /// Adds the packet to what a rule matched; rules are counted from the direction's first.
     fn hit(&mut self, rule: u32);
+    /// The same for all rules of `counting`, by [`count_each`].
+    fn hit_each(&mut self, counting: Counting);
     /// Whether the packet is within the rate of a rule, and if so, takes it from there.
     fn admits(&mut self, rule: u32) -> bool;
     /// Whether the packet answers one that went the other way.
-    fn is_reply(&mut self) -> bool;
+    fn is_reply(&mut self, packet: &Packet, addresses: &Addresses) -> bool;
 }
 
 /// What happens to a packet.
@@ -88,7 +90,7 @@ pub fn judge(
     match decided {
         Some(Decided::Deny) => drop(packet, Verdict::DeniedByRule),
         Some(Decided::OverRate) => drop(packet, Verdict::DeniedByRate),
-        None if used.has(Used::STATEFUL) && ground.is_reply() => {
+        None if used.has(Used::STATEFUL) && ground.is_reply(packet, addresses) => {
             Decision { is_reply: true, ..pass(packet) }
         }
         None if used.has(Used::DENY) => drop(packet, Verdict::DeniedByDefault),
@@ -142,9 +144,7 @@ fn by_words(
     let &Ruleset { allow, limit, count, .. } = ruleset;
     let found = ruleset.select(packet, addresses, used);
     let matched = Matched { found, allow, limit, count };
-    settle(matched, used, ground, |ground, bit| {
-        Some(u32::from(ground.ruleset(direction)?.rules[bit as usize & (NARROW - 1)]))
-    })
+    settle(matched, 0, direction, used, ground)
 }
 
 /// A function of its own: what it has on the stack would not fit beside the rest.
@@ -159,38 +159,71 @@ fn by_rows(question: &wide::Question<'_>, ground: &mut impl Ground) -> Option<De
         let n = position(candidates & candidates.wrapping_neg());
         candidates &= candidates.wrapping_sub(1);
         let matched = question.word(ground, n)?;
-        let rule = |ground: &mut _, bit| question.rule(ground, n * 64 + bit);
-        if let Some(decided) = settle(matched, question.used, ground, rule) {
-            return Some(decided);
+        let decided = settle(matched, n, question.direction, question.used, ground);
+        if decided.is_some() {
+            return decided;
         }
     }
     None
 }
 
-/// Does what the entries of one word say. `rule` tells the rule of an entry of this word.
+/// Entries of one word whose rules count.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Counting {
+    /// A bit for each.
+    pub entries: u64,
+    /// Which word it is; zero where the filter is narrow.
+    pub word: u32,
+}
+
+/// Adds the packet to what the rule of each entry of `counting` matched, on the ground of `direction`.
+///
+/// Apart from all else, for the verifier: it goes through each of 64 rounds again for every way that
+/// leads to them.
 #[inline(always)]
-fn settle<G: Ground>(
+pub fn count_each(counting: Counting, direction: Direction, used: Used, ground: &mut impl Ground) {
+    let mut entries = counting.entries;
+    for _ in 0..NARROW {
+        if entries == 0 {
+            return;
+        }
+        let bit = position(entries & entries.wrapping_neg());
+        let Some(rule) = rule(direction, used, ground, counting.word * 64 + bit) else { return };
+        ground.hit(rule);
+        entries &= entries.wrapping_sub(1);
+    }
+}
+
+/// The rule of an entry.
+#[inline(always)]
+fn rule(direction: Direction, used: Used, ground: &impl Ground, entry: u32) -> Option<u32> {
+    if used.has(Used::WIDE) {
+        wide::rule(direction, ground, entry)
+    } else {
+        Some(u32::from(ground.ruleset(direction)?.rules[entry as usize & (NARROW - 1)]))
+    }
+}
+
+/// Does what the entries of the word `n` say.
+#[inline(always)]
+fn settle(
     matched: Matched,
+    n: u32,
+    direction: Direction,
     used: Used,
-    ground: &mut G,
-    rule: impl Fn(&mut G, u32) -> Option<u32>,
+    ground: &mut impl Ground,
 ) -> Option<Decided> {
     if used.has(Used::COUNT) {
-        let mut counting = matched.counting();
-        for _ in 0..NARROW {
-            if counting == 0 {
-                break;
-            }
-            let rule = rule(ground, position(counting & counting.wrapping_neg()))?;
-            ground.hit(rule);
-            counting &= counting.wrapping_sub(1);
+        let entries = matched.counting();
+        if entries != 0 {
+            ground.hit_each(Counting { entries, word: n });
         }
     }
     let bit = matched.deciding();
     if bit == 0 {
         return None;
     }
-    let rule = rule(ground, position(bit))?;
+    let rule = rule(direction, used, ground, n * 64 + position(bit))?;
     ground.hit(rule);
     if matched.allow & bit != 0 {
         return Some(Decided::Allow);

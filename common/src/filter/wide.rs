@@ -98,13 +98,6 @@ impl Question<'_> {
         })
     }
 
-    /// The rule of an entry.
-    #[inline(always)]
-    pub(super) fn rule(&self, ground: &impl Ground, entry: u32) -> Option<u32> {
-        let page = self.page(ground, pages::RULES + (entry >> 8 & 0xf))?;
-        Some(u32::from(page.0[entry as usize & 0xff]))
-    }
-
     /// The row that each field of the packet selects.
     #[inline(always)]
     fn each_row(&self, ground: &impl Ground, mut then: impl FnMut(&Row)) -> Option<()> {
@@ -172,11 +165,23 @@ impl Question<'_> {
 
     #[inline(always)]
     fn page<'g>(&self, ground: &'g impl Ground, page: u32) -> Option<&'g Page> {
-        ground.page(self.direction as u32 * pages::OF_DIRECTION + page)
+        page_of(self.direction, ground, page)
     }
 
     #[inline(always)]
     fn row<'g>(&self, ground: &'g impl Ground, row: u32) -> Option<&'g Row> {
         ground.row(self.direction as u32 * rows::OF_DIRECTION + row)
     }
+}
+
+/// The rule of an entry.
+#[inline(always)]
+pub(super) fn rule(direction: Direction, ground: &impl Ground, entry: u32) -> Option<u32> {
+    let page = page_of(direction, ground, pages::RULES + (entry >> 8 & 0xf))?;
+    Some(u32::from(page.0[entry as usize & 0xff]))
+}
+
+#[inline(always)]
+fn page_of(direction: Direction, ground: &impl Ground, page: u32) -> Option<&Page> {
+    ground.page(direction as u32 * pages::OF_DIRECTION + page)
 }
