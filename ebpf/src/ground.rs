@@ -3,7 +3,9 @@
 use core::arch::asm;
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
-use common::{Addresses, Counting, Direction, Ground, Opening, Packet, Page, Row, Ruleset};
+use common::{
+    Addresses, Counting, Decided, Direction, Ground, Opening, Packet, Page, Row, Ruleset,
+};
 
 use crate::constants;
 use crate::maps::{HITS, LIMITS, PAGES, ROWS, RULES, STATE};
@@ -49,6 +51,14 @@ impl Ground for Maps {
             Direction::Ingress => weir_count_in(entries, word, self.packets, self.bytes),
             Direction::Egress => weir_count_out(entries, word, self.packets, self.bytes),
         };
+    }
+
+    #[inline(always)]
+    fn decide_wide(&mut self, packet: &Packet, addresses: &Addresses) -> Option<Decided> {
+        Decided::from_number(match self.direction {
+            Direction::Ingress => weir_wide_in(packet, addresses, self.packets, self.bytes),
+            Direction::Egress => weir_wide_out(packet, addresses, self.packets, self.bytes),
+        })
     }
 
     #[inline(always)]
@@ -122,6 +132,42 @@ fn count(counting: Counting, direction: Direction, packets: u64, bytes: u64) -> 
     let mut maps = Maps { direction, packets, bytes };
     common::count_each(counting, direction, constants::used(direction), &mut maps);
     0
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn weir_wide_in(
+    packet: *const Packet,
+    addresses: *const Addresses,
+    packets: u64,
+    bytes: u64,
+) -> u32 {
+    wide(packet, addresses, Maps { direction: Direction::Ingress, packets, bytes })
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn weir_wide_out(
+    packet: *const Packet,
+    addresses: *const Addresses,
+    packets: u64,
+    bytes: u64,
+) -> u32 {
+    wide(packet, addresses, Maps { direction: Direction::Egress, packets, bytes })
+}
+
+/// In a global function for each direction, as [`count`].
+#[inline(always)]
+fn wide(packet: *const Packet, addresses: *const Addresses, mut maps: Maps) -> u32 {
+    // SAFETY: both callers above pass references. The verifier knows that they are of this size, and
+    // not that they are there.
+    let (Some(packet), Some(addresses)) =
+        (unsafe { packet.as_ref() }, unsafe { addresses.as_ref() })
+    else {
+        return 0;
+    };
+    let (direction, used) = (maps.direction, constants::used(maps.direction));
+    common::decide_wide(packet, addresses, direction, used, &mut maps).map_or(0, |it| it as u32)
 }
 
 /// The kernel's tick count. Not a call: the verifier puts the load in its place.

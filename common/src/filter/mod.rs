@@ -39,6 +39,8 @@ pub trait Ground {
     fn hit(&mut self, rule: u32);
     /// The same for all rules of `counting`, by [`count_each`].
     fn hit_each(&mut self, counting: Counting);
+    /// What the filter decides where it is wide, by [`decide_wide`].
+    fn decide_wide(&mut self, packet: &Packet, addresses: &Addresses) -> Option<Decided>;
     /// Whether the packet is within the rate of a rule, and if so, takes it from there.
     fn admits(&mut self, rule: u32) -> bool;
     /// Whether the packet answers one that went the other way.
@@ -83,7 +85,7 @@ pub fn judge(
     let decided = if !used.has(Used::RULES) {
         None
     } else if used.has(Used::WIDE) {
-        by_rows(&wide::Question { packet, addresses, direction, used }, ground)
+        ground.decide_wide(packet, addresses)
     } else {
         by_words(packet, addresses, direction, used, ground)
     };
@@ -99,11 +101,24 @@ pub fn judge(
 }
 
 /// What a rule decided.
-#[derive(Clone, Copy)]
-enum Decided {
-    Allow,
-    Deny,
-    OverRate,
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Decided {
+    Allow = 1,
+    Deny = 2,
+    OverRate = 3,
+}
+
+impl Decided {
+    /// The reverse of a cast; `None` for zero and all else.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Allow),
+            2 => Some(Self::Deny),
+            3 => Some(Self::OverRate),
+            _ => None,
+        }
+    }
 }
 
 /// The entries of one word that match, and what those of the word do.
@@ -147,9 +162,19 @@ fn by_words(
     settle(matched, 0, direction, used, ground)
 }
 
-/// A function of its own: what it has on the stack would not fit beside the rest.
-#[inline(never)]
-fn by_rows(question: &wide::Question<'_>, ground: &mut impl Ground) -> Option<Decided> {
+/// What the wide filter of `direction` decides.
+///
+/// Apart from all else: what it has on the stack would not fit beside the rest, and the verifier goes
+/// through all its rounds again for every way that leads to them.
+#[inline(always)]
+pub fn decide_wide(
+    packet: &Packet,
+    addresses: &Addresses,
+    direction: Direction,
+    used: Used,
+    ground: &mut impl Ground,
+) -> Option<Decided> {
+    let question = wide::Question { packet, addresses, direction, used };
     let mut candidates = question.candidates(ground)?;
     // The verifier wants to see an end.
     for _ in 0..WIDE / 64 {
@@ -159,7 +184,7 @@ fn by_rows(question: &wide::Question<'_>, ground: &mut impl Ground) -> Option<De
         let n = position(candidates & candidates.wrapping_neg());
         candidates &= candidates.wrapping_sub(1);
         let matched = question.word(ground, n)?;
-        let decided = settle(matched, n, question.direction, question.used, ground);
+        let decided = settle(matched, n, direction, used, ground);
         if decided.is_some() {
             return decided;
         }

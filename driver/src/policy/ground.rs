@@ -1,6 +1,6 @@
 //! Compiled tables in plain memory, for tests that judge packets on the host.
 
-use common::{Addresses, Counting, Direction, Ground, Packet, Page, Row, Ruleset};
+use common::{Addresses, Counting, Decided, Direction, Ground, Packet, Page, Row, Ruleset};
 
 use super::{Compiled, CompiledDirection};
 
@@ -50,6 +50,10 @@ impl Ground for MemoryGround<'_> {
 
     fn hit_each(&mut self, counting: Counting) {
         common::count_each(counting, self.direction, self.of().used, self);
+    }
+
+    fn decide_wide(&mut self, packet: &Packet, addresses: &Addresses) -> Option<Decided> {
+        common::decide_wide(packet, addresses, self.direction, self.of().used, self)
     }
 
     fn admits(&mut self, _: u32) -> bool {
