@@ -39,7 +39,7 @@ pub use self::filter::{
 };
 pub use self::flow::{Flow, FlowKey, Seen};
 pub use self::limit::{JIFFY, Limit};
-pub use self::packet::{Frame, MAX_EXTENSIONS, Packet, parse};
+pub use self::packet::{Frame, MAX_EXTENSIONS, Packet, parse, parse_quick};
 pub use self::state::{Bucket, Conversation, OTHER_SECONDS, Opening, TCP_SECONDS, is_last};
 pub use self::words::{Action, Direction, Family, Fragment, Protocol, TcpEvent, Verdict};
 
