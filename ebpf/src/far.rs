@@ -2,15 +2,19 @@
 //! the packet shows them, then, where that is too short, or where IPv6 extension headers are to be
 //! followed, by the helpers that copy.
 //!
+//! And the way through the rows of a wide filter, with all its loops.
+//!
 //! Kept apart from the rest in *global* functions: the verifier checks those on their own, whatever
 //! the arguments, and takes what they return for unknown. Inlined, or as functions of the usual
 //! kind, it would check them again for each way that leads to them, and all that follows again for
 //! each way out of them.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
-use common::{Addresses, Frame, Packet};
+use common::{Addresses, Decided, Direction, Frame, Packet};
 
+use crate::constants;
 use crate::frame::{Linear, Reloaded};
+use crate::ground::Maps;
 
 /// A packet and its addresses, which are zero where there are none.
 #[repr(C, align(8))]
@@ -66,6 +70,38 @@ fn read(frame: &Linear, reload: impl FnOnce() -> Reloaded, to: *mut Headers) -> 
     // argument's type, and nothing else: hence the comparison.
     unsafe { to.write(headers) };
     0
+}
+
+/// What a wide filter decides about a packet.
+#[inline(always)]
+pub(crate) fn by_rows(
+    mut headers: Headers,
+    direction: Direction,
+    packets: u64,
+    bytes: u64,
+) -> Option<Decided> {
+    match weir_by_rows(&raw mut headers, direction as u32, packets, bytes) {
+        ALLOW => Some(Decided::Allow),
+        DENY => Some(Decided::Deny),
+        OVER_RATE => Some(Decided::OverRate),
+        _ => None,
+    }
+}
+
+const ALLOW: u32 = Decided::Allow as u32;
+const DENY: u32 = Decided::Deny as u32;
+const OVER_RATE: u32 = Decided::OverRate as u32;
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn weir_by_rows(headers: *mut Headers, direction: u32, packets: u64, bytes: u64) -> u32 {
+    // SAFETY: the caller above passes headers of its own; see `read` about the comparison.
+    let Some(headers) = (unsafe { headers.as_ref() }) else { return 0 };
+    let direction = if direction == 0 { Direction::Ingress } else { Direction::Egress };
+    let Headers { packet, addresses } = headers;
+    let mut maps = Maps { headers, direction, packets, bytes };
+    let used = constants::used(direction);
+    common::by_rows(packet, addresses, direction, used, &mut maps).map_or(0, |it| it as u32)
 }
 
 impl Headers {

@@ -115,7 +115,7 @@ fn run(headers: &Headers, load: &Load, direction: Direction) -> bool {
     let Headers { packet, addresses } = headers;
     let &Load { packets, bytes, .. } = load;
     let used = constants::used(direction);
-    let mut maps = Maps { packet, addresses, direction, packets, bytes };
+    let mut maps = Maps { headers, direction, packets, bytes };
     let decision = if used.has(Used::FILTER) {
         common::judge(packet, addresses, direction, used, &mut maps)
     } else {
