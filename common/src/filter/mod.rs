@@ -37,14 +37,21 @@ pub trait Ground {
 
     /// Adds the packet to what a rule matched; rules are counted from the direction's first.
     fn hit(&mut self, rule: u32);
-    /// The same for all rules of `counting`, by [`count_each`].
+    /// The same for each rule of `counting`, by [`count_each`], in a place where its loop can be.
     fn hit_each(&mut self, counting: Counting);
-    /// What the filter decides where it is wide, by [`decide_wide`].
-    fn decide_wide(&mut self, packet: &Packet, addresses: &Addresses) -> Option<Decided>;
     /// Whether the packet is within the rate of a rule, and if so, takes it from there.
     fn admits(&mut self, rule: u32) -> bool;
     /// Whether the packet answers one that went the other way.
-    fn is_reply(&mut self, packet: &Packet, addresses: &Addresses) -> bool;
+    fn is_reply(&mut self) -> bool;
+
+    /// What a wide filter decides: [`by_rows`], in a place where its loops can be.
+    fn by_rows(
+        &mut self,
+        packet: &Packet,
+        addresses: &Addresses,
+        direction: Direction,
+        used: Used,
+    ) -> Option<Decided>;
 }
 
 /// What happens to a packet.
@@ -85,14 +92,14 @@ pub fn judge(
     let decided = if !used.has(Used::RULES) {
         None
     } else if used.has(Used::WIDE) {
-        ground.decide_wide(packet, addresses)
+        ground.by_rows(packet, addresses, direction, used)
     } else {
         by_words(packet, addresses, direction, used, ground)
     };
     match decided {
         Some(Decided::Deny) => drop(packet, Verdict::DeniedByRule),
         Some(Decided::OverRate) => drop(packet, Verdict::DeniedByRate),
-        None if used.has(Used::STATEFUL) && ground.is_reply(packet, addresses) => {
+        None if used.has(Used::STATEFUL) && ground.is_reply() => {
             Decision { is_reply: true, ..pass(packet) }
         }
         None if used.has(Used::DENY) => drop(packet, Verdict::DeniedByDefault),
@@ -102,23 +109,11 @@ pub fn judge(
 
 /// What a rule decided.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
 pub enum Decided {
     Allow = 1,
-    Deny = 2,
-    OverRate = 3,
-}
-
-impl Decided {
-    /// The reverse of a cast; `None` for zero and all else.
-    #[inline(always)]
-    pub const fn from_number(number: u32) -> Option<Self> {
-        match number {
-            1 => Some(Self::Allow),
-            2 => Some(Self::Deny),
-            3 => Some(Self::OverRate),
-            _ => None,
-        }
-    }
+    Deny,
+    OverRate,
 }
 
 /// The entries of one word that match, and what those of the word do.
@@ -162,12 +157,9 @@ fn by_words(
     settle(matched, 0, direction, used, ground)
 }
 
-/// What the wide filter of `direction` decides.
-///
-/// Apart from all else: what it has on the stack would not fit beside the rest, and the verifier goes
-/// through all its rounds again for every way that leads to them.
+/// What a wide filter decides.
 #[inline(always)]
-pub fn decide_wide(
+pub fn by_rows(
     packet: &Packet,
     addresses: &Addresses,
     direction: Direction,
@@ -201,10 +193,7 @@ pub struct Counting {
     pub word: u32,
 }
 
-/// Adds the packet to what the rule of each entry of `counting` matched, on the ground of `direction`.
-///
-/// Apart from all else, for the verifier: it goes through each of 64 rounds again for every way that
-/// leads to them.
+/// Adds the packet to what the rule of each entry of `counting` matched.
 #[inline(always)]
 pub fn count_each(counting: Counting, direction: Direction, used: Used, ground: &mut impl Ground) {
     let mut entries = counting.entries;

@@ -104,16 +104,12 @@ impl Question<'_> {
         let class = self.packet.class().index();
         then(self.entry(ground, pages::CLASSES + (class >> 8) as u32, class)?);
         if self.packet.has_addresses() {
-            let [w0, w1, w2, w3] = self.addresses.0;
-            if self.packet.is_v6() {
-                let used = self.used.octets_v6();
-                self.each_octet(ground, w0, used & 0xff, pages::V6, &mut then)?;
-                self.each_octet(ground, w1, used >> 8 & 0xff, pages::V6 + 8, &mut then)?;
-                self.each_octet(ground, w2, used >> 16 & 0xff, pages::V6 + 16, &mut then)?;
-                self.each_octet(ground, w3, used >> 24 & 0xff, pages::V6 + 24, &mut then)?;
+            let (first, used) = if self.packet.is_v6() {
+                (pages::V6, self.used.octets_v6())
             } else {
-                self.each_octet(ground, w0, self.used.octets_v4(), pages::V4, &mut then)?;
-            }
+                (pages::V4, self.used.octets_v4())
+            };
+            self.each_octet(ground, first, used, &mut then)?;
         }
         if self.packet.is_whole() {
             let ports = self.packet.raw_ports();
@@ -127,26 +123,34 @@ impl Question<'_> {
         Some(())
     }
 
-    /// The rows of those of eight octets that some entry asks for. Not written out: each lookup of
-    /// a map has its key on the stack, of which there is little.
+    /// The rows of those octets that some entry asks for. Not written out: each lookup of a map has its
+    /// key on the stack, of which there is little.
     #[inline(always)]
     fn each_octet(
         &self,
         ground: &impl Ground,
-        mut octets: u64,
+        mut first: u32,
         mut used: u32,
-        first: u32,
         then: &mut impl FnMut(&Row),
     ) -> Option<()> {
-        for n in 0..black_box(8) {
+        for word in 0..black_box(4) {
             if used == 0 {
                 break;
             }
-            if used & 1 != 0 {
-                then(self.entry(ground, first + n, octets as usize & 0xff)?);
+            let mut octets = self.addresses.0[word & 3];
+            let mut used_here = used & 0xff;
+            for n in 0..black_box(8) {
+                if used_here == 0 {
+                    break;
+                }
+                if used_here & 1 != 0 {
+                    then(self.entry(ground, first + n, octets as usize & 0xff)?);
+                }
+                octets >>= 8;
+                used_here >>= 1;
             }
-            octets >>= 8;
-            used >>= 1;
+            first += 8;
+            used >>= 8;
         }
         Some(())
     }
