@@ -115,7 +115,7 @@ fn decide(headers: *mut Headers, direction: Direction, packets: u64, bytes: u64)
     // SAFETY: the caller above passes headers of its own; see `read` about the comparison.
     let Some(headers) = (unsafe { headers.as_ref() }) else { return 0 };
     let Headers { packet, addresses } = headers;
-    let mut maps = Maps { headers, direction, packets, bytes };
+    let mut maps = Maps { direction, packets, bytes };
     let used = constants::used(direction);
     common::by_rows(packet, addresses, direction, used, &mut maps).map_or(0, |it| it as u32)
 }
@@ -144,8 +144,7 @@ extern "C" fn weir_count_out(entries: u64, word: u32, packets: u64, bytes: u64) 
 
 #[inline(always)]
 fn count(counting: Counting, direction: Direction, packets: u64, bytes: u64) -> u32 {
-    // Headers are not looked at.
-    let mut maps = Maps { headers: &Headers::NONE, direction, packets, bytes };
+    let mut maps = Maps { direction, packets, bytes };
     common::count_each(counting, direction, constants::used(direction), &mut maps);
     0
 }

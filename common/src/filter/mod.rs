@@ -42,7 +42,7 @@ pub trait Ground {
     /// Whether the packet is within the rate of a rule, and if so, takes it from there.
     fn admits(&mut self, rule: u32) -> bool;
     /// Whether the packet answers one that went the other way.
-    fn is_reply(&mut self) -> bool;
+    fn is_reply(&mut self, packet: &Packet, addresses: &Addresses) -> bool;
 
     /// What a wide filter decides: [`by_rows`], in a place where its loops can be.
     fn by_rows(
@@ -99,7 +99,7 @@ pub fn judge(
     match decided {
         Some(Decided::Deny) => drop(packet, Verdict::DeniedByRule),
         Some(Decided::OverRate) => drop(packet, Verdict::DeniedByRate),
-        None if used.has(Used::STATEFUL) && ground.is_reply() => {
+        None if used.has(Used::STATEFUL) && ground.is_reply(packet, addresses) => {
             Decision { is_reply: true, ..pass(packet) }
         }
         None if used.has(Used::DENY) => drop(packet, Verdict::DeniedByDefault),

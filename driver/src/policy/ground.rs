@@ -56,7 +56,7 @@ impl Ground for MemoryGround<'_> {
         self.is_within
     }
 
-    fn is_reply(&mut self) -> bool {
+    fn is_reply(&mut self, _: &Packet, _: &Addresses) -> bool {
         self.is_reply
     }
 
