@@ -91,7 +91,7 @@ async fn apply(
     };
     let policy = claim::parse_policy(&document)?;
     tracing::info!(%selection, "a policy is applied");
-    Ok(answer(worker.set_policy(selection, Some(policy)).await?))
+    Ok(answer(&worker.set_policy(selection, Some(policy)).await?))
 }
 
 async fn clear(
@@ -103,7 +103,7 @@ async fn clear(
         return Err(Refused::malformed("policy: is not for DELETE"));
     }
     tracing::info!(%selection, "a policy is cleared");
-    Ok(answer(worker.set_policy(selection, None).await?))
+    Ok(answer(&worker.set_policy(selection, None).await?))
 }
 
 fn read(body: Result<Bytes, BytesRejection>) -> Result<PolicyRequest, Refused> {
@@ -114,7 +114,7 @@ fn read(body: Result<Bytes, BytesRejection>) -> Result<PolicyRequest, Refused> {
     serde_json::from_slice(&body).map_err(|error| Refused::malformed(&error.to_string()))
 }
 
-fn answer(changed: Vec<Changed>) -> Response {
+fn answer(changed: &[Changed]) -> Response {
     let applied = changed.iter().filter_map(|it| Applied::of(&it.record, it.took));
     Json(applied.collect::<Vec<_>>()).into_response()
 }

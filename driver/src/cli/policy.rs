@@ -107,18 +107,14 @@ fn text(record: &Record) -> String {
         ("claim", format!("{claim} ({})", claim.uid)),
         ("phase", phase.name().to_owned()),
     ];
-    let filter = match &record.datapath {
-        Some(spec) => {
-            let state = if record.build.is_known() { "in force" } else { "not yet in force" };
-            facts.push(("generation", format!("{}, {state}", spec.generation)));
-            facts.push(("form", Form::of(spec.filter.as_ref()).name().to_owned()));
-            spec.filter.as_ref()
-        }
-        None => {
-            facts.push(("generation", "none, it has no programs".to_owned()));
-            None
-        }
-    };
+    let filter = record.datapath.as_ref().and_then(|spec| spec.filter.as_ref());
+    if let Some(spec) = &record.datapath {
+        let state = if record.build.is_known() { "in force" } else { "not yet in force" };
+        facts.push(("generation", format!("{}, {state}", spec.generation)));
+        facts.push(("form", Form::of(filter).name().to_owned()));
+    } else {
+        facts.push(("generation", "none, it has no programs".to_owned()));
+    }
     let policy = if record.policy.is_some() { "applied" } else { "none" };
     facts.push(("policy", policy.to_owned()));
     let facts = facts.into_iter().map(|(word, fact)| vec![word.to_owned(), fact]);

@@ -147,7 +147,7 @@ mod tests {
     fn chosen(ingress: IngressHook, egress: EgressHook, why: HookReason) -> DatapathSpec {
         let id =
             super::super::AttachmentId { claim: claim("claim-a").uid, device: device("eth1").name };
-        DatapathSpec { egress, why, ..spec(id, ingress) }
+        DatapathSpec { why, egress, ..spec(id, ingress) }
     }
 
     #[test]

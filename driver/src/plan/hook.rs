@@ -36,9 +36,10 @@ pub fn choose_hooks(
         // The programs read Ethernet headers; on another link layer they would read nonsense.
         return Err(format!("ebpf.hook: {} is no Ethernet interface", device.interface));
     }
-    let (tc, egress) = match device.ebpf.tcx {
-        true => (IngressHook::Tcx, EgressHook::Tcx),
-        false => (IngressHook::Clsact, EgressHook::Clsact),
+    let (tc, egress) = if device.ebpf.tcx {
+        (IngressHook::Tcx, EgressHook::Tcx)
+    } else {
+        (IngressHook::Clsact, EgressHook::Clsact)
     };
     let (ingress, why) = match wishes.hook {
         HookWish::Tcx | HookWish::None => (tc, HookReason::Wished),

@@ -13,7 +13,7 @@ use crate::model::{Action, Problems};
 #[derive(Default)]
 pub(super) struct Rows {
     /// The rows and pages that have fixed places, and those behind them.
-    rows: Vec<Row>,
+    made: Vec<Row>,
     pages: Vec<Page>,
     numbers: HashMap<Set, u16>,
 }
@@ -30,8 +30,8 @@ impl Rows {
         tables: &Tables,
         problems: &mut Problems,
     ) {
-        if self.rows.is_empty() {
-            self.rows = vec![NO_ROW; 2 * rows::OF_DIRECTION as usize];
+        if self.made.is_empty() {
+            self.made = vec![NO_ROW; 2 * rows::OF_DIRECTION as usize];
             self.pages = vec![NO_PAGE; 2 * pages::OF_DIRECTION as usize];
         }
         self.masks(number * rows::OF_DIRECTION as usize, entries);
@@ -53,13 +53,13 @@ impl Rows {
             self.pages[first + pages::RULES as usize + n / 256].0[n % 256] = entry.rule;
         }
         let most = usize::from(u16::MAX);
-        if self.rows.len() > most || self.pages.len() > most {
+        if self.made.len() > most || self.pages.len() > most {
             problems.add("rules", "have more different port ranges and networks than fit");
         }
     }
 
     pub(super) fn finish(self) -> (Vec<Page>, Vec<Row>) {
-        (self.pages, self.rows)
+        (self.pages, self.made)
     }
 
     fn masks(&mut self, first: usize, entries: &[Entry<'_>]) {
@@ -70,7 +70,7 @@ impl Rows {
                 Action::Count => rows::COUNT,
                 Action::Deny => continue,
             };
-            let row = &mut self.rows[first + row as usize];
+            let row = &mut self.made[first + row as usize];
             row.words[n / 64] |= 1 << (n % 64);
             row.summary |= 1 << (n / 64);
         }
@@ -102,8 +102,8 @@ impl Rows {
             row.summary |= u64::from(*bits != 0) << n;
         }
         // More than fit are refused in `add`.
-        let number = u16::try_from(self.rows.len()).unwrap_or(u16::MAX);
-        self.rows.push(row);
+        let number = u16::try_from(self.made.len()).unwrap_or(u16::MAX);
+        self.made.push(row);
         self.numbers.insert(set.clone(), number);
         number
     }

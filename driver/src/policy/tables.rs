@@ -43,8 +43,8 @@ pub(super) fn build(entries: &[Entry<'_>]) -> Tables {
     let mut used = Used::NONE;
     let v4 = octets(entries, Family::V4, words, &mut used);
     let v6 = octets(entries, Family::V6, words, &mut used);
-    let source_ports = ports(entries, |entry| entry.source_ranges(), words);
-    let destination_ports = ports(entries, |entry| entry.destination_ranges(), words);
+    let source_ports = ports(entries, Entry::source_ranges, words);
+    let destination_ports = ports(entries, Entry::destination_ranges, words);
     if !source_ports.ports.is_empty() {
         used = used.with(Used::SOURCE_PORTS);
     }
@@ -114,9 +114,9 @@ fn bytes(address: std::net::IpAddr) -> Vec<u8> {
     }
 }
 
-fn ports(
-    entries: &[Entry<'_>],
-    ranges: impl Fn(&Entry<'_>) -> Vec<(u16, u16)>,
+fn ports<'a>(
+    entries: &[Entry<'a>],
+    ranges: impl Fn(&Entry<'a>) -> Vec<(u16, u16)>,
     words: usize,
 ) -> PortTable {
     // Where the set changes, and of which entry.
@@ -138,12 +138,12 @@ fn ports(
     let (mut set, mut changes) = (vec![0; words], changes.into_iter().peekable());
     let mut number = 0;
     for port in 0..=u32::from(u16::MAX) {
-        let mut changed = port == 0;
+        let mut is_other = port == 0;
         while let Some((_, n)) = changes.next_if(|&(at, _)| at <= port) {
             set[n / 64] ^= 1 << (n % 64);
-            changed = true;
+            is_other = true;
         }
-        if changed {
+        if is_other {
             number = *numbers.entry(set.clone()).or_insert_with(|| {
                 table.sets.push(set.clone());
                 // At most two changes for each of a bounded number of ranges.

@@ -6,6 +6,7 @@
 
 #![no_std]
 #![no_main]
+#![expect(clippy::cast_possible_truncation, reason = "the lower half of a random number")]
 #![expect(clippy::needless_pass_by_value, reason = "the macros hand contexts over by value")]
 
 use aya_ebpf::Global;
@@ -46,13 +47,13 @@ fn weir_flood(ctx: XdpContext) -> u32 {
         *state = number;
         number
     };
-    let mask = u64::from(FLOOD_MASK.load());
+    let mask = FLOOD_MASK.load();
     let tuple = start as *mut u32;
     let words = [0x0101_a8c0, 0x0201_a8c0, 0xb512_3412];
     let mut number = number.wrapping_mul(0x2545_f491_4f6c_dd1d);
     for (n, word) in words.into_iter().enumerate() {
         // SAFETY: three words from `start` on are inside the packet, as compared above.
-        unsafe { tuple.add(n).write_unaligned(word ^ (number & mask) as u32) };
+        unsafe { tuple.add(n).write_unaligned(word ^ number as u32 & mask) };
         number = number.rotate_left(21);
     }
     // SAFETY: nothing here waits to be dropped.
@@ -61,7 +62,6 @@ fn weir_flood(ctx: XdpContext) -> u32 {
 }
 
 /// Marsaglia's xorshift. Zero, which it could not leave, is where the map begins.
-#[inline(always)]
 const fn next(state: u64) -> u64 {
     let mut state = if state == 0 { 0x9e37_79b9_7f4a_7c15 } else { state };
     state ^= state << 13;

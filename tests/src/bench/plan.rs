@@ -59,11 +59,11 @@ pub(super) enum Hook {
 impl Hook {
     pub(super) fn answer(self, passes: bool) -> u32 {
         match (self, passes) {
-            (Self::Xdp, true) => 2,
             (Self::Xdp, false) => 1,
+            // XDP_PASS, and TCX_DROP.
+            (Self::Xdp, true) | (Self::Tcx, false) => 2,
             // TCX_NEXT is -1.
             (Self::Tcx, true) => u32::MAX,
-            (Self::Tcx, false) => 2,
         }
     }
 }
@@ -127,7 +127,7 @@ fn ours() -> Vec<Group> {
 fn lists() -> Vec<Group> {
     let mut groups = Vec::new();
     for (version, suffix) in [(Version::V4, ""), (Version::V6, "_v6")] {
-        for count in [1, 64] {
+        for count in [1, 64, 1024, 4096] {
             let named = |what: &str| format!("rules{count}{what}{suffix}");
             let hit = |what, n| case(&named(what), rules::source_of(version, count, n), true);
             let mut cases = if count == 1 {
@@ -141,6 +141,11 @@ fn lists() -> Vec<Group> {
             groups.push(Group { name: named(""), program, cases });
         }
     }
+    groups.push(Group {
+        name: "rules4096_worst".to_owned(),
+        program: own(Some(rules::worst()), Telemetry::Flows, names::XDP),
+        cases: vec![case("rules4096_worst", packet::SOURCE, false)],
+    });
     groups
 }
 

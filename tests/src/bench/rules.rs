@@ -129,8 +129,24 @@ fn network(version: Version, n: u16) -> IpNet {
 fn host(network: IpNet) -> IpAddr {
     match network.addr() {
         IpAddr::V4(address) => (address | Ipv4Addr::new(0, 0, 0, 1)).into(),
-        IpAddr::V6(address) => (address | Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 1)).into(),
+        IpAddr::V6(address) => (address | Ipv6Addr::LOCALHOST).into(),
     }
+}
+
+/// The most work that 4096 rules can make of a packet: each of the 64 words has rules for its source
+/// and rules for its port, and none for both.
+pub(super) fn worst() -> Filter {
+    let rules = (0..4096_u16).map(|n| {
+        let (source, port) =
+            if n % 2 == 0 { (SOURCE, 1) } else { (Ipv4Addr::new(10, 1, 1, 1), PORT) };
+        FilterRule {
+            sources: vec![Ipv4Net::new_assert(source, 32).into()],
+            protocol: Some(Protocol::Udp),
+            destination_ports: vec![PortRange { first: port, last: port }],
+            ..rule(&format!("rule-{n}"), Action::Allow)
+        }
+    });
+    ingress(DefaultAction::Deny, rules.collect())
 }
 
 /// Addresses that are kept out, for us and for whom we are compared with.

@@ -1,6 +1,7 @@
 //! The parser, the compiler and the judge, against the oracle: on random packets under random
 //! filters, all three have to say the same as a plain reading of the filter.
 
+use std::num::NonZero;
 use std::thread;
 
 use common::{Direction, Used, Verdict};
@@ -19,11 +20,11 @@ const HZ: u64 = 250;
 
 #[test]
 fn a_million_packets_fare_as_a_thousand_filters_say() {
-    let threads = thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
     let tallies = thread::scope(|scope| {
-        let each =
-            |nth| move || (nth..FILTERS).step_by(threads as usize).map(one_filter).sum::<Tally>();
-        let started: Vec<_> = (0..threads).map(|nth| scope.spawn(each(nth))).collect();
+        let each = |nth| move || (nth..FILTERS).step_by(threads).map(one_filter).sum::<Tally>();
+        let started: Vec<_> =
+            (0..FILTERS).take(threads).map(|nth| scope.spawn(each(nth))).collect();
         started.into_iter().map(|thread| thread.join().expect("a disagreement")).sum::<Tally>()
     });
 
@@ -88,7 +89,7 @@ fn one_filter(nth: u64) -> Tally {
     let mut packets = Packets::new(rng, &filter);
     let mut tally = Tally::default();
     for number in 0..PACKETS {
-        let (frame, direction) = packets.next();
+        let (frame, direction) = packets.draw();
         let expected = oracle::answer(frame, Some(&filter), direction, &mut Quiet);
         let judged = oracle::judged(frame, &compiled, direction);
         assert!(
@@ -97,11 +98,11 @@ fn one_filter(nth: u64) -> Tally {
              oracle {expected:?}\njudge  {judged:?}\n{}",
             json(&filter),
         );
-        let side = match direction {
+        let compiled = match direction {
             Direction::Ingress => &compiled.ingress,
             Direction::Egress => &compiled.egress,
         };
-        tally.add(&expected, side.used.has(Used::WIDE));
+        tally.add(&expected, compiled.used.has(Used::WIDE));
     }
     tally
 }

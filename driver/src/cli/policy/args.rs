@@ -60,7 +60,7 @@ impl SelectionArgs {
 pub struct ApplyArgs {
     #[command(flatten)]
     pub selection: SelectionArgs,
-    /// A NodePolicy, as YAML or JSON; `-` reads it from standard input.
+    /// A policy (kind `NodePolicy`), as YAML or JSON; `-` reads it from standard input.
     #[arg(long, short, value_name = "FILE")]
     pub file: String,
     #[arg(long, short, value_enum, default_value_t)]

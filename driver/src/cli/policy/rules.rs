@@ -75,9 +75,9 @@ fn what(rule: &FilterRule) -> String {
         }
     };
     list("from", texts(&rule.sources));
-    list("from port", rule.source_ports.iter().map(ports).collect());
+    list("from port", rule.source_ports.iter().map(|&range| ports(range)).collect());
     list("to", texts(&rule.destinations));
-    list("to port", rule.destination_ports.iter().map(ports).collect());
+    list("to port", rule.destination_ports.iter().map(|&range| ports(range)).collect());
     list("of type", texts(&rule.icmp_types));
     if rule.established {
         words.push("established".to_owned());
@@ -94,7 +94,7 @@ fn texts(items: &[impl Display]) -> Vec<String> {
     items.iter().map(ToString::to_string).collect()
 }
 
-fn ports(range: &PortRange) -> String {
+fn ports(range: PortRange) -> String {
     let PortRange { first, last } = range;
     if first == last { first.to_string() } else { format!("{first}-{last}") }
 }

@@ -54,7 +54,7 @@ impl Packets {
     }
 
     /// The next one, of at least 14 bytes, and the way it goes.
-    pub fn next(&mut self) -> (&[u8], Direction) {
+    pub fn draw(&mut self) -> (&[u8], Direction) {
         let direction = one(&mut self.rng, &Direction::ALL);
         self.frame.clear();
         match self.rng.u32(..32) {

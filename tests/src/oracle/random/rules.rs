@@ -42,7 +42,7 @@ fn direction(rng: &mut Rng, size: Size) -> DirectionFilter {
     let mut entries = 0;
     let mut rules = Vec::new();
     while rules.len() < size.0 {
-        let rule = rule(rng, format!("r{}", rules.len()), size);
+        let rule = rule(rng, &format!("r{}", rules.len()), size);
         // Both families each for itself are more, not less.
         entries += rule.sources.len().max(1) * rule.destinations.len().max(1);
         if entries > ENTRIES {
@@ -55,14 +55,14 @@ fn direction(rng: &mut Rng, size: Size) -> DirectionFilter {
 }
 
 /// With more rules each asks for more: otherwise the first ones decide all.
-fn rule(rng: &mut Rng, name: String, size: Size) -> FilterRule {
+fn rule(rng: &mut Rng, name: &str, size: Size) -> FilterRule {
     let action = match rng.u32(..12) {
         0..5 => Action::Allow,
         5..9 => Action::Deny,
         9 => Action::RateLimit(UNREACHED),
         _ => Action::Count,
     };
-    let mut rule = testing::rule(&name, action);
+    let mut rule = testing::rule(name, action);
     let few = if size.0 > 8 { 6 } else { 2 };
     match rng.u32(..3) {
         0 if size.0 <= 8 => {}
