@@ -9,6 +9,7 @@ mod flows;
 mod frames;
 mod hooks;
 mod programs;
+mod swap;
 mod traffic;
 mod wire;
 
