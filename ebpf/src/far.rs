@@ -1,14 +1,20 @@
-//! The way to headers that are not in the first piece of a packet, or behind IPv6 extension headers.
+//! The way to the headers of all packets but the most common: first as far as the first piece of
+//! the packet shows them, then, where that is too short, or where IPv6 extension headers are to be
+//! followed, by the helpers that copy.
 //!
-//! Seldom taken, so kept apart from the rest, and in *global* functions: the verifier checks those
-//! on their own, whatever the arguments, and takes what they return for unknown. Inlined, or as
-//! functions of the usual kind, it would check them again for each way that leads to them, and all
-//! that follows again for each way out of them.
+//! And the way through the rows of a wide filter, with all its loops.
+//!
+//! Kept apart from the rest in *global* functions: the verifier checks those on their own, whatever
+//! the arguments, and takes what they return for unknown. Inlined, or as functions of the usual
+//! kind, it would check them again for each way that leads to them, and all that follows again for
+//! each way out of them.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
-use common::{Addresses, Packet};
+use common::{Addresses, Decided, Direction, Frame, Packet};
 
-use crate::frame::Reloaded;
+use crate::constants;
+use crate::frame::{Linear, Reloaded};
+use crate::ground::Maps;
 
 /// A packet and its addresses, which are zero where there are none.
 #[repr(C, align(8))]
@@ -18,16 +24,18 @@ pub(crate) struct Headers {
     pub(crate) addresses: Addresses,
 }
 
-/// Reads `headers` again, from a socket buffer.
+/// Reads the headers of a socket buffer.
 #[inline(always)]
-pub(crate) fn skb(skb: *mut __sk_buff, len: u32, mut headers: Headers) -> Headers {
+pub(crate) fn skb(skb: *mut __sk_buff, len: u32) -> Headers {
+    let mut headers = Headers::NONE;
     weir_far_skb(skb, len, &raw mut headers);
     headers
 }
 
-/// Reads `headers` again, from XDP.
+/// Reads the headers of a packet of XDP.
 #[inline(always)]
-pub(crate) fn xdp(xdp: *mut xdp_md, len: u32, mut headers: Headers) -> Headers {
+pub(crate) fn xdp(xdp: *mut xdp_md, len: u32) -> Headers {
+    let mut headers = Headers::NONE;
     weir_far_xdp(xdp, len, &raw mut headers);
     headers
 }
@@ -36,25 +44,73 @@ pub(crate) fn xdp(xdp: *mut xdp_md, len: u32, mut headers: Headers) -> Headers {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn weir_far_skb(skb: *mut __sk_buff, len: u32, headers: *mut Headers) -> u32 {
-    read(&Reloaded::skb(skb, len), headers)
+    // SAFETY: the context is the program's own.
+    let frame = unsafe { Linear::new((*skb).data as usize, (*skb).data_end as usize, len) };
+    read(&frame, || Reloaded::skb(skb, len), headers)
 }
 
 #[cold]
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn weir_far_xdp(xdp: *mut xdp_md, len: u32, headers: *mut Headers) -> u32 {
-    read(&Reloaded::xdp(xdp, len), headers)
+    // SAFETY: the context is the program's own.
+    let frame = unsafe { Linear::new((*xdp).data as usize, (*xdp).data_end as usize, len) };
+    read(&frame, || Reloaded::xdp(xdp, len), headers)
 }
 
 /// A global function returns a number, whatever it has to say.
 #[inline(always)]
-fn read(frame: &Reloaded, to: *mut Headers) -> u32 {
-    if !to.is_null() {
+fn read(frame: &Linear, reload: impl FnOnce() -> Reloaded, to: *mut Headers) -> u32 {
+    if to.is_null() {
+        return 0;
+    }
+    let near = Headers::of(frame);
+    let headers = if frame.is_short_for(&near.packet) { Headers::of(&reload()) } else { near };
+    // SAFETY: both callers above pass headers of their own. The verifier knows their size from the
+    // argument's type, and nothing else: hence the comparison.
+    unsafe { to.write(headers) };
+    0
+}
+
+/// What a wide filter decides about a packet.
+#[inline(always)]
+pub(crate) fn by_rows(
+    mut headers: Headers,
+    direction: Direction,
+    packets: u64,
+    bytes: u64,
+) -> Option<Decided> {
+    match weir_by_rows(&raw mut headers, direction as u32, packets, bytes) {
+        ALLOW => Some(Decided::Allow),
+        DENY => Some(Decided::Deny),
+        OVER_RATE => Some(Decided::OverRate),
+        _ => None,
+    }
+}
+
+const ALLOW: u32 = Decided::Allow as u32;
+const DENY: u32 = Decided::Deny as u32;
+const OVER_RATE: u32 = Decided::OverRate as u32;
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn weir_by_rows(headers: *mut Headers, direction: u32, packets: u64, bytes: u64) -> u32 {
+    // SAFETY: the caller above passes headers of its own; see `read` about the comparison.
+    let Some(headers) = (unsafe { headers.as_ref() }) else { return 0 };
+    let direction = if direction == 0 { Direction::Ingress } else { Direction::Egress };
+    let Headers { packet, addresses } = headers;
+    let mut maps = Maps { headers, direction, packets, bytes };
+    let used = constants::used(direction);
+    common::by_rows(packet, addresses, direction, used, &mut maps).map_or(0, |it| it as u32)
+}
+
+impl Headers {
+    const NONE: Self = Self { packet: Packet::NONE, addresses: Addresses::NONE };
+
+    #[inline(always)]
+    fn of(frame: &impl Frame) -> Self {
         let packet = common::parse(frame);
         let addresses = packet.addresses(frame).unwrap_or(Addresses::NONE);
-        // SAFETY: both callers above pass headers of their own. The verifier knows their size from
-        // the argument's type, and nothing else: hence the comparison.
-        unsafe { to.write(Headers { packet, addresses }) };
+        Self { packet, addresses }
     }
-    0
 }

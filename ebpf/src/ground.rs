@@ -3,9 +3,10 @@
 use core::arch::asm;
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
-use common::{Addresses, Direction, Ground, Opening, Packet, Page, Row, Ruleset};
+use common::{Addresses, Decided, Direction, Ground, Opening, Packet, Page, Row, Ruleset, Used};
 
 use crate::constants;
+use crate::far::{self, Headers};
 use crate::maps::{HITS, LIMITS, PAGES, ROWS, RULES, STATE};
 
 /// How often CPUs that take from one limit at once try again. Who loses as often passes: a packet
@@ -14,8 +15,7 @@ const TRIES: u32 = 4;
 
 /// One packet, before the maps.
 pub(crate) struct Maps<'a> {
-    pub(crate) packet: &'a Packet,
-    pub(crate) addresses: &'a Addresses,
+    pub(crate) headers: &'a Headers,
     pub(crate) direction: Direction,
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
@@ -66,19 +66,33 @@ impl Ground for Maps<'_> {
 
     #[inline(always)]
     fn is_reply(&mut self) -> bool {
-        let Some(answered) =
-            Opening::answered_by(self.packet, self.addresses, self.direction, constants::seed())
-        else {
+        let Some(answered) = Opening::answered_by(
+            &self.headers.packet,
+            &self.headers.addresses,
+            self.direction,
+            constants::seed(),
+        ) else {
             return false;
         };
         let Some(bucket) = STATE.get_ptr_mut(answered.hash() & (constants::state_buckets() - 1))
         else {
             return false;
         };
-        let is_last = common::is_last(self.packet);
+        let is_last = common::is_last(&self.headers.packet);
         // SAFETY: other CPUs may write at the same time; a conversation that is half of one and half
         // of another fails its check.
         unsafe { (*bucket).recall(&answered, jiffies(), constants::hz(), is_last) }
+    }
+
+    #[inline(always)]
+    fn by_rows(
+        &mut self,
+        _: &Packet,
+        _: &Addresses,
+        direction: Direction,
+        _: Used,
+    ) -> Option<Decided> {
+        far::by_rows(*self.headers, direction, self.packets, self.bytes)
     }
 }
 
@@ -86,9 +100,12 @@ impl Maps<'_> {
     /// Remembers that the packet was let through, for its answers.
     #[inline(always)]
     pub(crate) fn remember(&self) {
-        let Some(opening) =
-            Opening::by(self.packet, self.addresses, self.direction, constants::seed())
-        else {
+        let Some(opening) = Opening::by(
+            &self.headers.packet,
+            &self.headers.addresses,
+            self.direction,
+            constants::seed(),
+        ) else {
             return;
         };
         if let Some(bucket) = STATE.get_ptr_mut(opening.hash() & (constants::state_buckets() - 1)) {

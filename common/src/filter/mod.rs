@@ -41,6 +41,15 @@ pub trait Ground {
     fn admits(&mut self, rule: u32) -> bool;
     /// Whether the packet answers one that went the other way.
     fn is_reply(&mut self) -> bool;
+
+    /// What a wide filter decides: [`by_rows`], in a place where its loops can be.
+    fn by_rows(
+        &mut self,
+        packet: &Packet,
+        addresses: &Addresses,
+        direction: Direction,
+        used: Used,
+    ) -> Option<Decided>;
 }
 
 /// What happens to a packet.
@@ -81,7 +90,7 @@ pub fn judge(
     let decided = if !used.has(Used::RULES) {
         None
     } else if used.has(Used::WIDE) {
-        by_rows(&wide::Question { packet, addresses, direction, used }, ground)
+        ground.by_rows(packet, addresses, direction, used)
     } else {
         by_words(packet, addresses, direction, used, ground)
     };
@@ -97,9 +106,10 @@ pub fn judge(
 }
 
 /// What a rule decided.
-#[derive(Clone, Copy)]
-enum Decided {
-    Allow,
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
+pub enum Decided {
+    Allow = 1,
     Deny,
     OverRate,
 }
@@ -147,9 +157,16 @@ fn by_words(
     })
 }
 
-/// A function of its own: what it has on the stack would not fit beside the rest.
-#[inline(never)]
-fn by_rows(question: &wide::Question<'_>, ground: &mut impl Ground) -> Option<Decided> {
+/// What a wide filter decides.
+#[inline(always)]
+pub fn by_rows(
+    packet: &Packet,
+    addresses: &Addresses,
+    direction: Direction,
+    used: Used,
+    ground: &mut impl Ground,
+) -> Option<Decided> {
+    let question = wide::Question { packet, addresses, direction, used };
     let mut candidates = question.candidates(ground)?;
     // The verifier wants to see an end.
     for _ in 0..WIDE / 64 {

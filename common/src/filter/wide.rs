@@ -102,6 +102,7 @@ impl Question<'_> {
     /// The rule of an entry.
     #[inline(always)]
     pub(super) fn rule(&self, ground: &impl Ground, entry: u32) -> Option<u32> {
+        let entry = black_box(entry);
         let page = self.page(ground, pages::RULES + (entry >> 8 & 0xf))?;
         Some(u32::from(page.0[entry as usize & 0xff]))
     }

@@ -10,12 +10,14 @@
 
 mod ip;
 mod marks;
+mod quick;
 mod transport;
 
 use crate::{Addresses, Class, Family, Fragment, Protocol, Reach};
 
 pub use self::ip::MAX_EXTENSIONS;
 use self::marks::Marks;
+pub use self::quick::parse_quick;
 
 /// A packet, starting at its link-layer header.
 ///
@@ -58,6 +60,9 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// Of which nothing is known.
+    pub const NONE: Self = Self::with(Marks(0));
+
     #[inline(always)]
     const fn with(marks: Marks) -> Self {
         Self { marks, ports: 0, network: 0, header_len: 0 }

@@ -1,6 +1,6 @@
 //! Compiled tables in plain memory, for tests that judge packets on the host.
 
-use common::{Direction, Ground, Page, Row, Ruleset};
+use common::{Addresses, Decided, Direction, Ground, Packet, Page, Row, Ruleset, Used};
 
 use super::{Compiled, CompiledDirection};
 
@@ -54,5 +54,15 @@ impl Ground for MemoryGround<'_> {
 
     fn is_reply(&mut self) -> bool {
         self.is_reply
+    }
+
+    fn by_rows(
+        &mut self,
+        packet: &Packet,
+        addresses: &Addresses,
+        direction: Direction,
+        used: Used,
+    ) -> Option<Decided> {
+        common::by_rows(packet, addresses, direction, used, self)
     }
 }
