@@ -26,8 +26,10 @@ const PEERS: [(&str, u16); 2] = [(WIRE_ADDRESSES[0], 7000), ("10.9.0.3", 7001)];
 /// Swaps, and how long is spent on them at most: on a slow machine there are fewer.
 const SWAPS: u32 = 300;
 const LONGEST: Duration = Duration::from_secs(20);
-/// Packets that may be on their way. More could overrun a queue, and be lost before they are judged.
+/// Packets that may be on their way to a program, or wait to be read. More could overrun the kernel's
+/// backlog, or a socket's buffer.
 const WINDOW: u64 = 512;
+const QUEUE: u64 = 8192;
 /// How long nothing may change until what is on its way is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
 const QUEUE_BYTES: usize = 8 << 20;
@@ -126,26 +128,32 @@ impl<'a> Lane<'a> {
                     }
                 }
             }
-            self.settle(counters, &before, WINDOW);
+            self.settle(counters, &before, [WINDOW, QUEUE]);
         }
-        self.settle(counters, &before, 0);
+        self.settle(counters, &before, [0, 0]);
     }
 
-    /// Waits until so few packets are on their way, to being judged and to being read.
-    fn settle(&self, counters: &CountersMap, before: &[u64; 5], most: u64) {
-        let (mut last, mut since) = (0, Instant::now());
+    /// Waits until so few packets are on their way to being judged, and to being read.
+    fn settle(&self, counters: &CountersMap, before: &[u64; 5], most: [u64; 2]) {
+        let (mut last, mut since) = ([0; 2], Instant::now());
         loop {
             let judged = since_then(before, &counters.udp(self.direction));
             let allowed = judged[Verdict::Allowed as usize];
-            let (received, judged) = (total(&self.received), judged.iter().sum::<u64>());
-            let on_their_way = total(&self.sent) - judged + (allowed - received.min(allowed));
-            if on_their_way <= most || since.elapsed() > PATIENCE {
+            let judged = judged.iter().sum::<u64>();
+            // Of what is read here, the one was written before the other.
+            let on_their_way = [
+                total(&self.sent).saturating_sub(judged),
+                allowed.saturating_sub(total(&self.received)),
+            ];
+            if on_their_way.iter().zip(&most).all(|(now, most)| now <= most) {
                 return;
             }
             if on_their_way != last {
                 (last, since) = (on_their_way, Instant::now());
+            } else if since.elapsed() > PATIENCE {
+                return;
             }
-            thread::yield_now();
+            thread::sleep(Duration::from_micros(50));
         }
     }
 
@@ -153,9 +161,8 @@ impl<'a> Lane<'a> {
     fn receive(&self, kind: usize, is_over: &AtomicBool) {
         self.to[kind].set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         while !is_over.load(Ordering::Relaxed) {
-            if self.to[kind].recv(&mut [0; 32]).is_ok() {
-                self.received[kind].fetch_add(1, Ordering::Relaxed);
-            }
+            let read = (0..64).take_while(|_| self.to[kind].recv(&mut [0; 32]).is_ok()).count();
+            self.received[kind].fetch_add(read as u64, Ordering::Relaxed);
         }
     }
 }
@@ -289,21 +296,28 @@ fn swapped_under_load(hook: IngressHook, form: Form) {
         let hits = swap(&bench, &datapath, first, form);
         let took = start.elapsed();
         stop.store(true, Ordering::Relaxed);
-        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        for sender in senders {
+            sender.join().unwrap();
+        }
         is_over.store(true, Ordering::Relaxed);
         (hits, took)
     });
 
     let swaps = hits.len() - 1;
-    println!("{hook}, {form:?}: {swaps} swaps in {took:.1?}");
     for (lane, before) in lanes.iter().zip(before) {
         let judged = since_then(&before, &counters.udp(lane.direction));
         check(lane, judged, &hits);
-        let rate = total(&lane.sent) as f64 / took.as_secs_f64() / 1e6;
-        println!("  {}: {} packets, {rate:.2} Mpps", lane.direction.name(), total(&lane.sent));
+        report(&format!("{hook}, {form:?}: {swaps} swaps"), lane, took);
         let generation = counters.read(lane.direction).generation;
         assert_eq!(generation, hits.len() as u64, "the last one judges");
     }
+}
+
+#[expect(clippy::print_stdout, reason = "how much load that was is for people to judge")]
+fn report(what: &str, lane: &Lane<'_>, took: Duration) {
+    let (sent, way) = (total(&lane.sent), lane.direction.name());
+    let rate = u128::from(sent) * 1000 / took.as_millis().max(1);
+    println!("{what} in {took:.1?}, {way} {sent} packets, {rate} in a second");
 }
 
 /// Has the sums of what was sent, judged, matched and received agree.
