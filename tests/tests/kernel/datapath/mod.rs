@@ -5,6 +5,7 @@
 mod ahead;
 mod clsact;
 mod cost;
+mod features;
 mod flows;
 mod frames;
 mod hooks;
