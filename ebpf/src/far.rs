@@ -9,6 +9,8 @@
 //! kind, it would check them again for each way that leads to them, and all that follows again for
 //! each way out of them.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use common::{Addresses, Decided, Direction, Frame, Packet};
 
@@ -27,17 +29,13 @@ pub(crate) struct Headers {
 /// Reads the headers of a socket buffer.
 #[inline(always)]
 pub(crate) fn skb(skb: *mut __sk_buff, len: u32) -> Headers {
-    let mut headers = Headers::NONE;
-    weir_far_skb(skb, len, &raw mut headers);
-    headers
+    Headers::written(len, |headers| weir_far_skb(skb, len, headers))
 }
 
 /// Reads the headers of a packet of XDP.
 #[inline(always)]
 pub(crate) fn xdp(xdp: *mut xdp_md, len: u32) -> Headers {
-    let mut headers = Headers::NONE;
-    weir_far_xdp(xdp, len, &raw mut headers);
-    headers
+    Headers::written(len, |headers| weir_far_xdp(xdp, len, headers))
 }
 
 #[cold]
@@ -105,7 +103,20 @@ extern "C" fn weir_by_rows(headers: *mut Headers, direction: u32, packets: u64, 
 }
 
 impl Headers {
-    const NONE: Self = Self { packet: Packet::NONE, addresses: Addresses::NONE };
+    /// What a global function writes. The verifier wants it to be written before as well, with
+    /// anything: of zeroes the compiler would make a call of `memset`, which is a loop here.
+    #[inline(always)]
+    fn written(anything: u32, write: impl FnOnce(*mut Self) -> u32) -> Self {
+        const WORDS: usize = size_of::<Headers>() / size_of::<u64>();
+        let mut headers = MaybeUninit::<Self>::uninit();
+        // SAFETY: as many words as fit, at an address that is aligned for them; any bytes are
+        // headers, which are made of integers.
+        unsafe {
+            headers.as_mut_ptr().cast::<[u64; WORDS]>().write([u64::from(anything); WORDS]);
+            write(headers.as_mut_ptr());
+            headers.assume_init()
+        }
+    }
 
     #[inline(always)]
     fn of(frame: &impl Frame) -> Self {

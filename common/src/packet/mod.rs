@@ -60,9 +60,6 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// Of which nothing is known.
-    pub const NONE: Self = Self::with(Marks(0));
-
     #[inline(always)]
     const fn with(marks: Marks) -> Self {
         Self { marks, ports: 0, network: 0, header_len: 0 }
