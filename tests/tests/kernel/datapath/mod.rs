@@ -5,10 +5,12 @@
 mod ahead;
 mod clsact;
 mod cost;
+mod features;
 mod flows;
 mod frames;
 mod hooks;
 mod programs;
+mod swap;
 mod traffic;
 mod wire;
 
