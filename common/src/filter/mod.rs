@@ -107,7 +107,6 @@ pub fn judge(
 
 /// What a rule decided.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u32)]
 pub enum Decided {
     Allow = 1,
     Deny,
