@@ -6,7 +6,7 @@
 
 use core::hint::black_box;
 
-use super::{Ground, Matched, Used};
+use super::{End, Ground, Matched, Used};
 use crate::{Addresses, Direction, Packet};
 
 /// Most entries of a wide filter.
@@ -74,6 +74,15 @@ pub(super) struct Question<'a> {
     pub(super) used: Used,
 }
 
+/// Up to eight octets of addresses that entries ask for.
+struct Octets {
+    /// The page of the first.
+    first: u32,
+    used: u32,
+    /// From the lowest bits on.
+    values: u64,
+}
+
 impl Question<'_> {
     /// The words that may have entries that match.
     #[inline(always)]
@@ -104,12 +113,11 @@ impl Question<'_> {
         let class = self.packet.class().index();
         then(self.entry(ground, pages::CLASSES + (class >> 8) as u32, class)?);
         if self.packet.has_addresses() {
-            let (first, used) = if self.packet.is_v6() {
-                (pages::V6, self.used.octets_v6())
-            } else {
-                (pages::V4, self.used.octets_v4())
-            };
-            self.each_octet(ground, first, used, &mut then)?;
+            // Not written out: each lookup of a map has its key on the stack, of which there is little.
+            // Of 64 bits, because of others the verifier forgets what was put there.
+            for n in 0..black_box(4_u64) {
+                self.each_octet(ground, self.octets(n as u32), &mut then)?;
+            }
         }
         if self.packet.is_whole() {
             let ports = self.packet.raw_ports();
@@ -123,36 +131,41 @@ impl Question<'_> {
         Some(())
     }
 
-    /// The rows of those octets that some entry asks for. Not written out: each lookup of a map has its
-    /// key on the stack, of which there is little.
+    /// The rows of `octets`.
     #[inline(always)]
     fn each_octet(
         &self,
         ground: &impl Ground,
-        mut first: u32,
-        mut used: u32,
+        Octets { first, used, mut values }: Octets,
         then: &mut impl FnMut(&Row),
     ) -> Option<()> {
-        for word in 0..black_box(4) {
-            if used == 0 {
+        for n in 0..black_box(8) {
+            if n >= used {
                 break;
             }
-            let mut octets = self.addresses.0[word & 3];
-            let mut used_here = used & 0xff;
-            for n in 0..black_box(8) {
-                if used_here == 0 {
-                    break;
-                }
-                if used_here & 1 != 0 {
-                    then(self.entry(ground, first + n, octets as usize & 0xff)?);
-                }
-                octets >>= 8;
-                used_here >>= 1;
-            }
-            first += 8;
-            used >>= 8;
+            then(self.entry(ground, first + n, values as usize & 0xff)?);
+            values >>= 8;
         }
         Some(())
+    }
+
+    /// Part `n` of four of the addresses.
+    #[inline(always)]
+    fn octets(&self, n: u32) -> Octets {
+        let Addresses(words) = self.addresses;
+        if self.packet.is_v6() {
+            let end = if n < 2 { End::SourceV6 } else { End::DestinationV6 };
+            let used = self.used.octets(end);
+            let used = if n & 1 == 0 { used.min(8) } else { used.saturating_sub(8) };
+            Octets { first: pages::V6 + 8 * n, used, values: words[n as usize & 3] }
+        } else {
+            let used = match n {
+                0 => self.used.octets(End::SourceV4),
+                1 => self.used.octets(End::DestinationV4),
+                _ => 0,
+            };
+            Octets { first: pages::V4 + 4 * n, used, values: words[0] >> (32 * (n & 1)) }
+        }
     }
 
     #[inline(always)]

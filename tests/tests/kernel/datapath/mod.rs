@@ -4,11 +4,13 @@
 
 mod clsact;
 mod cost;
+mod features;
 mod flows;
 mod frames;
 mod hooks;
 mod needs_tcx;
 mod programs;
+mod swap;
 mod traffic;
 mod variants;
 mod wire;
