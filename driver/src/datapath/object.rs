@@ -1,19 +1,20 @@
 //! The programs as they are in this binary, and as they are loaded for one attachment.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use aya::maps::{Array, MapError};
+use aya::maps::{Array, MapData, MapError};
 use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use common::{Used, names};
+use common::{Bucket, Used, names};
 
 use super::constants::{Constants, Specialised};
 use super::layout::PinPath;
 use super::{DatapathError, Hook};
-use crate::model::{BuildId, DatapathSpec, IngressHook, Telemetry};
+use crate::model::{AttachmentId, BuildId, DatapathSpec, IngressHook, Telemetry};
 use crate::policy;
 use crate::sys::clock;
 
@@ -93,8 +94,8 @@ impl Object {
             .set(names::GENERATION, spec.generation.to_ne_bytes())?
             .set(names::FLOW_PLACES, flow_places(spec).to_ne_bytes())?
             .set(names::FLOW_EXPORT, spec.flows.export_packets.to_ne_bytes())?
-            .set(names::STATE_BUCKETS, state_buckets(compiled).to_ne_bytes())?
-            .set(names::SEED, seed().to_ne_bytes())?
+            .set(names::STATE_BUCKETS, state_buckets(spec).to_ne_bytes())?
+            .set(names::SEED, seed(&spec.id).to_ne_bytes())?
             .set(names::HZ, self.hz.to_ne_bytes())?;
         Ok(object)
     }
@@ -115,7 +116,7 @@ fn sizes(spec: &DatapathSpec, compiled: &policy::Compiled) -> [(&'static str, u3
         (names::PAGES, length(&compiled.pages).max(1)),
         (names::HITS, rules.max(1)),
         (names::LIMITS, limits.max(1)),
-        (names::STATE, state_buckets(compiled).max(1)),
+        (names::STATE, state_buckets(spec).max(1)),
         (names::FLOWS, flow_places(spec).max(1)),
         (names::EVICTED, ring),
     ]
@@ -132,8 +133,22 @@ fn has(compiled: &policy::Compiled, feature: Used) -> bool {
     compiled.ingress.used.with(compiled.egress.used).has(feature)
 }
 
-fn state_buckets(compiled: &policy::Compiled) -> u32 {
-    if has(compiled, Used::STATEFUL) { STATE_BUCKETS } else { 0 }
+fn state_buckets(spec: &DatapathSpec) -> u32 {
+    let directions = spec.filter.iter().flat_map(|filter| [&filter.ingress, &filter.egress]);
+    let is_stateful = directions.flatten().any(|direction| direction.stateful);
+    if is_stateful { STATE_BUCKETS } else { 0 }
+}
+
+/// Whether the map at `pin`, if one is there, is a table of conversations as `spec` needs it.
+pub(super) fn is_state_of(pin: &PinPath, spec: &DatapathSpec) -> Result<bool, DatapathError> {
+    if !pin.as_path().exists() {
+        return Ok(true);
+    }
+    let failed =
+        |source: MapError| DatapathError::Map { map: names::STATE, source: Box::new(source) };
+    let info = MapData::from_pin(pin.as_path()).and_then(|map| map.info()).map_err(failed)?;
+    Ok(info.max_entries() == state_buckets(spec).max(1)
+        && info.value_size() as usize == size_of::<Bucket>())
 }
 
 fn flow_places(spec: &DatapathSpec) -> u32 {
@@ -145,10 +160,13 @@ fn length<T>(items: &[T]) -> u32 {
     u32::try_from(items.len()).unwrap_or(u32::MAX)
 }
 
-/// Something that nobody else knows.
-fn seed() -> u64 {
-    // The standard library's hash maps are seeded by the system, for the same reason.
-    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0)
+/// What places in tables are chosen with, so that nobody on the wire can tell which packets share
+/// one. The same for each instance of an attachment's programs, which find what the former ones
+/// left; made of the claim's UID, which is random and which no packet tells.
+fn seed(id: &AttachmentId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (id.claim.as_str(), id.device.as_str()).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl fmt::Debug for Object {
