@@ -115,14 +115,14 @@ fn run(headers: &Headers, load: &Load, direction: Direction) -> bool {
     let Headers { packet, addresses } = headers;
     let &Load { packets, bytes, .. } = load;
     let used = constants::used(direction);
-    let mut maps = Maps { headers, direction, packets, bytes };
+    let mut maps = Maps { direction, packets, bytes };
     let decision = if used.has(Used::FILTER) {
         common::judge(packet, addresses, direction, used, &mut maps)
     } else {
         common::pass(packet)
     };
     if decision.passes && !decision.is_reply && is_asked(direction) {
-        maps.remember();
+        maps.remember(packet, addresses);
     }
     if constants::has_telemetry() {
         count(headers, load, direction, decision);

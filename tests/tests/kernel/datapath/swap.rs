@@ -24,7 +24,7 @@ use nix::sys::socket::{
 };
 
 use super::wire::{Bench, POD_ADDRESSES, WIRE_ADDRESSES, index};
-use super::{both, id, rule, spec};
+use super::{both, id, rule, spec, tc};
 
 /// The peers of the pod, each with the port that it sends from and to.
 const PEERS: [(&str, u16); 2] = [(WIRE_ADDRESSES[0], 7000), ("10.9.0.3", 7001)];
@@ -379,12 +379,12 @@ fn check(lane: &Lane<'_>, judged: [u64; 5], hits: &[Hits]) {
 
 #[test]
 fn no_packet_is_lost_or_judged_by_a_mixture_while_narrow_filters_are_swapped() {
-    swapped_under_load(IngressHook::Tcx, Form::Narrow);
+    swapped_under_load(tc(), Form::Narrow);
 }
 
 #[test]
 fn no_packet_is_lost_or_judged_by_a_mixture_while_wide_filters_are_swapped() {
-    swapped_under_load(IngressHook::Tcx, Form::Wide);
+    swapped_under_load(tc(), Form::Wide);
 }
 
 #[test]
