@@ -34,7 +34,7 @@ pub use self::address::Addresses;
 pub use self::class::{Class, Reach};
 pub use self::counters::{Count, Counters, SIZES};
 pub use self::filter::{
-    Decided, Decision, Ground, NARROW, PORT_PAGES, PORT_SETS, Page, Ports, Row, Ruleset, Used,
+    Decided, Decision, End, Ground, NARROW, PORT_PAGES, PORT_SETS, Page, Ports, Row, Ruleset, Used,
     WIDE, by_rows, judge, pages, pass, rows,
 };
 pub use self::flow::{Flow, FlowKey, Seen};

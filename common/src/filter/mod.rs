@@ -24,7 +24,7 @@ mod wide;
 use crate::{Addresses, Direction, Packet, Verdict};
 
 pub use self::narrow::{NARROW, PORT_PAGES, PORT_SETS, Ports, Ruleset};
-pub use self::used::Used;
+pub use self::used::{End, Used};
 pub use self::wide::{Page, Row, WIDE, pages, rows};
 
 /// What a decision needs beside the packet. Maps in the kernel, plain memory in tests.
@@ -107,7 +107,6 @@ pub fn judge(
 
 /// What a rule decided.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u32)]
 pub enum Decided {
     Allow = 1,
     Deny,

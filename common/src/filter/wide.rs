@@ -6,7 +6,7 @@
 
 use core::hint::black_box;
 
-use super::{Ground, Matched, Used};
+use super::{End, Ground, Matched, Used};
 use crate::{Addresses, Direction, Packet};
 
 /// Most entries of a wide filter.
@@ -115,13 +115,17 @@ impl Question<'_> {
         if self.packet.has_addresses() {
             let [w0, w1, w2, w3] = self.addresses.0;
             if self.packet.is_v6() {
-                let used = self.used.octets_v6();
-                self.each_octet(ground, w0, used & 0xff, pages::V6, &mut then)?;
-                self.each_octet(ground, w1, used >> 8 & 0xff, pages::V6 + 8, &mut then)?;
-                self.each_octet(ground, w2, used >> 16 & 0xff, pages::V6 + 16, &mut then)?;
-                self.each_octet(ground, w3, used >> 24 & 0xff, pages::V6 + 24, &mut then)?;
+                let source = self.used.octets(End::SourceV6);
+                self.each_octet(ground, w0, source.min(8), pages::V6, &mut then)?;
+                self.each_octet(ground, w1, source.saturating_sub(8), pages::V6 + 8, &mut then)?;
+                let to = self.used.octets(End::DestinationV6);
+                self.each_octet(ground, w2, to.min(8), pages::V6 + 16, &mut then)?;
+                self.each_octet(ground, w3, to.saturating_sub(8), pages::V6 + 24, &mut then)?;
             } else {
-                self.each_octet(ground, w0, self.used.octets_v4(), pages::V4, &mut then)?;
+                let source = self.used.octets(End::SourceV4);
+                self.each_octet(ground, w0, source, pages::V4, &mut then)?;
+                let to = self.used.octets(End::DestinationV4);
+                self.each_octet(ground, w0 >> 32, to, pages::V4 + 4, &mut then)?;
             }
         }
         if self.packet.is_whole() {
@@ -136,26 +140,23 @@ impl Question<'_> {
         Some(())
     }
 
-    /// The rows of those of eight octets that some entry asks for. Not written out: each lookup of
+    /// The rows of the first `used` of eight octets. Not written out: each lookup of
     /// a map has its key on the stack, of which there is little.
     #[inline(always)]
     fn each_octet(
         &self,
         ground: &impl Ground,
         mut octets: u64,
-        mut used: u32,
+        used: u32,
         first: u32,
         then: &mut impl FnMut(&Row),
     ) -> Option<()> {
         for n in 0..black_box(8) {
-            if used == 0 {
+            if n >= used {
                 break;
             }
-            if used & 1 != 0 {
-                then(self.entry(ground, first + n, octets as usize & 0xff)?);
-            }
+            then(self.entry(ground, first + n, octets as usize & 0xff)?);
             octets >>= 8;
-            used >>= 1;
         }
         Some(())
     }
