@@ -2,11 +2,14 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what the tests are made of")]
 
+mod agreement;
+mod cases;
 mod clsact;
 mod cost;
 mod flows;
 mod frames;
 mod hooks;
+mod loaded;
 mod needs_tcx;
 mod programs;
 mod traffic;
