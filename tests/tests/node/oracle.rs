@@ -19,7 +19,8 @@ const HZ: u64 = 250;
 fn a_million_packets_fare_as_a_thousand_filters_say() {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     let tallies = thread::scope(|scope| {
-        let each = |nth| move || (nth..random::filters()).step_by(threads).map(one_filter).sum::<Tally>();
+        let each =
+            |nth| move || (nth..random::filters()).step_by(threads).map(one_filter).sum::<Tally>();
         let started: Vec<_> =
             (0..random::filters()).take(threads).map(|nth| scope.spawn(each(nth))).collect();
         started.into_iter().map(|thread| thread.join().expect("a disagreement")).sum::<Tally>()
@@ -81,7 +82,11 @@ fn one_filter(nth: u64) -> Tally {
     let size = Size::random(&mut rng);
     let filter = random::filter(&mut rng, size);
     let compiled = policy::compile(&filter, HZ).unwrap_or_else(|problems| {
-        panic!("filter {nth} of seed {} is refused: {problems:?}\n{}", json(&filter))
+        panic!(
+            "filter {nth} of WEIR_SEED={} is refused: {problems:?}\n{}",
+            random::seed(),
+            json(&filter)
+        )
     });
     let mut packets = Packets::new(rng, &filter);
     let mut tally = Tally::default();
@@ -91,8 +96,9 @@ fn one_filter(nth: u64) -> Tally {
         let judged = oracle::judged(frame, &compiled, direction);
         assert!(
             judged == expected,
-            "packet {number} under filter {nth} of seed {}, {direction:?}\n{frame:02x?}\n\
+            "packet {number} under filter {nth} of WEIR_SEED={}, {direction:?}\n{frame:02x?}\n\
              oracle {expected:?}\njudge  {judged:?}\n{}",
+            random::seed(),
             json(&filter),
         );
         let compiled = match direction {

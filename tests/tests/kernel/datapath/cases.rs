@@ -20,23 +20,24 @@ const REMEMBERED: usize = 24;
 
 /// One filter.
 pub(crate) struct Case {
+    /// For the one who has to find it again.
     pub(crate) nth: u64,
     pub(crate) filter: Filter,
     pub(crate) compiled: Compiled,
 }
 
-type Packet = (Vec<u8>, Direction);
+/// A frame and the way it goes.
+pub(crate) type Packet = (Vec<u8>, Direction);
 
 impl Case {
-    /// Lets all three judge random packets, one after the other.
+    /// Lets all three judge packets, one after the other.
     ///
     /// # Panics
     ///
     /// If they disagree, with all that it takes to do it again.
-    pub(crate) fn agree(&self, rng: Rng, loaded: &mut Loaded) -> Tally {
+    pub(crate) fn agree(&self, packets: &[Packet], loaded: &mut Loaded) -> Tally {
         let (mut memory, mut kept) = (Memory::default(), Kept::default());
         let mut tally = Tally::default();
-        let packets = self.packets(rng);
         for (number, packet) in packets.iter().enumerate() {
             let (frame, direction) = packet;
             let fail = |what: &str| -> ! { self.fail(&format!("packet {number}"), packet, what) };
@@ -57,13 +58,13 @@ impl Case {
             }
         }
         if let Err(what) = loaded.check_hits() {
-            self.find(&packets, loaded, &what);
+            self.find(packets, loaded, &what);
         }
         tally
     }
 
-    /// With little memory, and answers, where the filter remembers.
-    fn packets(&self, mut rng: Rng) -> Vec<Packet> {
+    /// Random packets: few of them, again and again, and what answers them, where the filter remembers.
+    pub(crate) fn packets(&self, mut rng: Rng) -> Vec<Packet> {
         let mut random = Packets::new(rng.fork(), &self.filter);
         let mut draw = || {
             let (frame, direction) = random.draw();

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what the tests are made of")]
 
 mod agreement;
+mod captures;
 mod cases;
+mod clients;
 mod clsact;
 mod cost;
 mod flows;
@@ -11,6 +13,7 @@ mod frames;
 mod hooks;
 mod loaded;
 mod needs_tcx;
+mod pcap;
 mod programs;
 mod traffic;
 mod variants;
