@@ -31,10 +31,8 @@ impl Memory {
     /// What should become of `frame` after all that was asked before.
     pub fn answer(&mut self, frame: &[u8], filter: &Filter, direction: Direction) -> Answer {
         let talk = Talk::of(frame, direction);
-        let answered =
-            talk.and_then(|(talk, _)| self.talks.contains(&talk.answered()).then_some(()));
         let mut now = Now {
-            is_reply: answered.is_some(),
+            is_reply: talk.is_some_and(|(talk, _)| self.talks.contains(&talk.answered())),
             bytes: frame.len() as u64,
             rules: of(filter, direction),
             direction,
@@ -50,11 +48,6 @@ impl Memory {
             self.talks.insert(talk);
         }
         answer
-    }
-
-    /// How many conversations there are.
-    pub fn talks(&self) -> usize {
-        self.talks.len()
     }
 }
 
@@ -99,7 +92,7 @@ impl Talk {
         let Load::Known(protocol, head) = load else { return None };
         let (from, to, begins) = match head {
             Head::Ports { source, destination, flags } => {
-                let begins = flags.is_none_or(|flags| !flags.rst && !(flags.syn && flags.ack));
+                let begins = flags.is_none_or(|flags| !(flags.rst || flags.syn && flags.ack));
                 (source, destination, begins)
             }
             Head::Icmp { kind: 0 | 8, identifier } if protocol == Protocol::Icmp => {

@@ -35,7 +35,7 @@
 //!    an echo of ICMP with its addresses swapped and the same identifier. A reset, and a SYN with ACK, let
 //!    no replies through, nor does what has no transport header.
 //! 10. *Rates.* What a rule lets through is paid for after it has passed: as long as no more than the
-//!    burst is owed, the next packet passes, whatever its size.
+//!     burst is owed, the next packet passes, whatever its size.
 
 mod decide;
 mod judged;

@@ -51,8 +51,7 @@ fn captured() -> Vec<Packet> {
     }
     // Connections are still being ended, and the link's own business goes on.
     let start = Instant::now();
-    let is_complete =
-        |capture: &Capture| KINDS.iter().all(|(_, is)| capture.frames().any(|frame| is(frame)));
+    let is_complete = |capture: &Capture| KINDS.iter().all(|(_, is)| capture.frames().any(is));
     while !is_complete(&capture) && start.elapsed() < Duration::from_secs(5) {
         std::thread::sleep(Duration::from_millis(10));
         capture.take();
@@ -148,7 +147,7 @@ fn filters() -> Vec<Filter> {
     let mut outgoing = both(DefaultAction::Deny, vec![allow(Tcp, &[]), allow(Icmpv6, &[])]);
     stateful.ingress.as_mut().unwrap().stateful = true;
     outgoing.egress.as_mut().unwrap().stateful = true;
-    outgoing.ingress = stateful.ingress.clone();
+    outgoing.ingress.clone_from(&stateful.ingress);
     let mut filters = vec![
         Filter::default(),
         both(DefaultAction::Deny, Vec::new()),

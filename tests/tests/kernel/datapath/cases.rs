@@ -100,8 +100,7 @@ impl Case {
     }
 
     fn fail(&self, which: &str, (frame, direction): &Packet, what: &str) -> ! {
-        let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
-        panic!("{which}, {}, {hex}\n{what}\n{}", direction.name(), self.name());
+        panic!("{which}, {}, {frame:02x?}\n{what}\n{}", direction.name(), self.name());
     }
 
     fn name(&self) -> String {
