@@ -94,16 +94,21 @@ impl Flow {
         self.packets == 0
     }
 
-    /// Gives the place to the flow of `key`.
+    /// Gives the place to the flow of `key`, and counts its first packet.
+    ///
+    /// Nothing is set to zero and then added to: of zeroes next to each other the compiler makes a
+    /// call of `memset`, which in BPF is a loop.
     #[inline(always)]
-    pub fn begin(&mut self, key: &FlowKey, now: u32) {
+    pub fn begin(&mut self, key: &FlowKey, seen: &Seen) {
         self.addresses = key.addresses;
         self.ports = key.ports;
         self.kind = key.kind;
-        self.tcp_flags = 0;
-        self.packets = 0;
-        self.bytes = 0;
-        self.first_seen = now;
+        self.tcp_flags = seen.tcp_flags as u8;
+        self.verdict = seen.verdict as u8;
+        self.packets = seen.packets;
+        self.bytes = seen.bytes;
+        self.first_seen = seen.now;
+        self.last_seen = seen.now;
     }
 
     #[inline(always)]

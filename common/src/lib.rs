@@ -34,12 +34,12 @@ pub use self::address::Addresses;
 pub use self::class::{Class, Reach};
 pub use self::counters::{Count, Counters, SIZES};
 pub use self::filter::{
-    Counting, Decided, Decision, Ground, NARROW, PORT_PAGES, PORT_SETS, Page, Ports, Row, Ruleset,
-    Used, WIDE, count_each, decide_wide, judge, pages, pass, rows,
+    Counting, Decided, Decision, End, Ground, NARROW, PORT_PAGES, PORT_SETS, Page, Ports, Row,
+    Ruleset, Used, WIDE, by_rows, count_each, judge, pages, pass, rows,
 };
 pub use self::flow::{Flow, FlowKey, Seen};
 pub use self::limit::{JIFFY, Limit};
-pub use self::packet::{Frame, MAX_EXTENSIONS, Packet, parse};
+pub use self::packet::{Frame, MAX_EXTENSIONS, Packet, parse, parse_quick};
 pub use self::state::{Bucket, Conversation, OTHER_SECONDS, Opening, TCP_SECONDS, is_last};
 pub use self::words::{Action, Direction, Family, Fragment, Protocol, TcpEvent, Verdict};
 

@@ -13,13 +13,14 @@ pub(crate) fn count(key: &FlowKey, seen: &Seen, counters: &mut Counters) {
     let Some(flow) = FLOWS.get_ptr_mut(index) else { return };
     // SAFETY: this CPU's own copy, see `count` in `main.rs`.
     let flow = unsafe { &mut *flow };
-    if !flow.is(key) {
-        if !flow.is_vacant() {
-            evict(flow, counters);
-        }
-        flow.begin(key, seen.now);
+    if flow.is(key) {
+        flow.count(seen);
+        return;
     }
-    flow.count(seen);
+    if !flow.is_vacant() {
+        evict(flow, counters);
+    }
+    flow.begin(key, seen);
 }
 
 #[inline(always)]

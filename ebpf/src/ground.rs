@@ -4,10 +4,11 @@ use core::arch::asm;
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use common::{
-    Addresses, Counting, Decided, Direction, Ground, Opening, Packet, Page, Row, Ruleset,
+    Addresses, Counting, Decided, Direction, Ground, Opening, Packet, Page, Row, Ruleset, Used,
 };
 
 use crate::constants;
+use crate::far::{self, Headers};
 use crate::maps::{HITS, LIMITS, PAGES, ROWS, RULES, STATE};
 
 /// How often CPUs that take from one limit at once try again. Who loses as often passes: a packet
@@ -46,19 +47,8 @@ impl Ground for Maps {
     }
 
     #[inline(always)]
-    fn hit_each(&mut self, Counting { entries, word }: Counting) {
-        match self.direction {
-            Direction::Ingress => weir_count_in(entries, word, self.packets, self.bytes),
-            Direction::Egress => weir_count_out(entries, word, self.packets, self.bytes),
-        };
-    }
-
-    #[inline(always)]
-    fn decide_wide(&mut self, packet: &Packet, addresses: &Addresses) -> Option<Decided> {
-        Decided::from_number(match self.direction {
-            Direction::Ingress => weir_wide_in(packet, addresses, self.packets, self.bytes),
-            Direction::Egress => weir_wide_out(packet, addresses, self.packets, self.bytes),
-        })
+    fn hit_each(&mut self, counting: Counting) {
+        far::count_each(counting, self.direction, self.packets, self.bytes);
     }
 
     #[inline(always)]
@@ -96,6 +86,17 @@ impl Ground for Maps {
         // of another fails its check.
         unsafe { (*bucket).recall(&answered, jiffies(), constants::hz(), is_last) }
     }
+
+    #[inline(always)]
+    fn by_rows(
+        &mut self,
+        &packet: &Packet,
+        &addresses: &Addresses,
+        direction: Direction,
+        _: Used,
+    ) -> Option<Decided> {
+        far::by_rows(Headers { packet, addresses }, direction, self.packets, self.bytes)
+    }
 }
 
 impl Maps {
@@ -111,63 +112,6 @@ impl Maps {
             unsafe { (*bucket).remember(&opening, jiffies(), constants::hz()) };
         }
     }
-}
-
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn weir_count_in(entries: u64, word: u32, packets: u64, bytes: u64) -> u32 {
-    count(Counting { entries, word }, Direction::Ingress, packets, bytes)
-}
-
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn weir_count_out(entries: u64, word: u32, packets: u64, bytes: u64) -> u32 {
-    count(Counting { entries, word }, Direction::Egress, packets, bytes)
-}
-
-/// In a global function for each direction, as in `far.rs`: it is verified once, and knows what the
-/// filter uses. It returns a number, whatever it has to say.
-#[inline(always)]
-fn count(counting: Counting, direction: Direction, packets: u64, bytes: u64) -> u32 {
-    let mut maps = Maps { direction, packets, bytes };
-    common::count_each(counting, direction, constants::used(direction), &mut maps);
-    0
-}
-
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn weir_wide_in(
-    packet: *const Packet,
-    addresses: *const Addresses,
-    packets: u64,
-    bytes: u64,
-) -> u32 {
-    wide(packet, addresses, Maps { direction: Direction::Ingress, packets, bytes })
-}
-
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn weir_wide_out(
-    packet: *const Packet,
-    addresses: *const Addresses,
-    packets: u64,
-    bytes: u64,
-) -> u32 {
-    wide(packet, addresses, Maps { direction: Direction::Egress, packets, bytes })
-}
-
-/// In a global function for each direction, as [`count`].
-#[inline(always)]
-fn wide(packet: *const Packet, addresses: *const Addresses, mut maps: Maps) -> u32 {
-    // SAFETY: both callers above pass references. The verifier knows that they are of this size, and
-    // not that they are there.
-    let (Some(packet), Some(addresses)) =
-        (unsafe { packet.as_ref() }, unsafe { addresses.as_ref() })
-    else {
-        return 0;
-    };
-    let (direction, used) = (maps.direction, constants::used(maps.direction));
-    common::decide_wide(packet, addresses, direction, used, &mut maps).map_or(0, |it| it as u32)
 }
 
 /// The kernel's tick count. Not a call: the verifier puts the load in its place.

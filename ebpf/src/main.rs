@@ -28,7 +28,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use common::{Addresses, Decision, Direction, FlowKey, Seen, Used};
+use common::{Decision, Direction, FlowKey, Seen, Used};
 
 use self::far::Headers;
 use self::frame::Linear;
@@ -63,10 +63,7 @@ fn ingress_xdp(ctx: &XdpContext, len: impl FnOnce() -> u32) -> u32 {
     }
     let len = len();
     let frame = Linear::new(ctx.data(), ctx.data_end(), len);
-    let mut headers = near(&frame, Direction::Ingress);
-    if frame.is_short_for(&headers.packet) {
-        headers = far::xdp(ctx.ctx, len, headers);
-    }
+    let headers = quick(&frame).unwrap_or_else(|| far::xdp(ctx.ctx, len));
     let load =
         Load { packets: 1, bytes: len.into(), size: len, tagged: headers.packet.is_tagged() };
     if run(&headers, &load, Direction::Ingress) { XDP_PASS } else { XDP_DROP }
@@ -92,10 +89,7 @@ fn tc(ctx: &TcContext, direction: Direction) -> i32 {
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
     let len = ctx.len();
     let frame = Linear::new(ctx.data(), ctx.data_end(), len);
-    let mut headers = near(&frame, direction);
-    if frame.is_short_for(&headers.packet) {
-        headers = far::skb(skb, len, headers);
-    }
+    let headers = quick(&frame).unwrap_or_else(|| far::skb(skb, len));
     let load = frame::load(skb, len, &headers.packet);
     if run(&headers, &load, direction) { TCX_NEXT } else { TCX_DROP }
 }
@@ -109,12 +103,10 @@ pub(crate) struct Load {
     pub(crate) tagged: bool,
 }
 
-/// Reads the headers as far as the first piece of the packet shows them.
+/// Reads the headers of what most packets are.
 #[inline(always)]
-fn near(frame: &Linear, direction: Direction) -> Headers {
-    let packet = common::parse(frame);
-    let addresses = if wants_addresses(direction) { packet.addresses(frame) } else { None };
-    Headers { packet, addresses: addresses.unwrap_or(Addresses::NONE) }
+fn quick(frame: &Linear) -> Option<Headers> {
+    common::parse_quick(frame).map(|(packet, addresses)| Headers { packet, addresses })
 }
 
 /// Decides, counts and remembers. Answers whether the packet passes.
@@ -190,13 +182,6 @@ fn is_asked(direction: Direction) -> bool {
         Direction::Egress => Direction::Ingress,
     };
     constants::used(other).has(Used::STATEFUL)
-}
-
-#[inline(always)]
-fn wants_addresses(direction: Direction) -> bool {
-    constants::flow_places() != 0
-        || constants::used(direction).has(Used::ADDRESSED)
-        || is_asked(direction)
 }
 
 /// Never called: the verifier rejects a program that could panic.

@@ -2,7 +2,7 @@
  * of flows and narrow filter, in maps of the same layout (`common`), so that one compiled rule set
  * serves both. What the compared variants switch off is left out: counting rules, rate limits,
  * replies, and filters of more than 64 entries. */
-#include "packet.h"
+#include "quick.h"
 
 /* Constants at load. */
 const volatile u8 WEIR_TELEMETRY = 1;
@@ -17,8 +17,11 @@ const volatile u64 WEIR_SEED = 0;
 #define USED_SOURCE_PORTS (1ull << 4)
 #define USED_DESTINATION_PORTS (1ull << 5)
 #define USED_RULES (1ull << 7)
-#define USED_V4(n) (1ull << (8 + (n)))
-#define USED_V6(n) (1ull << (16 + (n)))
+/* How many leading octets of the addresses at one end are looked at. */
+#define SOURCE_V4(used) ((used) >> 8 & 0x1f)
+#define DESTINATION_V4(used) ((used) >> 16 & 0x1f)
+#define SOURCE_V6(used) ((used) >> 24 & 0x1f)
+#define DESTINATION_V6(used) ((used) >> 32 & 0x1f)
 #define USED_DENY (1ull << 48)
 
 enum { ALLOWED, BY_RULE, BY_DEFAULT, BY_RATE, UNREADABLE, VERDICTS };
@@ -122,14 +125,20 @@ INLINE u64 matches(const struct ruleset *rules, const struct packet *packet, con
 	u32 marks = packet->marks;
 	if ((marks & IP) && (marks & REACH(3)) && (marks & V6)) {
 #pragma unroll
-		for (u32 n = 0; n < 32; n++)
-			if (used & USED_V6(n))
+		for (u32 n = 0; n < 16; n++) {
+			if (SOURCE_V6(used) > n)
 				found &= rules->v6[n][OCTET(addresses, n)];
+			if (DESTINATION_V6(used) > n)
+				found &= rules->v6[16 + n][OCTET(addresses, 16 + n)];
+		}
 	} else if ((marks & IP) && (marks & REACH(3))) {
 #pragma unroll
-		for (u32 n = 0; n < 8; n++)
-			if (used & USED_V4(n))
+		for (u32 n = 0; n < 4; n++) {
+			if (SOURCE_V4(used) > n)
 				found &= rules->v4[n][OCTET(addresses, n)];
+			if (DESTINATION_V4(used) > n)
+				found &= rules->v4[4 + n][OCTET(addresses, 4 + n)];
+		}
 	}
 	if ((marks & REACH(3)) == REACH(WHOLE)) {
 		if (used & USED_SOURCE_PORTS)
@@ -260,15 +269,6 @@ INLINE void flow(struct counters *counters, const struct packet *packet, const u
 	flow->last_seen = now;
 }
 
-/* For the verifier on its own: it checks a global function once, whatever leads to it. */
-__attribute__((noinline)) int far(struct xdp_md *xdp, u32 len, struct packet *packet)
-{
-	struct frame frame = { 0, 0, len, xdp };
-	if (packet)
-		parse(&frame, packet);
-	return 0;
-}
-
 INLINE int load_addresses(const struct frame *frame, const struct packet *packet, u64 *addresses)
 {
 	u32 at = packet->network & 0xff, copy[8], *words;
@@ -289,19 +289,41 @@ INLINE int load_addresses(const struct frame *frame, const struct packet *packet
 	return 1;
 }
 
+struct headers {
+	struct packet packet;
+	u64 addresses[4];
+};
+
+/* For the verifier on its own: it checks a global function once, whatever leads to it. */
+__attribute__((noinline)) int far(struct xdp_md *xdp, u32 len, struct headers *headers)
+{
+	struct frame frame = { (void *)(u64)xdp->data, (void *)(u64)xdp->data_end, len, 0 };
+	if (!headers)
+		return 0;
+	parse(&frame, &headers->packet);
+	if (headers->packet.marks & DEFERRED) {
+		frame.xdp = xdp;
+		parse(&frame, &headers->packet);
+	}
+	load_addresses(&frame, &headers->packet, headers->addresses);
+	return 0;
+}
+
 SEC("xdp") int weir_xdp(struct xdp_md *xdp)
 {
 	u32 zero = 0, verdict;
-	u64 addresses[4] = {};
 	struct packet packet;
+	u64 addresses[4];
 	struct frame frame = { (void *)(u64)xdp->data, (void *)(u64)xdp->data_end, 0, 0 };
 	frame.len = frame.end - frame.data;
-	parse(&frame, &packet);
-	if (packet.marks & DEFERRED)
-		far(xdp, frame.len, &packet);
-	int has_addresses = 0;
-	if (WEIR_FLOWS || (WEIR_USED_IN & USED_FILTER))
-		has_addresses = load_addresses(&frame, &packet, addresses);
+	if (!quick(&frame, &packet, addresses)) {
+		struct headers slow = {};
+		far(xdp, frame.len, &slow);
+		packet = slow.packet;
+		for (u32 n = 0; n < 4; n++)
+			addresses[n] = slow.addresses[n];
+	}
+	int has_addresses = (packet.marks & IP) && (packet.marks & REACH(3));
 	int passes = judge(&packet, addresses, frame.len, &verdict);
 	struct counters *counters;
 	if (WEIR_TELEMETRY && (counters = map_lookup(&weir_counters, &zero))) {

@@ -24,7 +24,7 @@ mod wide;
 use crate::{Addresses, Direction, Packet, Verdict};
 
 pub use self::narrow::{NARROW, PORT_PAGES, PORT_SETS, Ports, Ruleset};
-pub use self::used::Used;
+pub use self::used::{End, Used};
 pub use self::wide::{Page, Row, WIDE, pages, rows};
 
 /// What a decision needs beside the packet. Maps in the kernel, plain memory in tests.
@@ -37,14 +37,21 @@ pub trait Ground {
 
     /// Adds the packet to what a rule matched; rules are counted from the direction's first.
     fn hit(&mut self, rule: u32);
-    /// The same for all rules of `counting`, by [`count_each`].
+    /// The same for each rule of `counting`, by [`count_each`], in a place where its loop can be.
     fn hit_each(&mut self, counting: Counting);
-    /// What the filter decides where it is wide, by [`decide_wide`].
-    fn decide_wide(&mut self, packet: &Packet, addresses: &Addresses) -> Option<Decided>;
     /// Whether the packet is within the rate of a rule, and if so, takes it from there.
     fn admits(&mut self, rule: u32) -> bool;
     /// Whether the packet answers one that went the other way.
     fn is_reply(&mut self, packet: &Packet, addresses: &Addresses) -> bool;
+
+    /// What a wide filter decides: [`by_rows`], in a place where its loops can be.
+    fn by_rows(
+        &mut self,
+        packet: &Packet,
+        addresses: &Addresses,
+        direction: Direction,
+        used: Used,
+    ) -> Option<Decided>;
 }
 
 /// What happens to a packet.
@@ -85,7 +92,7 @@ pub fn judge(
     let decided = if !used.has(Used::RULES) {
         None
     } else if used.has(Used::WIDE) {
-        ground.decide_wide(packet, addresses)
+        ground.by_rows(packet, addresses, direction, used)
     } else {
         by_words(packet, addresses, direction, used, ground)
     };
@@ -104,21 +111,8 @@ pub fn judge(
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Decided {
     Allow = 1,
-    Deny = 2,
-    OverRate = 3,
-}
-
-impl Decided {
-    /// The reverse of a cast; `None` for zero and all else.
-    #[inline(always)]
-    pub const fn from_number(number: u32) -> Option<Self> {
-        match number {
-            1 => Some(Self::Allow),
-            2 => Some(Self::Deny),
-            3 => Some(Self::OverRate),
-            _ => None,
-        }
-    }
+    Deny,
+    OverRate,
 }
 
 /// The entries of one word that match, and what those of the word do.
@@ -162,12 +156,9 @@ fn by_words(
     settle(matched, 0, direction, used, ground)
 }
 
-/// What the wide filter of `direction` decides.
-///
-/// Apart from all else: what it has on the stack would not fit beside the rest, and the verifier goes
-/// through all its rounds again for every way that leads to them.
+/// What a wide filter decides.
 #[inline(always)]
-pub fn decide_wide(
+pub fn by_rows(
     packet: &Packet,
     addresses: &Addresses,
     direction: Direction,
@@ -201,10 +192,7 @@ pub struct Counting {
     pub word: u32,
 }
 
-/// Adds the packet to what the rule of each entry of `counting` matched, on the ground of `direction`.
-///
-/// Apart from all else, for the verifier: it goes through each of 64 rounds again for every way that
-/// leads to them.
+/// Adds the packet to what the rule of each entry of `counting` matched.
 #[inline(always)]
 pub fn count_each(counting: Counting, direction: Direction, used: Used, ground: &mut impl Ground) {
     let mut entries = counting.entries;

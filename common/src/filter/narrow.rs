@@ -3,7 +3,7 @@
 //!
 //! So a packet costs the same whether the first entry matches, the last, or none.
 
-use super::Used;
+use super::{End, Used};
 use crate::{Addresses, Class, Packet};
 
 /// Most entries of a [`Ruleset`].
@@ -104,12 +104,26 @@ impl Ruleset {
     fn addressed(&self, packet: &Packet, addresses: &Addresses, used: Used) -> u64 {
         let mut found = u64::MAX;
         if packet.is_v6() {
-            each_octet_v6!(n => if used.has(Used::v6(n)) {
-                found &= self.v6[n][addresses.octet_v6(n)];
+            let (source, destination) =
+                (used.octets(End::SourceV6), used.octets(End::DestinationV6));
+            each_octet_v6!(n => {
+                if source > n as u32 {
+                    found &= self.v6[n][addresses.octet_v6(n)];
+                }
+                if destination > n as u32 {
+                    found &= self.v6[16 + n][addresses.octet_v6(16 + n)];
+                }
             });
         } else {
-            each_octet_v4!(n => if used.has(Used::v4(n)) {
-                found &= self.v4[n][addresses.octet_v4(n)];
+            let (source, destination) =
+                (used.octets(End::SourceV4), used.octets(End::DestinationV4));
+            each_octet_v4!(n => {
+                if source > n as u32 {
+                    found &= self.v4[n][addresses.octet_v4(n)];
+                }
+                if destination > n as u32 {
+                    found &= self.v4[4 + n][addresses.octet_v4(4 + n)];
+                }
             });
         }
         found

@@ -27,33 +27,21 @@ impl Used {
     pub const DENY: Self = Self(1 << 48);
 
     /// Some octet of some address is looked at, or replies are.
-    pub const ADDRESSED: Self = Self(0x0000_ffff_ffff_ff00 | Self::STATEFUL.0);
+    pub const ADDRESSED: Self = Self(0x0000_00ff_ffff_ff00 | Self::STATEFUL.0);
 
-    const V4_SHIFT: usize = 8;
-    const V6_SHIFT: usize = 16;
-
-    /// Octet `n` of IPv4 addresses: of the source up to 3, of the destination from 4.
-    #[inline(always)]
-    pub const fn v4(n: usize) -> Self {
-        Self(1 << (Self::V4_SHIFT + n))
+    /// At most `octets` leading octets of the addresses at one end are looked at. A prefix is what
+    /// leads, so there is no octet that is looked at behind one that is not.
+    pub const fn leading(end: End, octets: usize) -> Self {
+        Self((octets as u64) << end.shift())
     }
 
-    /// Octet `n` of IPv6 addresses: of the source up to 15, of the destination from 16.
+    /// How many leading octets of the addresses at one end are looked at.
+    ///
+    /// A number that is compared with others, not a bit for each octet: with the constant known, all
+    /// that is left of a comparison is nothing, and of a bit that is taken out of a word the taking.
     #[inline(always)]
-    pub const fn v6(n: usize) -> Self {
-        Self(1 << (Self::V6_SHIFT + n))
-    }
-
-    /// A bit for each octet of IPv4 addresses, as in [`Self::v4`].
-    #[inline(always)]
-    pub(crate) const fn octets_v4(self) -> u32 {
-        (self.0 >> Self::V4_SHIFT) as u32 & 0xff
-    }
-
-    /// A bit for each octet of IPv6 addresses, as in [`Self::v6`].
-    #[inline(always)]
-    pub(crate) const fn octets_v6(self) -> u32 {
-        (self.0 >> Self::V6_SHIFT) as u32
+    pub const fn octets(self, end: End) -> u32 {
+        (self.0 >> end.shift()) as u32 & 0x1f
     }
 
     #[inline(always)]
@@ -65,5 +53,25 @@ impl Used {
     #[inline(always)]
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
+    }
+}
+
+/// The addresses of one family at one end of packets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    SourceV4,
+    DestinationV4,
+    SourceV6,
+    DestinationV6,
+}
+
+impl End {
+    const fn shift(self) -> u32 {
+        match self {
+            Self::SourceV4 => 8,
+            Self::DestinationV4 => 16,
+            Self::SourceV6 => 24,
+            Self::DestinationV6 => 32,
+        }
     }
 }

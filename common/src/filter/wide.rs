@@ -6,7 +6,7 @@
 
 use core::hint::black_box;
 
-use super::{Ground, Matched, Used};
+use super::{End, Ground, Matched, Used};
 use crate::{Addresses, Direction, Packet};
 
 /// Most entries of a wide filter.
@@ -74,6 +74,15 @@ pub(super) struct Question<'a> {
     pub(super) used: Used,
 }
 
+/// Up to eight octets of addresses that entries ask for.
+struct Octets {
+    /// The page of the first.
+    first: u32,
+    used: u32,
+    /// From the lowest bits on.
+    values: u64,
+}
+
 impl Question<'_> {
     /// The words that may have entries that match.
     #[inline(always)]
@@ -104,15 +113,10 @@ impl Question<'_> {
         let class = self.packet.class().index();
         then(self.entry(ground, pages::CLASSES + (class >> 8) as u32, class)?);
         if self.packet.has_addresses() {
-            let [w0, w1, w2, w3] = self.addresses.0;
-            if self.packet.is_v6() {
-                let used = self.used.octets_v6();
-                self.each_octet(ground, w0, used & 0xff, pages::V6, &mut then)?;
-                self.each_octet(ground, w1, used >> 8 & 0xff, pages::V6 + 8, &mut then)?;
-                self.each_octet(ground, w2, used >> 16 & 0xff, pages::V6 + 16, &mut then)?;
-                self.each_octet(ground, w3, used >> 24 & 0xff, pages::V6 + 24, &mut then)?;
-            } else {
-                self.each_octet(ground, w0, self.used.octets_v4(), pages::V4, &mut then)?;
+            // Not written out: each lookup of a map has its key on the stack, of which there is little.
+            // Of 64 bits, because of others the verifier forgets what was put there.
+            for n in 0..black_box(4_u64) {
+                self.each_octet(ground, self.octets(n as u32), &mut then)?;
             }
         }
         if self.packet.is_whole() {
@@ -127,28 +131,41 @@ impl Question<'_> {
         Some(())
     }
 
-    /// The rows of those of eight octets that some entry asks for. Not written out: each lookup of
-    /// a map has its key on the stack, of which there is little.
+    /// The rows of `octets`.
     #[inline(always)]
     fn each_octet(
         &self,
         ground: &impl Ground,
-        mut octets: u64,
-        mut used: u32,
-        first: u32,
+        Octets { first, used, mut values }: Octets,
         then: &mut impl FnMut(&Row),
     ) -> Option<()> {
         for n in 0..black_box(8) {
-            if used == 0 {
+            if n >= used {
                 break;
             }
-            if used & 1 != 0 {
-                then(self.entry(ground, first + n, octets as usize & 0xff)?);
-            }
-            octets >>= 8;
-            used >>= 1;
+            then(self.entry(ground, first + n, values as usize & 0xff)?);
+            values >>= 8;
         }
         Some(())
+    }
+
+    /// Part `n` of four of the addresses.
+    #[inline(always)]
+    fn octets(&self, n: u32) -> Octets {
+        let Addresses(words) = self.addresses;
+        if self.packet.is_v6() {
+            let end = if n < 2 { End::SourceV6 } else { End::DestinationV6 };
+            let used = self.used.octets(end);
+            let used = if n & 1 == 0 { used.min(8) } else { used.saturating_sub(8) };
+            Octets { first: pages::V6 + 8 * n, used, values: words[n as usize & 3] }
+        } else {
+            let used = match n {
+                0 => self.used.octets(End::SourceV4),
+                1 => self.used.octets(End::DestinationV4),
+                _ => 0,
+            };
+            Octets { first: pages::V4 + 4 * n, used, values: words[0] >> (32 * (n & 1)) }
+        }
     }
 
     #[inline(always)]
@@ -178,7 +195,9 @@ impl Question<'_> {
 #[inline(always)]
 pub(super) fn rule(direction: Direction, ground: &impl Ground, entry: u32) -> Option<u32> {
     let page = page_of(direction, ground, pages::RULES + (entry >> 8 & 0xf))?;
-    Some(u32::from(page.0[entry as usize & 0xff]))
+    // The compiler would put it together from two numbers by `or`, of whose result verifiers before 6.10
+    // know nothing.
+    Some(u32::from(page.0[black_box(entry) as usize & 0xff]))
 }
 
 #[inline(always)]

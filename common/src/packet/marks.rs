@@ -6,6 +6,8 @@ use crate::{Class, Fragment, Protocol, Reach};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Marks(pub(crate) u32);
 
+const _: () = assert!(Class::ESTABLISHED == 0x10);
+
 impl Marks {
     /// Its family is known.
     const IP: u32 = 1 << 9;
@@ -47,6 +49,13 @@ impl Marks {
     #[inline(always)]
     pub(crate) const fn first_if(self, is_fragment: bool) -> Self {
         if is_fragment { self.fragment(Fragment::First) } else { self }
+    }
+
+    /// The bits that a TCP header with this byte of flags adds.
+    #[inline(always)]
+    pub(crate) const fn of_tcp(flags: u32) -> u32 {
+        // ACK is where a class has it.
+        flags << Self::TCP_FLAGS_SHIFT | flags & Class::ESTABLISHED
     }
 
     #[inline(always)]

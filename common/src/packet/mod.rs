@@ -10,12 +10,14 @@
 
 mod ip;
 mod marks;
+mod quick;
 mod transport;
 
 use crate::{Addresses, Class, Family, Fragment, Protocol, Reach};
 
 pub use self::ip::MAX_EXTENSIONS;
 use self::marks::Marks;
+pub use self::quick::parse_quick;
 
 /// A packet, starting at its link-layer header.
 ///

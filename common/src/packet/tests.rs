@@ -72,6 +72,29 @@ proptest! {
         prop_assert_eq!(near.is_deferred(), near.is_deferred() && near.reach() == Reach::Link);
     }
 
+    #[test]
+    fn what_is_read_quickly_reads_the_same_slowly(frame in frames(), cut in any::<prop::sample::Index>()) {
+        let cut = &frame[..cut.index(frame.len() + 1)];
+        for frame in [frame.as_slice(), cut] {
+            let slow = parse_bytes(frame);
+            match parse_quick(&frame) {
+                Some((packet, addresses)) => {
+                    prop_assert_eq!(packet, slow);
+                    prop_assert_eq!(Some(addresses), slow.addresses(&frame));
+                }
+                None => prop_assert!(
+                    slow.ports().is_none()
+                        || slow.protocol() == Protocol::Sctp
+                        || slow.is_tagged()
+                        || slow.is_fragment()
+                        || has_more_headers(frame)
+                        || udp_len(frame, &slow) == Some(0),
+                    "{:?}", slow
+                ),
+            }
+        }
+    }
+
     /// What is known always goes together.
     #[test]
     fn a_packet_knows_what_its_reach_says(frame in frames()) {
@@ -88,6 +111,20 @@ proptest! {
             prop_assert!(packet.protocol().has_ports() && packet.reach() == Reach::Whole);
         }
     }
+}
+
+/// Options of IPv4, or extension headers of IPv6, in a frame without a tag.
+fn has_more_headers(frame: &[u8]) -> bool {
+    match frame[14] >> 4 {
+        4 => frame[14] != 0x45,
+        _ => !matches!(frame[20], 6 | 17),
+    }
+}
+
+/// What UDP says of its own length, in a frame without more headers. Zero stands for "too long".
+fn udp_len(frame: &[u8], packet: &Packet) -> Option<u16> {
+    let at = if packet.is_v6() { 58 } else { 38 };
+    (packet.protocol() == Protocol::Udp).then(|| u16::from_be_bytes([frame[at], frame[at + 1]]))
 }
 
 /// From 10.0.0.1:4660 to 10.0.0.2:80.

@@ -114,15 +114,11 @@ fn tcp(frame: &impl Frame, payload: &Payload) -> Option<Transport> {
         return None;
     }
     let flags = flags >> 16 & 0xff;
-    // ACK, moved to where a class has it.
-    let established = flags & 0x10;
     Some(Transport {
-        bits: flags << Marks::TCP_FLAGS_SHIFT | established,
+        bits: Marks::of_tcp(flags),
         ..Transport::with_ports(ports, payload.at as u32 + header)
     })
 }
-
-const _: () = assert!(Class::ESTABLISHED == 0x10);
 
 #[inline(always)]
 fn udp(frame: &impl Frame, payload: &Payload) -> Option<Transport> {

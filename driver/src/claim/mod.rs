@@ -21,7 +21,8 @@ use self::layer::Layer;
 pub use self::policy::parse_policy;
 use self::reader::Leaf;
 use crate::model::{
-    EbpfWishes, Filter, FlowWishes, HookWish, InterfaceWishes, Problem, Problems, Telemetry, Wishes,
+    DirectionFilter, EbpfWishes, Filter, FlowWishes, HookWish, InterfaceWishes, Problem, Problems,
+    Telemetry, Wishes,
 };
 use crate::policy::compile;
 
@@ -44,6 +45,16 @@ pub enum Origin {
     Claim,
 }
 
+/// One thing that is wrong, and which source it is in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Located {
+    pub origin: Origin,
+    /// As in [`Source`].
+    pub index: usize,
+    /// Its path is from the root of that source's parameters on.
+    pub problem: Problem,
+}
+
 /// Reads and merges the sources that apply to one device.
 ///
 /// Class comes before claim and, within one of them, a lower index before a higher. What comes
@@ -56,20 +67,41 @@ pub enum Origin {
 /// All problems of all sources. With more than one source each path says where it leads into, as
 /// in `config[1] (class): interface.mtu`.
 pub fn parse(sources: &[Source<'_>]) -> Result<Wishes, Problems> {
+    parse_located(sources).map_err(|found| {
+        let mut problems = Problems::default();
+        for it in &found {
+            report(sources.len() > 1, it, &mut problems);
+        }
+        problems
+    })
+}
+
+/// The same, for those who know better where each source is from.
+///
+/// # Errors
+///
+/// All problems of all sources, each with its source.
+pub fn parse_located(sources: &[Source<'_>]) -> Result<Wishes, Vec<Located>> {
     let mut sources = sources.to_vec();
     sources.sort_by_key(|source| (source.origin, source.index));
-    let mut problems = Problems::default();
+    let mut problems = Vec::new();
     let layers: Vec<_> = sources
         .iter()
         .map(|source| {
             let mut found = Problems::default();
             let layer = Layer::read(source.parameters, &mut found);
-            found.iter().for_each(|problem| report(&sources, source, problem, &mut problems));
+            problems.extend(found.iter().map(|problem| source.locate(problem.clone())));
             layer
         })
         .collect();
     let wishes = Merge { sources: &sources, layers: &layers }.wishes(&mut problems);
-    problems.or(wishes)
+    if problems.is_empty() { Ok(wishes) } else { Err(problems) }
+}
+
+impl Source<'_> {
+    fn locate(&self, problem: Problem) -> Located {
+        Located { origin: self.origin, index: self.index, problem }
+    }
 }
 
 /// The layers on top of each other.
@@ -79,7 +111,7 @@ struct Merge<'a> {
 }
 
 impl Merge<'_> {
-    fn wishes(&self, problems: &mut Problems) -> Wishes {
+    fn wishes(&self, problems: &mut Vec<Located>) -> Wishes {
         let interface = InterfaceWishes {
             name: self.value(|layer| &layer.name),
             addresses: self.value(|layer| &layer.addresses),
@@ -103,7 +135,7 @@ impl Merge<'_> {
 
     /// Linux takes IPv6 away from an interface whose MTU is below 1280 (`addrconf_notify()` in
     /// `net/ipv6/addrconf.c`, Linux 6.12), so that its addresses could not be added.
-    fn check_mtu(&self, interface: &InterfaceWishes, problems: &mut Problems) {
+    fn check_mtu(&self, interface: &InterfaceWishes, problems: &mut Vec<Located>) {
         const LEAST_IPV6_MTU: u32 = 1280;
         let is_ipv6 = |address: &IpNet| address.addr().is_ipv6();
         let ipv6 = interface.addresses.iter().flatten().find(|address| is_ipv6(address));
@@ -117,7 +149,7 @@ impl Merge<'_> {
 
     /// How flows are kept. Said where nothing is kept, it is a mistake, unless a later source has
     /// switched flows off.
-    fn flows(&self, problems: &mut Problems) -> FlowWishes {
+    fn flows(&self, problems: &mut Vec<Located>) -> FlowWishes {
         let default = FlowWishes::default();
         let is_off = match self.last(|layer| &layer.telemetry) {
             None => true,
@@ -141,7 +173,7 @@ impl Merge<'_> {
     }
 
     /// Without a program nothing can count or filter; asking for both is a contradiction.
-    fn check_no_hook(&self, problems: &mut Problems) {
+    fn check_no_hook(&self, problems: &mut Vec<Located>) {
         let counts = match self.value(|layer| &layer.telemetry) {
             Some(Telemetry::Counters) => Some("counters"),
             Some(Telemetry::Flows) => Some("flows"),
@@ -161,7 +193,7 @@ impl Merge<'_> {
     }
 
     /// The filter, if it fits the programs.
-    fn filter(&self, problems: &mut Problems) -> Option<Filter> {
+    fn filter(&self, problems: &mut Vec<Located>) -> Option<Filter> {
         let (ingress, egress) =
             (self.value(|layer| &layer.ingress), self.value(|layer| &layer.egress));
         if ingress.is_none() && egress.is_none() {
@@ -172,15 +204,13 @@ impl Merge<'_> {
             let mut found = Problems::default();
             found.extend_below("ebpf.filter", limits);
             for problem in &found {
-                let source = if problem.path.starts_with("ebpf.filter.egress") {
-                    self.last(|layer| &layer.egress).map(|(source, _)| source)
-                } else {
-                    self.last(|layer| &layer.ingress).map(|(source, _)| source)
-                };
-                match source {
-                    Some(source) => report(self.sources, source, problem, problems),
-                    None => problems.add(problem.path.as_str(), &problem.message),
-                }
+                let leaf: fn(&Layer) -> &Leaf<DirectionFilter> =
+                    if problem.path.starts_with("ebpf.filter.egress") {
+                        |layer| &layer.egress
+                    } else {
+                        |layer| &layer.ingress
+                    };
+                self.add(leaf, &problem.path, problem.message.as_str(), problems);
             }
         }
         Some(filter)
@@ -202,26 +232,26 @@ impl Merge<'_> {
         leaf: impl Fn(&Layer) -> &Leaf<T>,
         path: &str,
         message: impl Into<String>,
-        problems: &mut Problems,
+        problems: &mut Vec<Located>,
     ) {
         let problem = Problem { path: path.to_owned(), message: message.into() };
         if let Some((source, _)) = self.last(leaf) {
-            report(self.sources, source, &problem, problems);
+            problems.push(source.locate(problem));
         }
     }
 }
 
-/// Adds a problem of `source`, and where there are several sources, which one that is.
-fn report(sources: &[Source<'_>], source: &Source<'_>, problem: &Problem, all: &mut Problems) {
-    let Problem { path, message } = problem;
-    if sources.len() < 2 {
+/// Adds a problem and, where there are several sources, which one it is in.
+fn report(is_one_of_many: bool, located: &Located, all: &mut Problems) {
+    let Located { origin, index, problem: Problem { path, message } } = located;
+    if !is_one_of_many {
         return all.add(path.as_str(), message);
     }
-    let origin = match source.origin {
+    let origin = match origin {
         Origin::Class => "class",
         Origin::Claim => "claim",
     };
-    let place = format!("config[{}] ({origin})", source.index);
+    let place = format!("config[{index}] ({origin})");
     if path.is_empty() {
         all.add(place, message);
     } else {

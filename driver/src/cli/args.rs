@@ -104,6 +104,21 @@ pub struct InspectArgs {
     pub places: Places,
 }
 
+/// Arguments of `weir check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// YAML or JSON with any number of documents: a `NetworkConfig` or `NodePolicy`, or a
+    /// `ResourceClaim`, `ResourceClaimTemplate` or `DeviceClass` that has some. `-` is standard input.
+    /// A claim is checked with its class where a file has that, too.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<String>,
+    /// The driver's name in the API: what is for others is skipped.
+    #[arg(long, value_name = "NAME", default_value = "weir.dev")]
+    pub driver_name: String,
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+}
+
 /// Arguments of `weir flows`.
 #[derive(Args, Clone, Debug)]
 pub struct FlowsArgs {

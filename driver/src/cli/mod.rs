@@ -2,11 +2,14 @@
 //!
 //! `weir policy` is the only one of them that changes anything, and asks the driver to.
 //! What looks also works while no driver runs: it reads the checkpoint and the pinned maps, asks
-//! nobody, and changes nothing. Rendering is pure; only [`look`] prints.
+//! nobody, and changes nothing. `weir check` looks at files only. Rendering is pure; only [`look`]
+//! prints.
 
 mod args;
+mod check;
 mod devices;
 mod flows;
+mod input;
 mod inspect;
 mod output;
 mod policy;
@@ -20,7 +23,7 @@ use std::sync::LazyLock;
 use clap::{Parser, Subcommand};
 
 pub use self::args::{
-    DevicesArgs, FlowOrder, FlowsArgs, InspectArgs, NodeArgs, Output, TopArgs, Way,
+    CheckArgs, DevicesArgs, FlowOrder, FlowsArgs, InspectArgs, NodeArgs, Output, TopArgs, Way,
 };
 pub use self::policy::PolicyCommand;
 use crate::admin::CallError;
@@ -75,6 +78,8 @@ pub enum Look {
     Flows(FlowsArgs),
     /// Show everything about a pod's, a claim's or one device.
     Inspect(InspectArgs),
+    /// Tell what is wrong with configurations and policies in files, without a node.
+    Check(CheckArgs),
 }
 
 /// Why a command that looks has nothing, or not all, to show.
@@ -98,6 +103,8 @@ enum CliError {
     Yaml { file: String, reason: String },
     #[error("{file}: the policy is not valid:\n  {}", .problems.join("\n  "))]
     Policy { file: String, problems: Vec<String> },
+    #[error("{0} problems")]
+    NotValid(usize),
     #[error(transparent)]
     Call(#[from] CallError),
     #[error("the counters of {0} devices could not be read")]
@@ -133,6 +140,7 @@ pub fn look(command: Look) -> ExitCode {
         Look::Top(args) => top::run(&args),
         Look::Flows(args) => flows::run(&args),
         Look::Inspect(args) => inspect::run(&args),
+        Look::Check(args) => check::run(&args),
     })
 }
 
@@ -224,6 +232,11 @@ mod tests {
         assert!(matches!(flows, Ok(Command::Look(Look::Flows(args))) if args.top == 5));
         assert!(parse("weir flows --follow --top 5").is_err());
         assert!(parse("weir inspect").is_err());
+        let check = parse("weir check a.yaml - --output json");
+        assert!(
+            matches!(check, Ok(Command::Look(Look::Check(args))) if args.files == ["a.yaml", "-"])
+        );
+        assert!(parse("weir check").is_err());
         for chosen in ["--pod a/b", "--claim a/b", "--device a", "--all"] {
             for verb in ["apply -f x", "clear", "show"] {
                 let words = format!("weir policy {verb} {chosen}");

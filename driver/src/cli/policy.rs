@@ -5,9 +5,6 @@
 mod args;
 mod rules;
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -15,13 +12,10 @@ use serde_json::{Value, json};
 pub use self::args::PolicyCommand;
 use self::args::{SelectionArgs, ShowArgs};
 use super::output::{columns, pretty, print};
-use super::{CliError, Output};
+use super::{CliError, Output, input};
 use crate::admin::{self, Applied, CallError, Form, PolicyRequest, Verb};
 use crate::model::Record;
 use crate::{claim, state};
-
-/// Largest policy that is read, in bytes. The driver takes no larger one.
-const LARGEST: u64 = 4 << 20;
 
 pub(super) fn run(command: &PolicyCommand) -> Result<(), CliError> {
     match command {
@@ -66,18 +60,7 @@ fn ask(
 
 /// YAML, of which JSON is a part, from a file or, by `-`, from standard input.
 fn read(file: &str) -> Result<Value, CliError> {
-    let unread = |source| CliError::Read { file: file.to_owned(), source };
-    let mut text = String::new();
-    let read = match file {
-        "-" => io::stdin().lock().take(LARGEST + 1).read_to_string(&mut text),
-        path => File::open(Path::new(path))
-            .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text)),
-    };
-    let length = read.map_err(unread)?;
-    if u64::try_from(length).is_ok_and(|length| length > LARGEST) {
-        return Err(unread(io::ErrorKind::FileTooLarge.into()));
-    }
-    serde_saphyr::from_str(&text)
+    serde_saphyr::from_str(&input::read(file)?)
         .map_err(|error| CliError::Yaml { file: file.to_owned(), reason: error.to_string() })
 }
 

@@ -145,7 +145,7 @@ fn wishes(
 /// Whether a configuration for `requests` is meant for the device that answers `request`. A
 /// configuration that names no request is meant for all, one that names a request with alternatives
 /// is meant for each of them.
-fn is_meant(requests: &[String], request: &str) -> bool {
+pub(crate) fn is_meant(requests: &[String], request: &str) -> bool {
     requests.is_empty()
         || requests.iter().any(|name| name == request || name == main_request(request))
 }
@@ -264,6 +264,20 @@ mod tests {
              request a, device eth1: interface.mtu: 1 is below 68; \
              request b, device eth2: interface.mtu: 1 is below 68; \
              request c, device eth3: is in pool node-b, this node has pool node-a"
+        );
+    }
+
+    /// More than the API server lets into one configuration, so nobody else would notice.
+    #[test]
+    fn a_filter_of_too_many_rules_is_refused_with_its_path() {
+        let rule = |n| json!({"name": format!("r{n}"), "action": "deny"});
+        let mut many = config("FromClaim", &[], 1500);
+        let rules: Vec<_> = (0..4097).map(rule).collect();
+        many["opaque"]["parameters"]["ebpf"] = json!({"filter": {"egress": {"rules": rules}}});
+        assert_eq!(
+            refusal(claim(&[result("a", "eth1")], &[many])),
+            "claim default/nics: request a, device eth1: \
+             ebpf.filter.egress.rules: 4097 rules are more than 4096"
         );
     }
 

@@ -25,6 +25,7 @@ mod status;
 #[cfg(test)]
 mod fixtures;
 
+pub(crate) use self::claims::is_meant;
 pub use self::error::{ClaimError, ServeError};
 pub use self::plugin::Plugin;
 pub use self::publisher::Publisher;

@@ -1,6 +1,6 @@
 //! Compiled tables in plain memory, for tests that judge packets on the host.
 
-use common::{Addresses, Counting, Decided, Direction, Ground, Packet, Page, Row, Ruleset};
+use common::{Addresses, Counting, Decided, Direction, Ground, Packet, Page, Row, Ruleset, Used};
 
 use super::{Compiled, CompiledDirection};
 
@@ -52,15 +52,21 @@ impl Ground for MemoryGround<'_> {
         common::count_each(counting, self.direction, self.of().used, self);
     }
 
-    fn decide_wide(&mut self, packet: &Packet, addresses: &Addresses) -> Option<Decided> {
-        common::decide_wide(packet, addresses, self.direction, self.of().used, self)
-    }
-
     fn admits(&mut self, _: u32) -> bool {
         self.is_within
     }
 
     fn is_reply(&mut self, _: &Packet, _: &Addresses) -> bool {
         self.is_reply
+    }
+
+    fn by_rows(
+        &mut self,
+        packet: &Packet,
+        addresses: &Addresses,
+        direction: Direction,
+        used: Used,
+    ) -> Option<Decided> {
+        common::by_rows(packet, addresses, direction, used, self)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use common::{Class, Family, Used};
+use common::{Class, End, Family, Used};
 
 use super::entries::Entry;
 
@@ -68,16 +68,14 @@ fn octets(entries: &[Entry<'_>], family: Family, words: usize, used: &mut Used) 
         Family::V4 => 4,
         Family::V6 => 16,
     };
-    (0..2 * width)
+    let mut leading = [0; 2];
+    let tables = (0..2 * width)
         .map(|octet| {
             let range = |entry: &Entry<'_>| octet_range(entry, family, octet, width);
             if entries.iter().all(|entry| range(entry) == (0, 255)) {
                 return Vec::new();
             }
-            *used = used.with(match family {
-                Family::V4 => Used::v4(octet),
-                Family::V6 => Used::v6(octet),
-            });
+            leading[octet / width] = octet % width + 1;
             // Most entries take all values of most octets.
             let (mut all, mut some) = (vec![0; words], Vec::new());
             for (n, entry) in entries.iter().enumerate() {
@@ -94,7 +92,15 @@ fn octets(entries: &[Entry<'_>], family: Family, words: usize, used: &mut Used) 
             }
             table
         })
-        .collect()
+        .collect();
+    let ends = match family {
+        Family::V4 => [End::SourceV4, End::DestinationV4],
+        Family::V6 => [End::SourceV6, End::DestinationV6],
+    };
+    for (end, octets) in ends.into_iter().zip(leading) {
+        *used = used.with(Used::leading(end, octets));
+    }
+    tables
 }
 
 /// First and last value of one octet that an entry takes. One of the other family takes all: its

@@ -116,7 +116,7 @@ fn yaml_and_json_are_read_and_nothing_larger_than_the_driver_takes() {
     std::fs::write(&file, "kind: [").unwrap();
     let error = read(name).unwrap_err().to_string();
     assert!(error.starts_with(name), "{error}");
-    std::fs::write(&file, vec![b' '; usize::try_from(LARGEST).unwrap() + 1]).unwrap();
+    std::fs::write(&file, vec![b' '; usize::try_from(input::LARGEST).unwrap() + 1]).unwrap();
     assert!(matches!(read(name), Err(CliError::Read { .. })));
     std::fs::remove_file(&file).unwrap();
     assert!(matches!(read(name), Err(CliError::Read { .. })));

@@ -42,7 +42,7 @@ pub(super) fn run(ebpf: &Ebpf, program: &str, packet: &[u8], repeat: u32) -> (u3
     (result.return_value, result.duration.as_nanos())
 }
 
-fn counters(ebpf: &Ebpf, direction: Direction) -> Counters {
+pub(super) fn counters(ebpf: &Ebpf, direction: Direction) -> Counters {
     fn is_pod<T: Pod>() {}
     is_pod::<Counters>();
     let map = PerCpuArray::<_, Counters>::try_from(ebpf.map(names::COUNTERS).unwrap()).unwrap();

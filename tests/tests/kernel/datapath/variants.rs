@@ -47,7 +47,7 @@ fn every_variant_loads() {
     }
     assert!(refused.is_empty(), "{}", refused.join("\n\n"));
     let (verified, translated, variant) = largest.unwrap();
-    println!("note: at most {verified} instructions verified ({translated} there): {variant}");
+    println!("ring: at most {verified} instructions verified ({translated} there): {variant}");
     assert!(verified < MOST_VERIFIED, "{variant}: {verified}");
 }
 

@@ -4,6 +4,7 @@
 mod attach;
 mod demo;
 mod look;
+mod policy;
 mod publish;
 mod refuse;
 mod restart;
