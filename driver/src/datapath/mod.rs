@@ -42,7 +42,7 @@ use crate::plan::{DatapathState, Was};
 use crate::sys::bpf;
 
 #[cfg(feature = "testing")]
-pub use self::object::load_for_test;
+pub use self::object::{Stage, load_for_test};
 
 /// All datapaths of this node.
 #[derive(Debug)]

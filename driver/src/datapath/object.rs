@@ -63,10 +63,19 @@ impl Object {
             Some(filter) => policy::compile(filter, self.hz).map_err(DatapathError::Filter)?,
             None => policy::Compiled::default(),
         };
-        let object = self.specialise(spec, &compiled)?;
+        self.load_compiled(spec, &compiled, pins)
+    }
+
+    fn load_compiled(
+        &self,
+        spec: &DatapathSpec,
+        compiled: &policy::Compiled,
+        pins: &[(&'static str, &Path)],
+    ) -> Result<Loaded, DatapathError> {
+        let object = self.specialise(spec, compiled)?;
         // Nothing is half-done in a loader that somebody panicked with: all is set anew below.
         let mut loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, entries) in sizes(spec, &compiled) {
+        for (name, entries) in sizes(spec, compiled) {
             loader.map_max_entries(name, entries);
         }
         for &(name, path) in pins {
@@ -76,7 +85,7 @@ impl Object {
             loader.load(object.bytes()).map_err(|error| DatapathError::Load(Box::new(error)))?;
         drop(loader);
         let mut instance = Loaded(ebpf);
-        instance.write(&compiled)?;
+        instance.write(compiled)?;
         Ok(instance)
     }
 
@@ -177,6 +186,7 @@ impl fmt::Debug for Object {
 
 /// The maps of one attachment, and its programs. Programs and maps that are neither attached nor
 /// pinned go when this is dropped.
+#[derive(Debug)]
 pub(super) struct Loaded(Ebpf);
 
 impl Loaded {
@@ -259,4 +269,33 @@ fn load_once<P>(
 #[cfg(feature = "testing")]
 pub fn load_for_test(spec: &DatapathSpec) -> Result<Ebpf, DatapathError> {
     Ok(Object::embedded()?.load(spec, &[])?.0)
+}
+
+/// Programs that tests put one filter after the other before: to load some for each takes the
+/// verifier longer than a test has.
+#[cfg(feature = "testing")]
+#[derive(Debug)]
+pub struct Stage(Loaded);
+
+#[cfg(feature = "testing")]
+impl Stage {
+    /// For the filter that `general` was made of, and those that
+    /// [differ in nothing](policy::generalise) that programs know. That of `spec` is not looked at.
+    pub fn load(spec: &DatapathSpec, general: &policy::Compiled) -> Result<Self, DatapathError> {
+        let roomy = policy::with_room(general);
+        Ok(Self(Object::embedded()?.load_compiled(spec, &roomy, &[])?))
+    }
+
+    /// Puts another filter in the place of the one before.
+    pub fn write(&mut self, general: &policy::Compiled) -> Result<(), DatapathError> {
+        self.0.write(general)
+    }
+
+    pub fn ebpf(&self) -> &Ebpf {
+        &self.0.0
+    }
+
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.0.0
+    }
 }
