@@ -56,6 +56,10 @@ fn examine(text: &str, place: &str) -> usize {
             assert_understood(document, place);
             continue;
         }
+        if document["kind"] == "NodePolicy" {
+            claim::parse_policy(document).unwrap_or_else(|problems| panic!("{place}: {problems}"));
+            continue;
+        }
         let unknown = unknown_fields(document);
         assert_eq!(unknown, Vec::<String>::new(), "{place}");
         for parameters in configurations(document) {

@@ -25,7 +25,7 @@ const POD: [&str; 2] = ["10.0.0.2", "fd00::2"];
 const FILLERS: [usize; 2] = [0, 100];
 
 fn fillers(count: usize) -> impl Iterator<Item = FilterRule> {
-    (0..count).map(|n| rule(Action::Count, &[&format!("172.16.{n}.0/24")], None, &[]))
+    (0..count).map(|n| rule(Action::Deny, &[&format!("172.16.{n}.0/24")], None, &[]))
 }
 
 fn named(name: &str, rule: FilterRule) -> FilterRule {
@@ -217,8 +217,8 @@ fn after_the_burst_as_much_passes_as_the_rate_says() {
     }
     let passed = packets(&ebpf, Direction::Ingress, Verdict::Allowed);
     let most = RATE + packets_in(start.elapsed() + 2 * TICK) + 1;
-    let least = RATE + packets_in(owed.saturating_sub(2 * TICK)) - 1;
-    assert!((least..=most).contains(&passed), "{passed} is not in {least} to {most}");
+    let at_least = RATE + packets_in(owed.saturating_sub(2 * TICK)) - 1;
+    assert!((at_least..=most).contains(&passed), "{passed} is not in {at_least} to {most}");
     assert!(packets(&ebpf, Direction::Ingress, Verdict::DeniedByRate) > 0);
 }
 
@@ -249,7 +249,8 @@ fn a_rule_that_counts_leaves_the_decision_to_those_behind_it() {
 
 /// Rule `n` of 4096: one half is about IPv4 networks, the other about IPv6; every other allows.
 fn one_of_many(n: u16) -> FilterRule {
-    let (action, port) = (if n % 2 == 0 { Action::Allow } else { Action::Deny }, 1000 + n % 2048);
+    let (action, port) =
+        (if n.is_multiple_of(2) { Action::Allow } else { Action::Deny }, 1000 + n % 2048);
     let network = match n {
         0..2048 => format!("10.{}.{}.0/24", n / 256, n % 256),
         _ => format!("fd00:0:0:{n:x}::/64"),

@@ -2,13 +2,19 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what the tests are made of")]
 
+mod agreement;
+mod captures;
+mod cases;
+mod clients;
 mod clsact;
 mod cost;
 mod features;
 mod flows;
 mod frames;
 mod hooks;
+mod loaded;
 mod needs_tcx;
+mod pcap;
 mod programs;
 mod swap;
 mod traffic;

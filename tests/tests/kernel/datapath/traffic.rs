@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use driver::datapath::{CounterSource as _, Datapath, MapCounters};
-use driver::model::{Action, DefaultAction, Filter, IngressHook, Protocol, Traffic};
+use driver::model::{Action, DatapathSpec, DefaultAction, Filter, IngressHook, Protocol, Traffic};
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 
 use super::wire::{Bench, POD_ADDRESSES, WIRE_ADDRESSES, send_scattered};
@@ -95,6 +95,39 @@ fn what_a_pod_sends_is_filtered_by_destination() {
     closed.set_nonblocking(true).unwrap();
     assert!(closed.recv(&mut [0; 16]).is_err());
     assert_eq!(verdict(&read(&bench).egress, "denied_rule"), 10);
+}
+
+/// Who waits for an answer shall not notice that rules are changed meanwhile, nor that another build
+/// of the driver brings other programs.
+#[test]
+fn answers_pass_after_an_exchange_of_programs() {
+    let bench = Bench::new(1500);
+    let datapath = Datapath::open(bench.bpffs()).unwrap();
+    let mut filter = both(DefaultAction::Deny, Vec::new());
+    filter.ingress.as_mut().unwrap().stateful = true;
+    filter.egress.as_mut().unwrap().default_action = DefaultAction::Allow;
+    let spec = spec(IngressHook::Tcx, Some(filter));
+    bench.host.run(|| datapath.install(&spec, &Bench::nic()).unwrap());
+    bench.move_to_pod();
+    let pod = Bench::listen(&bench.pod, POD_ADDRESSES[0], 7000);
+    let wire = Bench::listen(&bench.wire, WIRE_ADDRESSES[0], 9000);
+    let stranger = Bench::listen(&bench.wire, WIRE_ADDRESSES[0], 9001);
+    Bench::warm_up(&pod, &wire);
+    assert_eq!(Bench::exchange(&wire, &pod, 10), 10);
+
+    let next = DatapathSpec { generation: spec.generation + 1, ..spec };
+    datapath.replace(&next).unwrap();
+
+    assert_eq!(Bench::exchange(&wire, &pod, 10), 10);
+    for _ in 0..10 {
+        stranger.send_to(&[0; 8], pod.local_addr().unwrap()).unwrap();
+    }
+    pod.set_nonblocking(true).unwrap();
+    assert!(pod.recv(&mut [0; 16]).is_err(), "a stranger was let in");
+    let traffic = read(&bench).ingress;
+    // And what IPv6 says of itself on a link that is new.
+    assert!(verdict(&traffic, "denied_default") >= 10);
+    assert_eq!(traffic.generation, u64::from(next.generation));
 }
 
 /// A socket buffer may hold nothing but the link-layer header in its linear part.
