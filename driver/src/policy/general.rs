@@ -1,7 +1,7 @@
 //! Tables for programs that look at every field, whatever the filter asks for: so tests need not load
 //! programs for each filter.
 
-use common::{Limit, NARROW, Page, Row, Ruleset, Used, WIDE, pages};
+use common::{End, Limit, NARROW, Page, Row, Ruleset, Used, WIDE, pages};
 
 use super::{Compiled, CompiledRule};
 use crate::model::Origin;
@@ -13,7 +13,14 @@ const EVERYTHING: Used = Used::FILTER
     .with(Used::LIMIT)
     .with(Used::SOURCE_PORTS)
     .with(Used::DESTINATION_PORTS)
-    .with(Used(Used::ADDRESSED.0 & !Used::STATEFUL.0));
+    .with(Used::leading(End::SourceV4, V4))
+    .with(Used::leading(End::DestinationV4, V4))
+    .with(Used::leading(End::SourceV6, V6))
+    .with(Used::leading(End::DestinationV6, V6));
+
+/// Octets of an address.
+const V4: usize = 4;
+const V6: usize = 16;
 
 /// Rows and pages that a wide filter may have, here.
 const ROOM: usize = 1 << 14;
@@ -60,12 +67,12 @@ pub(crate) fn with_room(general: &Compiled) -> Compiled {
 
 fn narrow(ruleset: &mut Ruleset, used: Used) {
     for (octet, table) in ruleset.v4.iter_mut().enumerate() {
-        if !used.has(Used::v4(octet)) {
+        if !is_looked_at(used, [End::SourceV4, End::DestinationV4], octet, V4) {
             *table = [u64::MAX; 256];
         }
     }
     for (octet, table) in ruleset.v6.iter_mut().enumerate() {
-        if !used.has(Used::v6(octet)) {
+        if !is_looked_at(used, [End::SourceV6, End::DestinationV6], octet, V6) {
             *table = [u64::MAX; 256];
         }
     }
@@ -84,14 +91,22 @@ fn wide(tables: &mut [Page], used: Used, all: usize, every_port: usize) {
             tables[page] = filled(number);
         }
     };
-    for octet in 0..8 {
-        fill(used.has(Used::v4(octet)), pages::V4 as usize + octet, all);
+    for octet in 0..2 * V4 {
+        let is_used = is_looked_at(used, [End::SourceV4, End::DestinationV4], octet, V4);
+        fill(is_used, pages::V4 as usize + octet, all);
     }
-    for octet in 0..32 {
-        fill(used.has(Used::v6(octet)), pages::V6 as usize + octet, all);
+    for octet in 0..2 * V6 {
+        let is_used = is_looked_at(used, [End::SourceV6, End::DestinationV6], octet, V6);
+        fill(is_used, pages::V6 as usize + octet, all);
     }
     fill(used.has(Used::SOURCE_PORTS), pages::SOURCE_PORTS as usize, every_port);
     fill(used.has(Used::DESTINATION_PORTS), pages::DESTINATION_PORTS as usize, every_port);
+}
+
+/// Whether octet `n` of both addresses, each of which has `width`, is looked at.
+fn is_looked_at(used: Used, [source, destination]: [End; 2], n: usize, width: usize) -> bool {
+    let end = if n < width { source } else { destination };
+    n % width < used.octets(end) as usize
 }
 
 fn filled(number: usize) -> Page {

@@ -108,8 +108,14 @@ impl Ground for Remembering<'_> {
         common::count_each(counting, self.direction, self.tables.of().used, self);
     }
 
-    fn decide_wide(&mut self, packet: &Packet, addresses: &Addresses) -> Option<Decided> {
-        common::decide_wide(packet, addresses, self.direction, self.tables.of().used, self)
+    fn by_rows(
+        &mut self,
+        packet: &Packet,
+        addresses: &Addresses,
+        direction: Direction,
+        used: Used,
+    ) -> Option<Decided> {
+        common::by_rows(packet, addresses, direction, used, self)
     }
 
     fn admits(&mut self, rule: u32) -> bool {
