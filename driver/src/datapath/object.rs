@@ -103,7 +103,7 @@ impl Object {
             .set(names::GENERATION, spec.generation.to_ne_bytes())?
             .set(names::FLOW_PLACES, flow_places(spec).to_ne_bytes())?
             .set(names::FLOW_EXPORT, spec.flows.export_packets.to_ne_bytes())?
-            .set(names::STATE_BUCKETS, state_buckets(spec).to_ne_bytes())?
+            .set(names::STATE_BUCKETS, state_buckets(compiled).to_ne_bytes())?
             .set(names::SEED, seed(&spec.id).to_ne_bytes())?
             .set(names::HZ, self.hz.to_ne_bytes())?;
         Ok(object)
@@ -125,7 +125,7 @@ fn sizes(spec: &DatapathSpec, compiled: &policy::Compiled) -> [(&'static str, u3
         (names::PAGES, length(&compiled.pages).max(1)),
         (names::HITS, rules.max(1)),
         (names::LIMITS, limits.max(1)),
-        (names::STATE, state_buckets(spec).max(1)),
+        (names::STATE, state_buckets(compiled).max(1)),
         (names::FLOWS, flow_places(spec).max(1)),
         (names::EVICTED, ring),
     ]
@@ -142,10 +142,8 @@ fn has(compiled: &policy::Compiled, feature: Used) -> bool {
     compiled.ingress.used.with(compiled.egress.used).has(feature)
 }
 
-fn state_buckets(spec: &DatapathSpec) -> u32 {
-    let directions = spec.filter.iter().flat_map(|filter| [&filter.ingress, &filter.egress]);
-    let is_stateful = directions.flatten().any(|direction| direction.stateful);
-    if is_stateful { STATE_BUCKETS } else { 0 }
+fn state_buckets(compiled: &policy::Compiled) -> u32 {
+    if has(compiled, Used::STATEFUL) { STATE_BUCKETS } else { 0 }
 }
 
 /// Whether the map at `pin`, if one is there, is a table of conversations as `spec` needs it.
@@ -156,8 +154,10 @@ pub(super) fn is_state_of(pin: &PinPath, spec: &DatapathSpec) -> Result<bool, Da
     let failed =
         |source: MapError| DatapathError::Map { map: names::STATE, source: Box::new(source) };
     let info = MapData::from_pin(pin.as_path()).and_then(|map| map.info()).map_err(failed)?;
-    Ok(info.max_entries() == state_buckets(spec).max(1)
-        && info.value_size() as usize == size_of::<Bucket>())
+    let directions = spec.filter.iter().flat_map(|filter| [&filter.ingress, &filter.egress]);
+    let is_stateful = directions.flatten().any(|direction| direction.stateful);
+    let buckets = if is_stateful { STATE_BUCKETS } else { 1 };
+    Ok(info.max_entries() == buckets && info.value_size() as usize == size_of::<Bucket>())
 }
 
 fn flow_places(spec: &DatapathSpec) -> u32 {
