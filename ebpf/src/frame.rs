@@ -147,7 +147,8 @@ pub(crate) fn load(skb: *mut __sk_buff, len: u32, packet: &Packet) -> Load {
     if segments == 0 && gso_size != 0 && gso_size != GSO_BY_FRAGS && header_len != 0 {
         // From a virtual machine or a tap, whose word for it nobody took (`SKB_GSO_DODGY`); the queueing
         // disciplines compute the number in this way, too (`qdisc_pkt_len_init()`).
-        segments = len.saturating_sub(header_len).div_ceil(gso_size);
+        let payload = len.wrapping_sub(header_len).wrapping_add(gso_size - 1);
+        segments = payload.checked_div(gso_size).unwrap_or(1);
     }
     if segments <= 1 {
         return Load { packets: 1, bytes: u64::from(len + tag), size: len + tag, tagged };
@@ -155,7 +156,11 @@ pub(crate) fn load(skb: *mut __sk_buff, len: u32, packet: &Packet) -> Load {
     let packets = u64::from(segments);
     // The last segment may be smaller; it is counted as one of this size. Of SCTP, and in tunnels that we
     // do not look into, the headers of all but the first segment are not known.
-    let size = if header_len == 0 { len / segments } else { gso_size + header_len };
+    let size = if header_len == 0 {
+        len.checked_div(segments).unwrap_or(len)
+    } else {
+        gso_size + header_len
+    };
     let bytes = u64::from(len) + (packets - 1) * u64::from(header_len) + packets * u64::from(tag);
     Load { packets, bytes, size: size + tag, tagged }
 }
