@@ -33,7 +33,7 @@ pub(super) enum Pin {
 }
 
 /// What is pinned of each program instance beside the counters, and the names of the maps.
-pub(super) const MAPS: [(&str, &str); 8] = [
+pub(super) const MAPS: [(&str, &str); 9] = [
     ("rules", names::RULES),
     ("rows", names::ROWS),
     ("pages", names::PAGES),
@@ -42,6 +42,7 @@ pub(super) const MAPS: [(&str, &str); 8] = [
     ("state", names::STATE),
     ("flows", names::FLOWS),
     ("evicted", names::EVICTED),
+    ("logs", names::LOGS),
 ];
 
 /// A place on bpffs that is ours.

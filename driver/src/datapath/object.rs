@@ -37,6 +37,8 @@ pub(super) struct Object {
     constants: Constants,
     /// Ticks of the kernel's clock in a second.
     hz: u64,
+    /// Whether programs tell of what they drop.
+    pub(super) is_logging: bool,
 }
 
 impl Object {
@@ -48,7 +50,7 @@ impl Object {
         loader.btf(None);
         let constants = Constants::find(OBJECT).map_err(DatapathError::Object)?;
         let hz = clock::ticks_per_second().map_err(DatapathError::Clock)?;
-        Ok(Self { loader: Mutex::new(loader), constants, hz })
+        Ok(Self { loader: Mutex::new(loader), constants, hz, is_logging: false })
     }
 
     /// Creates the maps for `spec` and writes its rules; the programs are loaded as they are asked
@@ -68,6 +70,7 @@ impl Object {
         for (name, entries) in sizes(spec, &compiled) {
             loader.map_max_entries(name, entries);
         }
+        loader.map_max_entries(names::LOGS, if self.is_logging { RING } else { RING_LEAST });
         for &(name, path) in pins {
             loader.map_pin_path(name, path.to_owned());
         }
@@ -95,7 +98,8 @@ impl Object {
             .set(names::FLOW_EXPORT, spec.flows.export_packets.to_ne_bytes())?
             .set(names::STATE_BUCKETS, state_buckets(compiled).to_ne_bytes())?
             .set(names::SEED, seed().to_ne_bytes())?
-            .set(names::HZ, self.hz.to_ne_bytes())?;
+            .set(names::HZ, self.hz.to_ne_bytes())?
+            .set(names::LOG, [u8::from(self.is_logging)])?;
         Ok(object)
     }
 }
@@ -121,7 +125,8 @@ fn sizes(spec: &DatapathSpec, compiled: &policy::Compiled) -> [(&'static str, u3
     ]
 }
 
-/// Bytes of the ring of exported flows: a page, and room for a thousand flows.
+/// Bytes of a ring: a page where it has no use, otherwise room for a thousand exported flows, or for
+/// some two hundred dropped packets.
 const RING_LEAST: u32 = 4096;
 const RING: u32 = 1 << 16;
 

@@ -5,6 +5,7 @@
 mod ahead;
 mod clsact;
 mod cost;
+mod drops;
 mod features;
 mod flows;
 mod frames;
