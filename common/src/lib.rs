@@ -34,8 +34,8 @@ pub use self::address::Addresses;
 pub use self::class::{Class, Reach};
 pub use self::counters::{Count, Counters, SIZES};
 pub use self::filter::{
-    Decided, Decision, End, Ground, NARROW, PORT_PAGES, PORT_SETS, Page, Ports, Row, Ruleset, Used,
-    WIDE, by_rows, judge, pages, pass, rows,
+    Counting, Decided, Decision, End, Ground, NARROW, PORT_PAGES, PORT_SETS, Page, Ports, Row,
+    Ruleset, Used, WIDE, by_rows, count_each, judge, pages, pass, rows,
 };
 pub use self::flow::{Flow, FlowKey, Seen};
 pub use self::limit::{JIFFY, Limit};

@@ -37,15 +37,33 @@ impl Limit {
     pub fn admit(&self, arrival: u64, jiffies: u64, packets: u64, bytes: u64) -> Option<u64> {
         let now = jiffies.wrapping_mul(JIFFY);
         let ahead = arrival.wrapping_sub(now);
-        // In the past, as seen by a clock that wraps: idle since.
-        let ahead = if ahead > u64::MAX / 2 { 0 } else { ahead };
+        // In the past, as seen by a clock that wraps: idle since. The same where no packet was yet, or
+        // the last is so long ago that the past looks like a future that no packet can have made.
+        let is_idle = arrival == 0 || ahead > self.furthest();
+        let ahead = if is_idle { 0 } else { ahead };
         if ahead > self.burst {
             return None;
         }
         let amount = if self.counts_bytes == 0 { packets } else { bytes };
-        Some(now.wrapping_add(ahead).wrapping_add(amount.wrapping_mul(self.cost)))
+        let next = now.wrapping_add(ahead).wrapping_add(amount.wrapping_mul(self.cost));
+        // Zero is for limits that nothing has passed yet.
+        Some(if next == 0 { u64::MAX } else { next })
+    }
+
+    /// No packet moves the arrival time further ahead than this, nor anything that GSO makes several of.
+    #[inline(always)]
+    const fn furthest(&self) -> u64 {
+        if self.cost >> (62 - LARGEST) == 0 {
+            // Far below 2^64: neither term exceeds 2^62.
+            self.burst + (self.cost << LARGEST)
+        } else {
+            u64::MAX / 2
+        }
     }
 }
+
+/// Nothing has as many bytes as two to the power of this, and nothing that GSO splits as many segments.
+const LARGEST: u32 = 20;
 
 #[cfg(test)]
 mod tests {
@@ -62,6 +80,25 @@ mod tests {
             }
         }
         passed
+    }
+
+    /// The kernel's clock starts five minutes before it wraps (`INITIAL_JIFFIES`), and its lower half is
+    /// beyond the middle for weeks, again and again.
+    #[test]
+    fn a_new_limit_has_room_whatever_the_time() {
+        let limit = Limit { cost: JIFFY / 4, burst: 7 * JIFFY / 4, ..Limit::default() };
+        for jiffies in [0, 0x7fff_ffff, 0x8000_0001, 0xfffb_6c20, 0xffff_ffff, 0x1_8000_0000] {
+            assert!(limit.admit(0, jiffies, 1, 60).is_some(), "{jiffies:#x}");
+        }
+    }
+
+    #[test]
+    fn a_limit_has_room_after_weeks_without_packets() {
+        let limit = Limit { cost: JIFFY / 4, burst: 7 * JIFFY / 4, ..Limit::default() };
+        let arrival = limit.admit(0, 1000, 1, 60).unwrap();
+        for idle in [1 << 30, (1 << 31) + 1, 3 << 30, (1 << 32) - (1 << 20)] {
+            assert!(limit.admit(arrival, 1000 + idle, 1, 60).is_some(), "{idle:#x}");
+        }
     }
 
     #[test]

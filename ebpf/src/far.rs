@@ -2,7 +2,8 @@
 //! the packet shows them, then, where that is too short, or where IPv6 extension headers are to be
 //! followed, by the helpers that copy.
 //!
-//! And the way through the rows of a wide filter, with all its loops.
+//! And the way through the rows of a wide filter, and through the rules that only count, with all
+//! their loops.
 //!
 //! Kept apart from the rest in *global* functions: the verifier checks those on their own, whatever
 //! the arguments, and takes what they return for unknown. Inlined, or as functions of the usual
@@ -12,7 +13,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
-use common::{Addresses, Decided, Direction, Frame, Packet};
+use common::{Addresses, Counting, Decided, Direction, Frame, Packet};
 
 use crate::constants;
 use crate::frame::{Linear, Reloaded};
@@ -78,7 +79,12 @@ pub(crate) fn by_rows(
     packets: u64,
     bytes: u64,
 ) -> Option<Decided> {
-    match weir_by_rows(&raw mut headers, direction as u32, packets, bytes) {
+    let headers = &raw mut headers;
+    let decided = match direction {
+        Direction::Ingress => weir_by_rows_in(headers, packets, bytes),
+        Direction::Egress => weir_by_rows_out(headers, packets, bytes),
+    };
+    match decided {
         ALLOW => Some(Decided::Allow),
         DENY => Some(Decided::Deny),
         OVER_RATE => Some(Decided::OverRate),
@@ -90,16 +96,57 @@ const ALLOW: u32 = Decided::Allow as u32;
 const DENY: u32 = Decided::Deny as u32;
 const OVER_RATE: u32 = Decided::OverRate as u32;
 
+// One for each direction: told by an argument, the verifier would go through both.
+
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn weir_by_rows(headers: *mut Headers, direction: u32, packets: u64, bytes: u64) -> u32 {
+extern "C" fn weir_by_rows_in(headers: *mut Headers, packets: u64, bytes: u64) -> u32 {
+    decide(headers, Direction::Ingress, packets, bytes)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn weir_by_rows_out(headers: *mut Headers, packets: u64, bytes: u64) -> u32 {
+    decide(headers, Direction::Egress, packets, bytes)
+}
+
+#[inline(always)]
+fn decide(headers: *mut Headers, direction: Direction, packets: u64, bytes: u64) -> u32 {
     // SAFETY: the caller above passes headers of its own; see `read` about the comparison.
     let Some(headers) = (unsafe { headers.as_ref() }) else { return 0 };
-    let direction = if direction == 0 { Direction::Ingress } else { Direction::Egress };
     let Headers { packet, addresses } = headers;
-    let mut maps = Maps { headers, direction, packets, bytes };
+    let mut maps = Maps { direction, packets, bytes };
     let used = constants::used(direction);
     common::by_rows(packet, addresses, direction, used, &mut maps).map_or(0, |it| it as u32)
+}
+
+/// Adds a packet to what the rules of `counting` matched.
+#[inline(always)]
+pub(crate) fn count_each(counting: Counting, direction: Direction, packets: u64, bytes: u64) {
+    let Counting { entries, word } = counting;
+    match direction {
+        Direction::Ingress => weir_count_in(entries, word, packets, bytes),
+        Direction::Egress => weir_count_out(entries, word, packets, bytes),
+    };
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn weir_count_in(entries: u64, word: u32, packets: u64, bytes: u64) -> u32 {
+    count(Counting { entries, word }, Direction::Ingress, packets, bytes)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn weir_count_out(entries: u64, word: u32, packets: u64, bytes: u64) -> u32 {
+    count(Counting { entries, word }, Direction::Egress, packets, bytes)
+}
+
+#[inline(always)]
+fn count(counting: Counting, direction: Direction, packets: u64, bytes: u64) -> u32 {
+    let mut maps = Maps { direction, packets, bytes };
+    common::count_each(counting, direction, constants::used(direction), &mut maps);
+    0
 }
 
 impl Headers {

@@ -3,7 +3,9 @@
 use core::arch::asm;
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
-use common::{Addresses, Decided, Direction, Ground, Opening, Packet, Page, Row, Ruleset, Used};
+use common::{
+    Addresses, Counting, Decided, Direction, Ground, Opening, Packet, Page, Row, Ruleset, Used,
+};
 
 use crate::constants;
 use crate::far::{self, Headers};
@@ -13,15 +15,14 @@ use crate::maps::{HITS, LIMITS, PAGES, ROWS, RULES, STATE};
 /// is dropped only because a rule says so.
 const TRIES: u32 = 4;
 
-/// One packet, before the maps.
-pub(crate) struct Maps<'a> {
-    pub(crate) headers: &'a Headers,
+/// What the maps have to know of a packet.
+pub(crate) struct Maps {
     pub(crate) direction: Direction,
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
 }
 
-impl Ground for Maps<'_> {
+impl Ground for Maps {
     #[inline(always)]
     fn ruleset(&self, direction: Direction) -> Option<&Ruleset> {
         RULES.get(direction as u32)
@@ -46,6 +47,11 @@ impl Ground for Maps<'_> {
     }
 
     #[inline(always)]
+    fn hit_each(&mut self, counting: Counting) {
+        far::count_each(counting, self.direction, self.packets, self.bytes);
+    }
+
+    #[inline(always)]
     fn admits(&mut self, rule: u32) -> bool {
         let number = constants::first_rule(self.direction) + rule;
         let Some(limit) = LIMITS.get_ptr_mut(number) else { return true };
@@ -65,20 +71,17 @@ impl Ground for Maps<'_> {
     }
 
     #[inline(always)]
-    fn is_reply(&mut self) -> bool {
-        let Some(answered) = Opening::answered_by(
-            &self.headers.packet,
-            &self.headers.addresses,
-            self.direction,
-            constants::seed(),
-        ) else {
+    fn is_reply(&mut self, packet: &Packet, addresses: &Addresses) -> bool {
+        let Some(answered) =
+            Opening::answered_by(packet, addresses, self.direction, constants::seed())
+        else {
             return false;
         };
         let Some(bucket) = STATE.get_ptr_mut(answered.hash() & (constants::state_buckets() - 1))
         else {
             return false;
         };
-        let is_last = common::is_last(&self.headers.packet);
+        let is_last = common::is_last(packet);
         // SAFETY: other CPUs may write at the same time; a conversation that is half of one and half
         // of another fails its check.
         unsafe { (*bucket).recall(&answered, jiffies(), constants::hz(), is_last) }
@@ -87,25 +90,21 @@ impl Ground for Maps<'_> {
     #[inline(always)]
     fn by_rows(
         &mut self,
-        _: &Packet,
-        _: &Addresses,
+        &packet: &Packet,
+        &addresses: &Addresses,
         direction: Direction,
         _: Used,
     ) -> Option<Decided> {
-        far::by_rows(*self.headers, direction, self.packets, self.bytes)
+        far::by_rows(Headers { packet, addresses }, direction, self.packets, self.bytes)
     }
 }
 
-impl Maps<'_> {
+impl Maps {
     /// Remembers that the packet was let through, for its answers.
     #[inline(always)]
-    pub(crate) fn remember(&self) {
-        let Some(opening) = Opening::by(
-            &self.headers.packet,
-            &self.headers.addresses,
-            self.direction,
-            constants::seed(),
-        ) else {
+    pub(crate) fn remember(&self, packet: &Packet, addresses: &Addresses) {
+        let Some(opening) = Opening::by(packet, addresses, self.direction, constants::seed())
+        else {
             return;
         };
         if let Some(bucket) = STATE.get_ptr_mut(opening.hash() & (constants::state_buckets() - 1)) {

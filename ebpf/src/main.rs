@@ -116,7 +116,7 @@ fn run(headers: &Headers, load: &Load, direction: Direction) -> bool {
     let Headers { packet, addresses } = headers;
     let &Load { packets, bytes, .. } = load;
     let used = constants::used(direction);
-    let mut maps = Maps { headers, direction, packets, bytes };
+    let mut maps = Maps { direction, packets, bytes };
     let decision = if used.has(Used::FILTER) {
         let decision = common::judge(packet, addresses, direction, used, &mut maps);
         // Here and not further down, where less would be kept of the packet.
@@ -128,7 +128,7 @@ fn run(headers: &Headers, load: &Load, direction: Direction) -> bool {
         common::pass(packet)
     };
     if decision.passes && !decision.is_reply && is_asked(direction) {
-        maps.remember();
+        maps.remember(packet, addresses);
     }
     if constants::has_telemetry() {
         count(headers, load, direction, decision);

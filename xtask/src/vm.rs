@@ -12,6 +12,7 @@ mod report;
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 use std::{env, fs, io};
 
@@ -19,6 +20,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use self::bench::Bench;
 use self::guest::{Ending, Guest};
+use self::kernel::Kernel;
 use self::report::Outcome;
 use crate::shell;
 use crate::workspace::Workspace;
@@ -28,6 +30,9 @@ pub(crate) use self::kernel::SERIES;
 /// How much of a text is shown where the whole would be too much. A verifier's log is long, and what it
 /// refuses stands at its end.
 const TAIL_LINES: usize = 60;
+
+/// The module whose tests a kernel without TCX cannot run.
+const NEEDS_TCX: &str = "::needs_tcx::";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -60,12 +65,16 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         shell::say(&format!("booting Linux {}", kernel.release));
         let share = workspace.target.join("vm").join(series);
         let guest = Guest { bench: &bench, kernel: &kernel, share: &share };
+        let command = command(&kernel, &arguments.command)?;
         let start = Instant::now();
-        let ending = guest.run(&workspace.program("xtask"), &arguments.command)?;
+        let ending = guest.run(&workspace.program("xtask"), &command)?;
         let seconds = start.elapsed().as_secs();
         let output = read_lossy(&guest.output())?;
         let outcome = Outcome::parse(&output);
         let verdict = judge(ending, outcome.as_ref());
+        for line in report::told(&output) {
+            shell::say(line);
+        }
         let line = format!("{}: {}, {seconds} s", kernel.release, summary(outcome.as_ref()));
         match verdict {
             Ok(()) => shell::say(&line),
@@ -78,6 +87,22 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     }
     ensure!(bad.is_empty(), "the vm ring failed on {}", bad.join(", "));
     Ok(())
+}
+
+/// What to run on this kernel. What is left out is said, by name.
+fn command(kernel: &Kernel, command: &[OsString]) -> Result<Vec<OsString>> {
+    let mut command = command.to_vec();
+    if kernel.has_tcx() {
+        return Ok(command);
+    }
+    let (program, words) = command.split_first().context("there is no command")?;
+    let listing =
+        shell::read(Command::new(program).args(words).args(["--list", "--format", "terse"]))?;
+    for name in report::listed(&listing, NEEDS_TCX) {
+        shell::say(&format!("left out, because this kernel has no TCX: {name}"));
+    }
+    command.extend(["--skip", NEEDS_TCX].map(OsString::from));
+    Ok(command)
 }
 
 fn summary(outcome: Option<&Outcome>) -> String {

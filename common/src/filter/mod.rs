@@ -37,10 +37,12 @@ pub trait Ground {
 
     /// Adds the packet to what a rule matched; rules are counted from the direction's first.
     fn hit(&mut self, rule: u32);
+    /// The same for each rule of `counting`, by [`count_each`], in a place where its loop can be.
+    fn hit_each(&mut self, counting: Counting);
     /// Whether the packet is within the rate of a rule, and if so, takes it from there.
     fn admits(&mut self, rule: u32) -> bool;
     /// Whether the packet answers one that went the other way.
-    fn is_reply(&mut self) -> bool;
+    fn is_reply(&mut self, packet: &Packet, addresses: &Addresses) -> bool;
 
     /// What a wide filter decides: [`by_rows`], in a place where its loops can be.
     fn by_rows(
@@ -97,7 +99,7 @@ pub fn judge(
     match decided {
         Some(Decided::Deny) => drop(packet, Verdict::DeniedByRule),
         Some(Decided::OverRate) => drop(packet, Verdict::DeniedByRate),
-        None if used.has(Used::STATEFUL) && ground.is_reply() => {
+        None if used.has(Used::STATEFUL) && ground.is_reply(packet, addresses) => {
             Decision { is_reply: true, ..pass(packet) }
         }
         None if used.has(Used::DENY) => drop(packet, Verdict::DeniedByDefault),
@@ -151,9 +153,7 @@ fn by_words(
     let &Ruleset { allow, limit, count, .. } = ruleset;
     let found = ruleset.select(packet, addresses, used);
     let matched = Matched { found, allow, limit, count };
-    settle(matched, used, ground, |ground, bit| {
-        Some(u32::from(ground.ruleset(direction)?.rules[bit as usize & (NARROW - 1)]))
-    })
+    settle(matched, 0, direction, used, ground)
 }
 
 /// What a wide filter decides.
@@ -175,38 +175,68 @@ pub fn by_rows(
         let n = position(candidates & candidates.wrapping_neg());
         candidates &= candidates.wrapping_sub(1);
         let matched = question.word(ground, n)?;
-        let rule = |ground: &mut _, bit| question.rule(ground, n * 64 + bit);
-        if let Some(decided) = settle(matched, question.used, ground, rule) {
-            return Some(decided);
+        let decided = settle(matched, n, direction, used, ground);
+        if decided.is_some() {
+            return decided;
         }
     }
     None
 }
 
-/// Does what the entries of one word say. `rule` tells the rule of an entry of this word.
+/// Entries of one word whose rules count.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Counting {
+    /// A bit for each.
+    pub entries: u64,
+    /// Which word it is; zero where the filter is narrow.
+    pub word: u32,
+}
+
+/// Adds the packet to what the rule of each entry of `counting` matched.
 #[inline(always)]
-fn settle<G: Ground>(
+pub fn count_each(counting: Counting, direction: Direction, used: Used, ground: &mut impl Ground) {
+    let mut entries = counting.entries;
+    for _ in 0..NARROW {
+        if entries == 0 {
+            return;
+        }
+        let bit = position(entries & entries.wrapping_neg());
+        let Some(rule) = rule(direction, used, ground, counting.word * 64 + bit) else { return };
+        ground.hit(rule);
+        entries &= entries.wrapping_sub(1);
+    }
+}
+
+/// The rule of an entry.
+#[inline(always)]
+fn rule(direction: Direction, used: Used, ground: &impl Ground, entry: u32) -> Option<u32> {
+    if used.has(Used::WIDE) {
+        wide::rule(direction, ground, entry)
+    } else {
+        Some(u32::from(ground.ruleset(direction)?.rules[entry as usize & (NARROW - 1)]))
+    }
+}
+
+/// Does what the entries of the word `n` say.
+#[inline(always)]
+fn settle(
     matched: Matched,
+    n: u32,
+    direction: Direction,
     used: Used,
-    ground: &mut G,
-    rule: impl Fn(&mut G, u32) -> Option<u32>,
+    ground: &mut impl Ground,
 ) -> Option<Decided> {
     if used.has(Used::COUNT) {
-        let mut counting = matched.counting();
-        for _ in 0..NARROW {
-            if counting == 0 {
-                break;
-            }
-            let rule = rule(ground, position(counting & counting.wrapping_neg()))?;
-            ground.hit(rule);
-            counting &= counting.wrapping_sub(1);
+        let entries = matched.counting();
+        if entries != 0 {
+            ground.hit_each(Counting { entries, word: n });
         }
     }
     let bit = matched.deciding();
     if bit == 0 {
         return None;
     }
-    let rule = rule(ground, position(bit))?;
+    let rule = rule(direction, used, ground, n * 64 + position(bit))?;
     ground.hit(rule);
     if matched.allow & bit != 0 {
         return Some(Decided::Allow);
@@ -223,16 +253,18 @@ fn settle<G: Ground>(
 /// sequence), which say where to look.
 #[inline(always)]
 fn position(bit: u64) -> u32 {
-    u32::from(POSITIONS[(bit.wrapping_mul(SEQUENCE) >> 58) as usize & 63])
+    u32::from(POSITIONS[(bit.wrapping_mul(SEQUENCE) >> 58) as usize & 63] & 63)
 }
 
 const SEQUENCE: u64 = 0x03f7_9d71_b4cb_0a89;
 
+/// In the lower six bits. The upper two are noise: without it the compiler would know that no position
+/// is above 63 and leave out the mask, and the verifier would not know.
 static POSITIONS: [u8; 64] = {
     let mut positions = [0; 64];
     let mut n = 0_u8;
     while n < 64 {
-        positions[(SEQUENCE.wrapping_mul(1 << n) >> 58) as usize] = n;
+        positions[(SEQUENCE.wrapping_mul(1 << n) >> 58) as usize] = n | n << 6;
         n += 1;
     }
     positions

@@ -74,6 +74,15 @@ pub(super) struct Question<'a> {
     pub(super) used: Used,
 }
 
+/// Up to eight octets of addresses that entries ask for.
+struct Octets {
+    /// The page of the first.
+    first: u32,
+    used: u32,
+    /// From the lowest bits on.
+    values: u64,
+}
+
 impl Question<'_> {
     /// The words that may have entries that match.
     #[inline(always)]
@@ -86,8 +95,7 @@ impl Question<'_> {
     /// What matches of the entries in word `n`.
     #[inline(always)]
     pub(super) fn word(&self, ground: &impl Ground, n: u32) -> Option<Matched> {
-        // The compiler knows that it is below 64 and would leave the mask out; the verifier does not.
-        let n = black_box(n) as usize & (WIDE / 64 - 1);
+        let n = n as usize & (WIDE / 64 - 1);
         let mut found = u64::MAX;
         self.each_row(ground, |row| found &= row.words[n])?;
         let of = |row| Some(self.row(ground, row)?.words[n]);
@@ -99,33 +107,16 @@ impl Question<'_> {
         })
     }
 
-    /// The rule of an entry.
-    #[inline(always)]
-    pub(super) fn rule(&self, ground: &impl Ground, entry: u32) -> Option<u32> {
-        let entry = black_box(entry);
-        let page = self.page(ground, pages::RULES + (entry >> 8 & 0xf))?;
-        Some(u32::from(page.0[entry as usize & 0xff]))
-    }
-
     /// The row that each field of the packet selects.
     #[inline(always)]
     fn each_row(&self, ground: &impl Ground, mut then: impl FnMut(&Row)) -> Option<()> {
         let class = self.packet.class().index();
         then(self.entry(ground, pages::CLASSES + (class >> 8) as u32, class)?);
         if self.packet.has_addresses() {
-            let [w0, w1, w2, w3] = self.addresses.0;
-            if self.packet.is_v6() {
-                let source = self.used.octets(End::SourceV6);
-                self.each_octet(ground, w0, source.min(8), pages::V6, &mut then)?;
-                self.each_octet(ground, w1, source.saturating_sub(8), pages::V6 + 8, &mut then)?;
-                let to = self.used.octets(End::DestinationV6);
-                self.each_octet(ground, w2, to.min(8), pages::V6 + 16, &mut then)?;
-                self.each_octet(ground, w3, to.saturating_sub(8), pages::V6 + 24, &mut then)?;
-            } else {
-                let source = self.used.octets(End::SourceV4);
-                self.each_octet(ground, w0, source, pages::V4, &mut then)?;
-                let to = self.used.octets(End::DestinationV4);
-                self.each_octet(ground, w0 >> 32, to, pages::V4 + 4, &mut then)?;
+            // Not written out: each lookup of a map has its key on the stack, of which there is little.
+            // Of 64 bits, because of others the verifier forgets what was put there.
+            for n in 0..black_box(4_u64) {
+                self.each_octet(ground, self.octets(n as u32), &mut then)?;
             }
         }
         if self.packet.is_whole() {
@@ -140,25 +131,41 @@ impl Question<'_> {
         Some(())
     }
 
-    /// The rows of the first `used` of eight octets. Not written out: each lookup of
-    /// a map has its key on the stack, of which there is little.
+    /// The rows of `octets`.
     #[inline(always)]
     fn each_octet(
         &self,
         ground: &impl Ground,
-        mut octets: u64,
-        used: u32,
-        first: u32,
+        Octets { first, used, mut values }: Octets,
         then: &mut impl FnMut(&Row),
     ) -> Option<()> {
         for n in 0..black_box(8) {
             if n >= used {
                 break;
             }
-            then(self.entry(ground, first + n, octets as usize & 0xff)?);
-            octets >>= 8;
+            then(self.entry(ground, first + n, values as usize & 0xff)?);
+            values >>= 8;
         }
         Some(())
+    }
+
+    /// Part `n` of four of the addresses.
+    #[inline(always)]
+    fn octets(&self, n: u32) -> Octets {
+        let Addresses(words) = self.addresses;
+        if self.packet.is_v6() {
+            let end = if n < 2 { End::SourceV6 } else { End::DestinationV6 };
+            let used = self.used.octets(end);
+            let used = if n & 1 == 0 { used.min(8) } else { used.saturating_sub(8) };
+            Octets { first: pages::V6 + 8 * n, used, values: words[n as usize & 3] }
+        } else {
+            let used = match n {
+                0 => self.used.octets(End::SourceV4),
+                1 => self.used.octets(End::DestinationV4),
+                _ => 0,
+            };
+            Octets { first: pages::V4 + 4 * n, used, values: words[0] >> (32 * (n & 1)) }
+        }
     }
 
     #[inline(always)]
@@ -175,11 +182,25 @@ impl Question<'_> {
 
     #[inline(always)]
     fn page<'g>(&self, ground: &'g impl Ground, page: u32) -> Option<&'g Page> {
-        ground.page(self.direction as u32 * pages::OF_DIRECTION + page)
+        page_of(self.direction, ground, page)
     }
 
     #[inline(always)]
     fn row<'g>(&self, ground: &'g impl Ground, row: u32) -> Option<&'g Row> {
         ground.row(self.direction as u32 * rows::OF_DIRECTION + row)
     }
+}
+
+/// The rule of an entry.
+#[inline(always)]
+pub(super) fn rule(direction: Direction, ground: &impl Ground, entry: u32) -> Option<u32> {
+    let page = page_of(direction, ground, pages::RULES + (entry >> 8 & 0xf))?;
+    // The compiler would put it together from two numbers by `or`, of whose result verifiers before 6.10
+    // know nothing.
+    Some(u32::from(page.0[black_box(entry) as usize & 0xff]))
+}
+
+#[inline(always)]
+fn page_of(direction: Direction, ground: &impl Ground, page: u32) -> Option<&Page> {
+    ground.page(direction as u32 * pages::OF_DIRECTION + page)
 }

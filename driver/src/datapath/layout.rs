@@ -32,6 +32,10 @@ pub(super) enum Pin {
     Map(&'static str),
 }
 
+/// The conversations. They outlive the programs, as counters do: who talks shall not notice that rules
+/// are changed.
+pub(super) const STATE: &str = "state";
+
 /// What is pinned of each program instance beside the counters, and the names of the maps.
 pub(super) const MAPS: [(&str, &str); 9] = [
     ("rules", names::RULES),
@@ -39,7 +43,7 @@ pub(super) const MAPS: [(&str, &str); 9] = [
     ("pages", names::PAGES),
     ("hits", names::HITS),
     ("limits", names::LIMITS),
-    ("state", names::STATE),
+    (STATE, names::STATE),
     ("flows", names::FLOWS),
     ("evicted", names::EVICTED),
     ("logs", names::LOGS),

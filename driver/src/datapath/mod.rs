@@ -37,14 +37,14 @@ pub use self::error::DatapathError;
 pub use self::flows::{Follower, flows};
 pub use self::hook::Hook;
 pub use self::inspect::{FilterForm, HookFacts, ProgramFacts, forms, programs};
-use self::layout::{BpffsLayout, MAPS, Pin, PinPath};
+use self::layout::{BpffsLayout, MAPS, Pin, PinPath, STATE};
 use self::object::{Loaded, Object};
 use crate::model::{AttachmentId, BuildId, ClaimUid, DatapathSpec, DeviceName, IfIndex, IfName};
 use crate::plan::{DatapathState, Was};
 use crate::sys::bpf;
 
 #[cfg(feature = "testing")]
-pub use self::object::load_for_test;
+pub use self::object::{Stage, load_for_test};
 
 /// All datapaths of this node.
 #[derive(Debug)]
@@ -127,8 +127,7 @@ impl Datapath {
     ) -> Result<(), DatapathError> {
         make_dir(&self.layout.claim(&spec.id.claim))?;
         make_dir(&self.layout.device(&spec.id))?;
-        let counters = self.layout.pin(&spec.id, Pin::Counters);
-        let mut loaded = self.object.load(spec, &[(names::COUNTERS, counters.as_path())])?;
+        let mut loaded = self.load(spec)?;
         self.pin_maps(&spec.id, &loaded)?;
         for hook in Hook::of(spec) {
             let program = loaded.program(hook, spec.ingress)?;
@@ -187,8 +186,7 @@ impl Datapath {
             }
             links.push((hook, pin, link));
         }
-        let counters = self.layout.pin(&spec.id, Pin::Counters);
-        let mut loaded = self.object.load(spec, &[(names::COUNTERS, counters.as_path())])?;
+        let mut loaded = self.load(spec)?;
         for (hook, pin, link) in links {
             let program = loaded.program(hook, spec.ingress)?;
             link.update(program).map_err(|source| match source.raw_os_error() {
@@ -269,9 +267,22 @@ impl Datapath {
         Ok(true)
     }
 
+    /// Programs for `spec`, with the counters and the conversations that there are.
+    fn load(&self, spec: &DatapathSpec) -> Result<Loaded, DatapathError> {
+        let counters = self.layout.pin(&spec.id, Pin::Counters);
+        let state = self.layout.pin(&spec.id, Pin::Map(STATE));
+        // Another filter's table has no room, or another build's another layout.
+        if !object::is_state_of(&state, spec)? {
+            state.remove()?;
+        }
+        let pins = [(names::COUNTERS, counters.as_path()), (names::STATE, state.as_path())];
+        self.object.load(spec, &pins)
+    }
+
     /// Pins the maps of the programs that are attached now, in the place of those before.
     fn pin_maps(&self, id: &AttachmentId, loaded: &Loaded) -> Result<(), DatapathError> {
-        for (pin, map) in MAPS {
+        // The loader has pinned that one.
+        for (pin, map) in MAPS.into_iter().filter(|(pin, _)| *pin != STATE) {
             let pin = self.layout.pin(id, Pin::Map(pin));
             pin.remove()?;
             loaded.pin_map(map, &pin)?;

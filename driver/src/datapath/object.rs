@@ -1,19 +1,20 @@
 //! The programs as they are in this binary, and as they are loaded for one attachment.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use aya::maps::{Array, MapError};
+use aya::maps::{Array, MapData, MapError};
 use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use common::{Used, names};
+use common::{Bucket, Used, names};
 
 use super::constants::{Constants, Specialised};
 use super::layout::PinPath;
 use super::{DatapathError, Hook};
-use crate::model::{BuildId, DatapathSpec, IngressHook, Telemetry};
+use crate::model::{AttachmentId, BuildId, DatapathSpec, IngressHook, Telemetry};
 use crate::policy;
 use crate::sys::clock;
 
@@ -64,10 +65,19 @@ impl Object {
             Some(filter) => policy::compile(filter, self.hz).map_err(DatapathError::Filter)?,
             None => policy::Compiled::default(),
         };
-        let object = self.specialise(spec, &compiled)?;
+        self.load_compiled(spec, &compiled, pins)
+    }
+
+    fn load_compiled(
+        &self,
+        spec: &DatapathSpec,
+        compiled: &policy::Compiled,
+        pins: &[(&'static str, &Path)],
+    ) -> Result<Loaded, DatapathError> {
+        let object = self.specialise(spec, compiled)?;
         // Nothing is half-done in a loader that somebody panicked with: all is set anew below.
         let mut loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, entries) in sizes(spec, &compiled) {
+        for (name, entries) in sizes(spec, compiled) {
             loader.map_max_entries(name, entries);
         }
         loader.map_max_entries(names::LOGS, if self.is_logging { RING } else { RING_LEAST });
@@ -78,7 +88,7 @@ impl Object {
             loader.load(object.bytes()).map_err(|error| DatapathError::Load(Box::new(error)))?;
         drop(loader);
         let mut instance = Loaded(ebpf);
-        instance.write(&compiled)?;
+        instance.write(compiled)?;
         Ok(instance)
     }
 
@@ -97,7 +107,7 @@ impl Object {
             .set(names::FLOW_PLACES, flow_places(spec).to_ne_bytes())?
             .set(names::FLOW_EXPORT, spec.flows.export_packets.to_ne_bytes())?
             .set(names::STATE_BUCKETS, state_buckets(compiled).to_ne_bytes())?
-            .set(names::SEED, seed().to_ne_bytes())?
+            .set(names::SEED, seed(&spec.id).to_ne_bytes())?
             .set(names::HZ, self.hz.to_ne_bytes())?
             .set(names::LOG, [u8::from(self.is_logging)])?;
         Ok(object)
@@ -141,6 +151,20 @@ fn state_buckets(compiled: &policy::Compiled) -> u32 {
     if has(compiled, Used::STATEFUL) { STATE_BUCKETS } else { 0 }
 }
 
+/// Whether the map at `pin`, if one is there, is a table of conversations as `spec` needs it.
+pub(super) fn is_state_of(pin: &PinPath, spec: &DatapathSpec) -> Result<bool, DatapathError> {
+    if !pin.as_path().exists() {
+        return Ok(true);
+    }
+    let failed =
+        |source: MapError| DatapathError::Map { map: names::STATE, source: Box::new(source) };
+    let info = MapData::from_pin(pin.as_path()).and_then(|map| map.info()).map_err(failed)?;
+    let directions = spec.filter.iter().flat_map(|filter| [&filter.ingress, &filter.egress]);
+    let is_stateful = directions.flatten().any(|direction| direction.stateful);
+    let buckets = if is_stateful { STATE_BUCKETS } else { 1 };
+    Ok(info.max_entries() == buckets && info.value_size() as usize == size_of::<Bucket>())
+}
+
 fn flow_places(spec: &DatapathSpec) -> u32 {
     if spec.telemetry == Telemetry::Flows { spec.flows.entries } else { 0 }
 }
@@ -150,10 +174,13 @@ fn length<T>(items: &[T]) -> u32 {
     u32::try_from(items.len()).unwrap_or(u32::MAX)
 }
 
-/// Something that nobody else knows.
-fn seed() -> u64 {
-    // The standard library's hash maps are seeded by the system, for the same reason.
-    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0)
+/// What places in tables are chosen with, so that nobody on the wire can tell which packets share
+/// one. The same for each instance of an attachment's programs, which find what the former ones
+/// left; made of the claim's UID, which is random and which no packet tells.
+fn seed(id: &AttachmentId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (id.claim.as_str(), id.device.as_str()).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl fmt::Debug for Object {
@@ -164,6 +191,7 @@ impl fmt::Debug for Object {
 
 /// The maps of one attachment, and its programs. Programs and maps that are neither attached nor
 /// pinned go when this is dropped.
+#[derive(Debug)]
 pub(super) struct Loaded(Ebpf);
 
 impl Loaded {
@@ -246,4 +274,33 @@ fn load_once<P>(
 #[cfg(feature = "testing")]
 pub fn load_for_test(spec: &DatapathSpec) -> Result<Ebpf, DatapathError> {
     Ok(Object::embedded()?.load(spec, &[])?.0)
+}
+
+/// Programs that tests put one filter after the other before: to load some for each takes the
+/// verifier longer than a test has.
+#[cfg(feature = "testing")]
+#[derive(Debug)]
+pub struct Stage(Loaded);
+
+#[cfg(feature = "testing")]
+impl Stage {
+    /// For the filter that `general` was made of, and those that
+    /// [differ in nothing](policy::generalise) that programs know. That of `spec` is not looked at.
+    pub fn load(spec: &DatapathSpec, general: &policy::Compiled) -> Result<Self, DatapathError> {
+        let roomy = policy::with_room(general);
+        Ok(Self(Object::embedded()?.load_compiled(spec, &roomy, &[])?))
+    }
+
+    /// Puts another filter in the place of the one before.
+    pub fn write(&mut self, general: &policy::Compiled) -> Result<(), DatapathError> {
+        self.0.write(general)
+    }
+
+    pub fn ebpf(&self) -> &Ebpf {
+        &self.0.0
+    }
+
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.0.0
+    }
 }

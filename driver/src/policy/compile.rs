@@ -22,7 +22,7 @@ pub fn compile(filter: &Filter, hz: u64) -> Result<Compiled, Problems> {
 }
 
 /// The same with another bound for what is narrow.
-pub(super) fn compile_to(filter: &Filter, hz: u64, narrow: usize) -> Result<Compiled, Problems> {
+pub fn compile_to(filter: &Filter, hz: u64, narrow: usize) -> Result<Compiled, Problems> {
     let mut problems = Problems::default();
     let mut rows = Rows::default();
     let mut direction = |number, name, filter: &Option<DirectionFilter>| {

@@ -1,6 +1,6 @@
 //! Compiled tables in plain memory, for tests that judge packets on the host.
 
-use common::{Addresses, Decided, Direction, Ground, Packet, Page, Row, Ruleset, Used};
+use common::{Addresses, Counting, Decided, Direction, Ground, Packet, Page, Row, Ruleset, Used};
 
 use super::{Compiled, CompiledDirection};
 
@@ -48,11 +48,15 @@ impl Ground for MemoryGround<'_> {
         self.hits.push(rule);
     }
 
+    fn hit_each(&mut self, counting: Counting) {
+        common::count_each(counting, self.direction, self.of().used, self);
+    }
+
     fn admits(&mut self, _: u32) -> bool {
         self.is_within
     }
 
-    fn is_reply(&mut self) -> bool {
+    fn is_reply(&mut self, _: &Packet, _: &Addresses) -> bool {
         self.is_reply
     }
 

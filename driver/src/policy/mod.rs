@@ -8,6 +8,8 @@
 
 mod compile;
 mod entries;
+#[cfg(feature = "testing")]
+mod general;
 #[cfg(any(test, feature = "testing"))]
 mod ground;
 mod narrow;
@@ -20,6 +22,12 @@ mod tests;
 use common::{Limit, Page, Row, Ruleset, Used};
 
 pub use self::compile::compile;
+#[cfg(feature = "testing")]
+pub use self::compile::compile_to;
+#[cfg(feature = "testing")]
+pub use self::general::generalise;
+#[cfg(feature = "testing")]
+pub(crate) use self::general::with_room;
 #[cfg(any(test, feature = "testing"))]
 pub use self::ground::MemoryGround;
 pub use self::overlay::overlay;

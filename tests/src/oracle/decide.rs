@@ -136,7 +136,7 @@ fn header(rule: &FilterRule, datagram: &Datagram) -> Match {
     match (&datagram.load, datagram.piece) {
         (_, Some(Piece::Later)) | (Load::Known(_, Head::None), _) => Match::No,
         (Load::Unknown | Load::Damaged(_), _) => Match::Maybe,
-        (Load::Known(_, Head::Icmp { kind }), _) => {
+        (Load::Known(_, Head::Icmp { kind, .. }), _) => {
             (rule.icmp_types.is_empty() || rule.icmp_types.contains(kind)).into()
         }
         (Load::Known(_, Head::Ports { source, destination, flags }), _) => {

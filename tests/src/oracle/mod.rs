@@ -30,16 +30,24 @@
 //!    fragment surely has no ports, no ICMP type and no ACK bit. ICMP is surely not in IPv6, nor ICMPv6 in
 //!    IPv4.
 //! 8. *Verdict.* What is malformed counts as that, whether it passes or not.
+//! 9. *Replies.* Where no rule of a stateful direction decides, a packet passes that answers one which was
+//!    let through the other way and was no reply itself: one of TCP, UDP or SCTP with its ends swapped, or
+//!    an echo of ICMP with its addresses swapped and the same identifier. A reset, and a SYN with ACK, let
+//!    no replies through, nor does what has no transport header.
+//! 10. *Rates.* What a rule lets through is paid for after it has passed: as long as no more than the
+//!     burst is owed, the next packet passes, whatever its size.
 
 mod decide;
 mod judged;
+mod memory;
 pub mod random;
 mod read;
 
 use common::{Direction, Protocol, TcpEvent, Verdict};
-use driver::model::Filter;
+use driver::model::{DirectionFilter, Filter};
 
-pub use self::judged::judged;
+pub use self::judged::{Kept, judged};
+pub use self::memory::Memory;
 
 /// What should become of a packet.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -89,10 +97,7 @@ pub fn answer(
     past: &mut impl Past,
 ) -> Answer {
     let seen = read::read(frame);
-    let rules = filter.and_then(|filter| match direction {
-        Direction::Ingress => filter.ingress.as_ref(),
-        Direction::Egress => filter.egress.as_ref(),
-    });
+    let rules = filter.and_then(|filter| of(filter, direction));
     let decided = decide::decide(&seen, rules, past);
     Answer {
         passes: decided.passes,
@@ -103,6 +108,13 @@ pub fn answer(
         tagged: seen.tagged,
         tcp: seen.tcp_events(),
         reply: decided.reply,
+    }
+}
+
+fn of(filter: &Filter, direction: Direction) -> Option<&DirectionFilter> {
+    match direction {
+        Direction::Ingress => filter.ingress.as_ref(),
+        Direction::Egress => filter.egress.as_ref(),
     }
 }
 

@@ -63,6 +63,8 @@ pub(super) enum Head {
     },
     Icmp {
         kind: u8,
+        /// Of an echo; in others these bytes mean something else.
+        identifier: u16,
     },
 }
 
@@ -70,9 +72,9 @@ pub(super) enum Head {
 #[expect(clippy::struct_excessive_bools, reason = "so many flags has TCP, and more")]
 pub(super) struct Flags {
     pub(super) ack: bool,
-    syn: bool,
+    pub(super) syn: bool,
     fin: bool,
-    rst: bool,
+    pub(super) rst: bool,
 }
 
 impl Seen {
@@ -83,7 +85,8 @@ impl Seen {
 
     pub(super) fn is_neighbour_discovery(&self) -> bool {
         let Content::Ip(datagram) = &self.content else { return false };
-        let Load::Known(Protocol::Icmpv6, Head::Icmp { kind: 133..=137 }) = datagram.load else {
+        let Load::Known(Protocol::Icmpv6, Head::Icmp { kind: 133..=137, .. }) = datagram.load
+        else {
             return false;
         };
         datagram.hop_limit == 255 && datagram.piece == Some(Piece::Whole)
@@ -277,9 +280,10 @@ fn read_load(protocol: Protocol, bytes: &[u8], piece: Piece) -> (bool, Load) {
         Protocol::Tcp => tcp(bytes),
         Protocol::Udp => udp(bytes, piece),
         Protocol::Sctp => sctp(bytes),
-        Protocol::Icmp | Protocol::Icmpv6 => {
-            (bytes.len() >= 8).then(|| Head::Icmp { kind: bytes[0] })
-        }
+        Protocol::Icmp | Protocol::Icmpv6 => (bytes.len() >= 8).then(|| Head::Icmp {
+            kind: bytes[0],
+            identifier: u16::from_be_bytes([bytes[4], bytes[5]]),
+        }),
         _ => Some(Head::None),
     };
     match head {

@@ -3,11 +3,13 @@
 use std::net::Ipv6Addr;
 
 use common::{Direction, Protocol, Verdict};
-use driver::model::{self, Action, DefaultAction, DirectionFilter, Filter, FilterRule, PortRange};
+use driver::model::{
+    self, Action, DefaultAction, DirectionFilter, Filter, FilterRule, PortRange, Rate, RateLimit,
+};
 use driver::testing;
 use etherparse::{PacketBuilder, PacketBuilderStep, VlanId};
 
-use super::{Answer, Quiet, answer};
+use super::{Answer, Memory, Quiet, answer};
 
 fn ethernet() -> PacketBuilderStep<etherparse::Ethernet2Header> {
     PacketBuilder::ethernet2([2; 6], [4; 6])
@@ -120,4 +122,57 @@ fn numbers_of_the_other_family_are_no_icmp() {
     };
     let answer = ask(&frame, DefaultAction::Allow, &[deny]);
     assert!(answer.passes && answer.protocol == Protocol::OtherIp);
+}
+
+/// 10.0.0.1:4660 to 10.0.0.2:80, or back.
+fn segment(is_back: bool, syn: bool, ack: bool) -> Vec<u8> {
+    let (from, to) =
+        if is_back { ([10, 0, 0, 2], [10, 0, 0, 1]) } else { ([10, 0, 0, 1], [10, 0, 0, 2]) };
+    let (source, destination) = if is_back { (80, 4660) } else { (4660, 80) };
+    let mut builder = ethernet().ipv4(from, to, 64).tcp(source, destination, 1, 100);
+    builder = if syn { builder.syn() } else { builder };
+    builder = if ack { builder.ack(1) } else { builder };
+    let mut frame = Vec::new();
+    builder.write(&mut frame, &[]).unwrap();
+    frame
+}
+
+#[test]
+fn what_was_let_through_may_be_answered() {
+    let deny = |stateful| DirectionFilter {
+        default_action: DefaultAction::Deny,
+        stateful,
+        rules: Vec::new(),
+    };
+    let filter = Filter {
+        ingress: Some(deny(true)),
+        egress: Some(DirectionFilter { default_action: DefaultAction::Allow, ..deny(false) }),
+    };
+    let mut memory = Memory::default();
+    let mut passes = |frame: &[u8], direction| memory.answer(frame, &filter, direction).passes;
+    let answer = segment(true, true, true);
+
+    assert!(!passes(&answer, Direction::Ingress));
+    assert!(passes(&answer, Direction::Egress));
+    assert!(!passes(&segment(false, false, true), Direction::Ingress), "that was itself an answer");
+    assert!(passes(&segment(false, true, false), Direction::Egress));
+    assert!(passes(&answer, Direction::Ingress));
+    assert!(!passes(&segment(false, true, false), Direction::Ingress));
+}
+
+#[test]
+fn a_rate_is_paid_for_behind_the_packet() {
+    let limit = RateLimit { rate: Rate::BitsPerSecond(1), burst: 8 * 60 };
+    let limited = udp_rule(Action::RateLimit(limit), &[], 80);
+    let direction = DirectionFilter {
+        default_action: DefaultAction::Allow,
+        stateful: false,
+        rules: vec![limited],
+    };
+    let filter = Filter { ingress: Some(direction), egress: None };
+    let mut memory = Memory::default();
+    let frame = to_port_80();
+    let verdicts = [0; 4].map(|_| memory.answer(&frame, &filter, Direction::Ingress).verdict);
+    let (yes, no) = (Verdict::Allowed, Verdict::DeniedByRate);
+    assert_eq!((frame.len(), verdicts), (46, [yes, yes, no, no]));
 }

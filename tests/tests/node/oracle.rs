@@ -11,9 +11,6 @@ use fastrand::Rng;
 use tests::oracle::random::{self, Packets, Size};
 use tests::oracle::{self, Answer, Quiet};
 
-/// What is random below. Another seed is another test; a failure names what made it.
-const SEED: u64 = 20_260_117;
-const FILTERS: u64 = 1000;
 const PACKETS: u32 = 1000;
 /// No rate of a random filter depends on it.
 const HZ: u64 = 250;
@@ -22,15 +19,16 @@ const HZ: u64 = 250;
 fn a_million_packets_fare_as_a_thousand_filters_say() {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     let tallies = thread::scope(|scope| {
-        let each = |nth| move || (nth..FILTERS).step_by(threads).map(one_filter).sum::<Tally>();
+        let each =
+            |nth| move || (nth..random::filters()).step_by(threads).map(one_filter).sum::<Tally>();
         let started: Vec<_> =
-            (0..FILTERS).take(threads).map(|nth| scope.spawn(each(nth))).collect();
+            (0..random::filters()).take(threads).map(|nth| scope.spawn(each(nth))).collect();
         started.into_iter().map(|thread| thread.join().expect("a disagreement")).sum::<Tally>()
     });
 
     // That the packets were such that something could be learned from them.
     let Tally { packets, wide, passed, hit, malformed, by_default } = tallies;
-    assert_eq!(packets, FILTERS * u64::from(PACKETS));
+    assert_eq!(packets, random::filters() * u64::from(PACKETS));
     for (what, count) in [
         ("under a wide filter", wide),
         ("passed", passed),
@@ -80,11 +78,15 @@ impl std::iter::Sum for Tally {
 
 /// Packets under the filter of this number.
 fn one_filter(nth: u64) -> Tally {
-    let mut rng = Rng::with_seed(SEED + nth);
+    let mut rng = Rng::with_seed(random::seed() + nth);
     let size = Size::random(&mut rng);
     let filter = random::filter(&mut rng, size);
     let compiled = policy::compile(&filter, HZ).unwrap_or_else(|problems| {
-        panic!("filter {nth} of seed {SEED} is refused: {problems:?}\n{}", json(&filter))
+        panic!(
+            "filter {nth} of WEIR_SEED={} is refused: {problems:?}\n{}",
+            random::seed(),
+            json(&filter)
+        )
     });
     let mut packets = Packets::new(rng, &filter);
     let mut tally = Tally::default();
@@ -94,8 +96,9 @@ fn one_filter(nth: u64) -> Tally {
         let judged = oracle::judged(frame, &compiled, direction);
         assert!(
             judged == expected,
-            "packet {number} under filter {nth} of seed {SEED}, {direction:?}\n{frame:02x?}\n\
+            "packet {number} under filter {nth} of WEIR_SEED={}, {direction:?}\n{frame:02x?}\n\
              oracle {expected:?}\njudge  {judged:?}\n{}",
+            random::seed(),
             json(&filter),
         );
         let compiled = match direction {

@@ -88,6 +88,11 @@ impl Kernel {
         Ok(Self { release, folder })
     }
 
+    /// Whether it has TCX: Linux 6.6 and later. Debian brings none of it to older ones.
+    pub(super) fn has_tcx(&self) -> bool {
+        has_tcx(&self.release)
+    }
+
     pub(super) fn image(&self) -> PathBuf {
         image(&self.folder)
     }
@@ -95,6 +100,11 @@ impl Kernel {
     pub(super) fn modules(&self) -> PathBuf {
         modules(&self.folder, &self.release)
     }
+}
+
+fn has_tcx(release: &str) -> bool {
+    let mut parts = release.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
+    (parts.next(), parts.next()) >= (Some(6), Some(6))
 }
 
 fn image(folder: &Path) -> PathBuf {
@@ -189,6 +199,18 @@ mod tests {
             ("6.18", None),
         ] {
             assert_eq!(newest(LISTING, series).as_deref(), release, "{series}");
+        }
+    }
+
+    #[test]
+    fn tcx_came_with_6_6() {
+        for (release, has) in [
+            ("6.1.0-50-amd64", false),
+            ("6.6.1-amd64", true),
+            ("6.12.90+deb13.1-amd64", true),
+            ("7.3.4+deb13-amd64", true),
+        ] {
+            assert_eq!(has_tcx(release), has, "{release}");
         }
     }
 

@@ -20,6 +20,17 @@ impl Outcome {
     }
 }
 
+/// What tests want to be read wherever they pass: lines that begin with `ring: `.
+pub(super) fn told(output: &str) -> impl Iterator<Item = &str> {
+    output.lines().filter_map(|line| line.strip_prefix("ring: "))
+}
+
+/// The tests whose names have `part` in them, of those that a test program lists.
+pub(super) fn listed<'l>(listing: &'l str, part: &str) -> Vec<&'l str> {
+    let names = listing.lines().filter_map(|line| line.strip_suffix(": test"));
+    names.filter(|name| name.contains(part)).collect()
+}
+
 /// What the test `name` wrote before it failed.
 pub(super) fn words_of<'o>(output: &'o str, name: &str) -> &'o str {
     let Some((_, rest)) = output.split_once(&format!("\n---- {name} stdout ----\n")) else {
@@ -63,6 +74,18 @@ mod tests {
     #[test]
     fn a_program_that_did_not_end_has_no_result() {
         assert_eq!(Outcome::parse("\nrunning 3 tests\ntest a::x ... ok\ntest a::y ..."), None);
+    }
+
+    #[test]
+    fn what_is_to_be_read_is_marked() {
+        let output = "---- a::x stdout ----\nmore\nring: at most 12\n a ring: no\n";
+        assert_eq!(told(output).collect::<Vec<_>>(), ["at most 12"]);
+    }
+
+    #[test]
+    fn tests_are_listed_by_part_of_their_names() {
+        let listing = "a::needs_tcx::b: test\na::b: test\na::needs_tcx::c: benchmark\n";
+        assert_eq!(listed(listing, "::needs_tcx::"), ["a::needs_tcx::b"]);
     }
 
     #[test]

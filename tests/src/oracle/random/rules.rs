@@ -38,7 +38,8 @@ pub fn filter(rng: &mut Rng, size: Size) -> Filter {
     Filter { ingress: direction(), egress: direction() }
 }
 
-fn direction(rng: &mut Rng, size: Size) -> DirectionFilter {
+/// Rules of one direction, `size` of them at most.
+pub fn direction(rng: &mut Rng, size: Size) -> DirectionFilter {
     let mut entries = 0;
     let mut rules = Vec::new();
     while rules.len() < size.0 {
@@ -52,6 +53,26 @@ fn direction(rng: &mut Rng, size: Size) -> DirectionFilter {
     }
     let default_action = one(rng, &[DefaultAction::Allow, DefaultAction::Deny]);
     DirectionFilter { default_action, stateful: false, rules }
+}
+
+/// The same with what depends on packets before: replies are let through, and some of the limits, and of
+/// the rules that allow, let through little and nothing more while a test lasts.
+pub fn remembering(rng: &mut Rng, filter: &mut Filter) {
+    for direction in [&mut filter.ingress, &mut filter.egress].into_iter().flatten() {
+        direction.stateful = true;
+        for rule in &mut direction.rules {
+            let may_be = match rule.action {
+                Action::RateLimit(_) => true,
+                Action::Allow => once_in(rng, 4),
+                Action::Deny | Action::Count => false,
+            };
+            if may_be && rng.bool() {
+                let burst = rng.u64(1..8 * 4096);
+                let limit = RateLimit { rate: Rate::BitsPerSecond(1), burst };
+                rule.action = Action::RateLimit(limit);
+            }
+        }
+    }
 }
 
 /// With more rules each asks for more: otherwise the first ones decide all.

@@ -4,11 +4,11 @@
 use std::time::Instant;
 
 use common::names;
-use driver::model::{Action, DatapathSpec, DefaultAction, IngressHook, Telemetry};
+use driver::model::{Action, DatapathSpec, DefaultAction, Telemetry};
 
 use super::frames::{self, frame};
 use super::programs::{load, run};
-use super::{both, rule, spec};
+use super::{both, rule, spec, tc};
 
 const REPEAT: u32 = 1_000_000;
 
@@ -21,12 +21,12 @@ fn nanoseconds(spec: &DatapathSpec, program: &str, text: &str) -> u128 {
 
 #[test]
 fn counting_and_filtering_cost_nanoseconds() {
-    let off = DatapathSpec { telemetry: Telemetry::Off, ..spec(IngressHook::Tcx, None) };
-    let counting = spec(IngressHook::Tcx, None);
+    let off = DatapathSpec { telemetry: Telemetry::Off, ..spec(tc(), None) };
+    let counting = spec(tc(), None);
     // None of them matches, so all are looked at.
     let filtering = |rules: usize| {
         let missing = |n| rule(Action::Deny, &[&format!("10.1.{n}.0/24")], None, &[]);
-        spec(IngressHook::Tcx, Some(both(DefaultAction::Allow, (0..rules).map(missing).collect())))
+        spec(tc(), Some(both(DefaultAction::Allow, (0..rules).map(missing).collect())))
     };
     for program in [names::XDP, names::INGRESS] {
         for (what, text) in [("UDP", frames::UDP4), ("UDP in IPv6", frames::UDP6)] {
@@ -46,7 +46,7 @@ fn counting_and_filtering_cost_nanoseconds() {
 #[test]
 fn the_verifier_is_done_quickly() {
     let start = Instant::now();
-    let ebpf = load(&spec(IngressHook::Tcx, Some(both(DefaultAction::Allow, Vec::new()))));
+    let ebpf = load(&spec(tc(), Some(both(DefaultAction::Allow, Vec::new()))));
     println!("loaded four programs in {:?}", start.elapsed());
     for program in [names::XDP, names::XDP_FRAGS, names::INGRESS, names::EGRESS] {
         let info = ebpf.program(program).unwrap().info().unwrap();

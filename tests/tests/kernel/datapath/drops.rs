@@ -5,7 +5,7 @@ use driver::datapath::{Datapath, Drops, HookFacts, programs};
 use driver::model::{Action, DatapathSpec, DefaultAction, Ends, Flow, IngressHook, Protocol};
 
 use super::wire::{Bench, POD_ADDRESSES, WIRE_ADDRESSES};
-use super::{both, id, rule, spec};
+use super::{both, id, rule, spec, tc};
 
 const SHUT: u16 = 7000;
 const OPEN: u16 = 7001;
@@ -20,7 +20,7 @@ fn installed(datapath: impl FnOnce(Datapath) -> Datapath, spec: &DatapathSpec) -
     let bench = Bench::new(1500);
     let datapath = datapath(Datapath::open(bench.bpffs()).unwrap());
     bench.host.run(|| datapath.install(spec, &Bench::nic()).unwrap());
-    bench.move_to_pod();
+    bench.move_to_pod_with(&datapath, spec);
     bench
 }
 
@@ -44,7 +44,7 @@ fn drops(bench: &Bench) -> Drops {
 
 #[test]
 fn each_packet_that_is_dropped_is_told_with_its_verdict_and_its_ends() {
-    for ingress in [IngressHook::Tcx, IngressHook::Xdp] {
+    for ingress in [tc(), IngressHook::Xdp] {
         let bench = installed(Datapath::logging_drops, &shut(ingress));
         for (family, header) in [20, 40].into_iter().enumerate() {
             let mut drops = drops(&bench);
@@ -69,7 +69,7 @@ fn each_packet_that_is_dropped_is_told_with_its_verdict_and_its_ends() {
 /// A driver that starts finds what was told while there was none, and goes on where the other ended.
 #[test]
 fn another_reader_goes_on_and_other_programs_are_noticed() {
-    let spec = shut(IngressHook::Tcx);
+    let spec = shut(tc());
     let bench = installed(Datapath::logging_drops, &spec);
     let mut first = drops(&bench);
     knock(&bench, 0, 2);
@@ -86,7 +86,7 @@ fn another_reader_goes_on_and_other_programs_are_noticed() {
         datapath.attaches(),
         Datapath::open(bench.bpffs()).unwrap().logging_drops().attaches()
     );
-    datapath.replace(&spec).unwrap();
+    bench.replace_in_pod(&datapath, &spec);
     assert!(second.is_over(bench.bpffs(), &id()));
     assert_eq!(second.take().len(), 1, "of the former programs");
     knock(&bench, 0, 1);

@@ -8,15 +8,14 @@ use aya::maps::PerCpuArray;
 use common::{Count, Direction, Verdict, names};
 use driver::datapath::{CounterSource as _, Datapath, MapCounters};
 use driver::model::{
-    Action, DefaultAction, DirectionFilter, Filter, FilterRule, IngressHook, Protocol, Rate,
-    RateLimit,
+    Action, DefaultAction, DirectionFilter, Filter, FilterRule, Protocol, Rate, RateLimit,
 };
 use etherparse::{PacketBuilder, TcpHeader};
 
 use super::frames::{self, frame};
 use super::programs::{counters, load, run};
 use super::wire::{Bench, POD_ADDRESSES, WIRE_ADDRESSES};
-use super::{both, id, outgoing, rule, spec, verdict};
+use super::{both, id, outgoing, rule, spec, tc, verdict};
 
 const INGRESS: [&str; 3] = [names::XDP, names::XDP_FRAGS, names::INGRESS];
 const PEER: [&str; 2] = ["10.0.0.1", "fd00::1"];
@@ -26,7 +25,7 @@ const POD: [&str; 2] = ["10.0.0.2", "fd00::2"];
 const FILLERS: [usize; 2] = [0, 100];
 
 fn fillers(count: usize) -> impl Iterator<Item = FilterRule> {
-    (0..count).map(|n| rule(Action::Count, &[&format!("172.16.{n}.0/24")], None, &[]))
+    (0..count).map(|n| rule(Action::Deny, &[&format!("172.16.{n}.0/24")], None, &[]))
 }
 
 fn named(name: &str, rule: FilterRule) -> FilterRule {
@@ -34,7 +33,7 @@ fn named(name: &str, rule: FilterRule) -> FilterRule {
 }
 
 fn loaded(ingress: Option<DirectionFilter>, egress: Option<DirectionFilter>) -> Ebpf {
-    load(&spec(IngressHook::Tcx, Some(Filter { ingress, egress })))
+    load(&spec(tc(), Some(Filter { ingress, egress })))
 }
 
 fn stateful(rules: Vec<FilterRule>) -> DirectionFilter {
@@ -165,19 +164,19 @@ fn limited(rate: Rate, burst: u64) -> FilterRule {
 fn in_a_moment(rule: &FilterRule, count: usize, packet: &[u8]) -> Vec<[u64; 3]> {
     for _ in 0..10 {
         let rules: Vec<_> = fillers(count).chain([rule.clone()]).collect();
-        let ebpf = load(&spec(IngressHook::Tcx, Some(both(DefaultAction::Deny, rules))));
-        let (start, mut seen) = (Instant::now(), Vec::new());
-        for (program, direction) in
-            [(names::XDP, Direction::Ingress), (names::EGRESS, Direction::Egress)]
-        {
+        let ebpf = load(&spec(tc(), Some(both(DefaultAction::Deny, rules))));
+        let start = Instant::now();
+        for program in [names::XDP, names::EGRESS] {
             run(&ebpf, program, packet, 100);
-            let of = |verdict| packets(&ebpf, direction, verdict);
-            let rule = direction as usize * (count + 1) + count;
-            seen.push([of(Verdict::Allowed), of(Verdict::DeniedByRate), hits(&ebpf, rule)]);
         }
         // Otherwise something held us up, and more may have passed.
         if start.elapsed() < Duration::from_millis(500) {
-            return seen;
+            let seen = |direction: Direction| {
+                let of = |verdict| packets(&ebpf, direction, verdict);
+                let rule = direction as usize * (count + 1) + count;
+                [of(Verdict::Allowed), of(Verdict::DeniedByRate), hits(&ebpf, rule)]
+            };
+            return [Direction::Ingress, Direction::Egress].map(seen).to_vec();
         }
     }
     panic!("this machine does not run for half a second at a time");
@@ -204,7 +203,7 @@ fn after_the_burst_as_much_passes_as_the_rate_says() {
     const TICK: Duration = Duration::from_millis(10);
     let packets_in = |time: Duration| u64::try_from(time.as_millis()).unwrap() * RATE / 1000;
     let rule = limited(Rate::PacketsPerSecond(RATE), RATE);
-    let ebpf = load(&spec(IngressHook::Tcx, Some(both(DefaultAction::Deny, vec![rule]))));
+    let ebpf = load(&spec(tc(), Some(both(DefaultAction::Deny, vec![rule]))));
     let packet = packet(Header::Udp, ("10.0.0.1", 1), ("10.0.0.2", 2), 18);
     let start = Instant::now();
     let (mut last, mut owed) = (start, Duration::ZERO);
@@ -218,8 +217,8 @@ fn after_the_burst_as_much_passes_as_the_rate_says() {
     }
     let passed = packets(&ebpf, Direction::Ingress, Verdict::Allowed);
     let most = RATE + packets_in(start.elapsed() + 2 * TICK) + 1;
-    let least = RATE + packets_in(owed.saturating_sub(2 * TICK)) - 1;
-    assert!((least..=most).contains(&passed), "{passed} is not in {least} to {most}");
+    let at_least = RATE + packets_in(owed.saturating_sub(2 * TICK)) - 1;
+    assert!((at_least..=most).contains(&passed), "{passed} is not in {at_least} to {most}");
     assert!(packets(&ebpf, Direction::Ingress, Verdict::DeniedByRate) > 0);
 }
 
@@ -235,7 +234,7 @@ fn a_rule_that_counts_leaves_the_decision_to_those_behind_it() {
             named("rest", rule(Action::Count, &[], None, &[])),
         ];
         let rules = fillers(count).chain(rules).collect();
-        let ebpf = load(&spec(IngressHook::Tcx, Some(both(DefaultAction::Allow, rules))));
+        let ebpf = load(&spec(tc(), Some(both(DefaultAction::Allow, rules))));
         let matched = || [0, 1, 2, 3, 4].map(|n| hits(&ebpf, count + n));
         let to = |port| packet(Header::Udp, (PEER[0], 1), (POD[0], port), 0);
 
@@ -250,7 +249,8 @@ fn a_rule_that_counts_leaves_the_decision_to_those_behind_it() {
 
 /// Rule `n` of 4096: one half is about IPv4 networks, the other about IPv6; every other allows.
 fn one_of_many(n: u16) -> FilterRule {
-    let (action, port) = (if n % 2 == 0 { Action::Allow } else { Action::Deny }, 1000 + n % 2048);
+    let (action, port) =
+        (if n.is_multiple_of(2) { Action::Allow } else { Action::Deny }, 1000 + n % 2048);
     let network = match n {
         0..2048 => format!("10.{}.{}.0/24", n / 256, n % 256),
         _ => format!("fd00:0:0:{n:x}::/64"),
@@ -261,7 +261,7 @@ fn one_of_many(n: u16) -> FilterRule {
 #[test]
 fn each_of_4096_rules_of_both_families_decides_about_its_own() {
     let rules = (0..4096).map(one_of_many).collect();
-    let ebpf = load(&spec(IngressHook::Tcx, Some(both(DefaultAction::Deny, rules))));
+    let ebpf = load(&spec(tc(), Some(both(DefaultAction::Deny, rules))));
     for n in [0_u16, 1, 63, 64, 65, 127, 128, 1000, 2047, 2048, 2049, 2111, 2112, 4031, 4032, 4095]
     {
         let (peer, pod) = match n {
@@ -304,7 +304,7 @@ fn fragments_and_established_connections_can_be_told_apart() {
             },
         ];
         let rules = fillers(count).chain(rules).collect();
-        let ebpf = load(&spec(IngressHook::Tcx, Some(both(DefaultAction::Deny, rules))));
+        let ebpf = load(&spec(tc(), Some(both(DefaultAction::Deny, rules))));
         let tcp = |flags| packet(Header::Tcp(flags), (PEER[0], 443), (POD[0], 4000), 0);
         for program in INGRESS {
             for (what, packet, pass) in [
@@ -333,7 +333,7 @@ fn a_pod_that_lets_in_answers_only_can_call_and_cannot_be_called() {
     let bench = Bench::new(1500);
     let datapath = Datapath::open(bench.bpffs()).unwrap();
     let filter = Filter { ingress: Some(stateful(Vec::new())), egress: None };
-    let spec = spec(IngressHook::Tcx, Some(filter));
+    let spec = spec(tc(), Some(filter));
     bench.host.run(|| datapath.install(&spec, &Bench::nic()).unwrap());
     bench.move_to_pod_with(&datapath, &spec);
     let [pod, _] = POD_ADDRESSES;

@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what the tests are made of")]
 
-mod ahead;
+mod agreement;
+mod captures;
+mod cases;
+mod clients;
 mod clsact;
 mod cost;
 mod drops;
@@ -10,15 +13,20 @@ mod features;
 mod flows;
 mod frames;
 mod hooks;
+mod loaded;
+mod needs_tcx;
+mod pcap;
 mod programs;
 mod swap;
 mod traffic;
+mod variants;
 mod wire;
 
 use driver::model::{
-    Action, AttachmentId, DatapathSpec, DefaultAction, DirectionFilter, DirectionTraffic, Filter,
-    FilterRule, IngressHook, PortRange, Protocol,
+    Action, AttachmentId, DatapathSpec, DefaultAction, DirectionFilter, DirectionTraffic,
+    EgressHook, Filter, FilterRule, IngressHook, PortRange, Protocol,
 };
+use driver::sys::xdp;
 
 pub(crate) fn id() -> AttachmentId {
     AttachmentId {
@@ -27,8 +35,24 @@ pub(crate) fn id() -> AttachmentId {
     }
 }
 
+/// The hook of the way in that is not XDP, as the driver chooses it on this kernel: TCX, or a filter of
+/// `clsact` where there is none.
+pub(crate) fn tc() -> IngressHook {
+    if has_tcx() { IngressHook::Tcx } else { IngressHook::Clsact }
+}
+
+fn has_tcx() -> bool {
+    xdp::has_tcx(&"lo".parse().unwrap()).unwrap()
+}
+
+/// Counters, and `filter`; the way out is what this kernel has for it.
 pub(crate) fn spec(ingress: IngressHook, filter: Option<Filter>) -> DatapathSpec {
-    DatapathSpec { filter, ..driver::testing::spec(id(), ingress) }
+    let egress = match ingress {
+        IngressHook::Tcx => EgressHook::Tcx,
+        IngressHook::Xdp | IngressHook::XdpFrags if has_tcx() => EgressHook::Tcx,
+        _ => EgressHook::Clsact,
+    };
+    DatapathSpec { filter, egress, ..driver::testing::spec(id(), ingress) }
 }
 
 pub(crate) fn rule(

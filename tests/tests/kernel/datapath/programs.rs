@@ -8,7 +8,7 @@ use driver::datapath::load_for_test;
 use driver::model::{Action, DatapathSpec, DefaultAction, IngressHook, Telemetry};
 
 use super::frames::{self, frame, short_frame};
-use super::{both, rule, spec};
+use super::{both, rule, spec, tc};
 
 /// A program, what it answers for "pass" and for "drop", and its direction.
 const PROGRAMS: [(&str, u32, u32, Direction); 4] = [
@@ -75,7 +75,7 @@ fn check(ebpf: &Ebpf, what: &str, packet: &[u8], pass: bool, verdict: Verdict, p
 fn without_a_filter_all_is_counted_and_passes() {
     use Protocol::{Arp, Icmp, Icmpv6, NotIp, OtherIp, Tcp, Udp};
     use Verdict::{Allowed, Malformed};
-    let ebpf = load(&spec(IngressHook::Tcx, None));
+    let ebpf = load(&spec(tc(), None));
     for (what, text, verdict, protocol) in [
         ("UDP", frames::UDP4, Allowed, Udp),
         ("UDP under two tags", frames::UDP4_IN_QINQ, Allowed, Udp),
@@ -117,7 +117,7 @@ fn under_default_deny_only_what_is_surely_allowed_passes() {
         DefaultAction::Deny,
         vec![allow(&["10.0.0.0/30", "fd00::/126"], 80), allow(&["192.0.2.0/24"], 53)],
     );
-    let ebpf = load(&spec(IngressHook::Tcx, Some(filter)));
+    let ebpf = load(&spec(tc(), Some(filter)));
     for (what, text, pass, verdict, protocol) in [
         ("UDP", frames::UDP4, true, Allowed, Udp),
         ("UDP under two tags", frames::UDP4_IN_QINQ, true, Allowed, Udp),
@@ -150,7 +150,7 @@ fn under_default_allow_nothing_slips_past_a_deny_rule() {
         Some(driver::model::Protocol::Udp),
         &[(79, 81)],
     );
-    let ebpf = load(&spec(IngressHook::Tcx, Some(both(DefaultAction::Allow, vec![deny]))));
+    let ebpf = load(&spec(tc(), Some(both(DefaultAction::Allow, vec![deny]))));
     for (what, text, pass, verdict, protocol) in [
         ("UDP", frames::UDP4, false, DeniedByRule, Udp),
         ("UDP under two tags", frames::UDP4_IN_QINQ, false, DeniedByRule, Udp),
@@ -176,7 +176,7 @@ fn the_last_of_sixty_four_rules_still_decides() {
     let mut rules: Vec<_> =
         (0..63).map(|n| rule(Action::Deny, &[&format!("10.1.{n}.0/24")], None, &[])).collect();
     rules.push(rule(Action::Allow, &["10.0.0.0/24"], None, &[]));
-    let ebpf = load(&spec(IngressHook::Tcx, Some(both(DefaultAction::Deny, rules))));
+    let ebpf = load(&spec(tc(), Some(both(DefaultAction::Deny, rules))));
 
     check(&ebpf, "UDP", &frame(frames::UDP4), true, Verdict::Allowed, Protocol::Udp);
     let verdict = Verdict::DeniedByDefault;
@@ -227,11 +227,10 @@ fn headers_beyond_the_first_buffer_are_read_all_the_same() {
 /// What is switched off is not in the program.
 #[test]
 fn a_feature_that_is_off_is_removed_by_the_verifier() {
-    let off = DatapathSpec { telemetry: Telemetry::Off, ..spec(IngressHook::Tcx, None) };
+    let off = DatapathSpec { telemetry: Telemetry::Off, ..spec(tc(), None) };
     let filter = both(DefaultAction::Allow, Vec::new());
-    let sizes =
-        [off, spec(IngressHook::Tcx, None), spec(IngressHook::Tcx, Some(filter))].map(|spec| {
-            load(&spec).program(names::XDP).unwrap().info().unwrap().size_translated().unwrap()
-        });
+    let sizes = [off, spec(tc(), None), spec(tc(), Some(filter))].map(|spec| {
+        load(&spec).program(names::XDP).unwrap().info().unwrap().size_translated().unwrap()
+    });
     assert!(sizes[0] < sizes[1] && sizes[1] < sizes[2], "{sizes:?}");
 }

@@ -24,13 +24,13 @@ use nix::sys::socket::{
 };
 
 use super::wire::{Bench, POD_ADDRESSES, WIRE_ADDRESSES, index};
-use super::{both, id, rule, spec};
+use super::{both, id, rule, spec, tc};
 
 /// The peers of the pod, each with the port that it sends from and to.
 const PEERS: [(&str, u16); 2] = [(WIRE_ADDRESSES[0], 7000), ("10.9.0.3", 7001)];
 /// Swaps, and how long is spent on them at most: on a slow machine there are fewer.
-const SWAPS: u32 = 300;
-const LONGEST: Duration = Duration::from_secs(20);
+const MANY_SWAPS: (u32, Duration) = (300, Duration::from_secs(45));
+const SOME_SWAPS: (u32, Duration) = (100, Duration::from_secs(15));
 /// Packets that may be on their way to a program and, having passed it, to whoever reads them, before
 /// more are sent. What overruns a queue of the kernel's is lost, and would be missed here: a veth with
 /// XDP has a ring of 256 (`VETH_RING_SIZE` in `drivers/net/veth.c`, Linux 6.12), all others share a
@@ -129,9 +129,14 @@ impl<'a> Lane<'a> {
     fn send(&self, counters: &CountersMap) {
         let before = counters.udp(self.direction);
         let (_, window) = WINDOWS.into_iter().find(|it| it.0 == self.direction).unwrap();
-        while !self.stop.load(Ordering::Relaxed) {
+        loop {
+            // Once more after the last swap, so that its filter judges as well.
+            let is_last = self.stop.load(Ordering::Relaxed);
             for (socket, sent) in self.from.iter().zip(&self.sent) {
                 sent.fetch_add(send_many(socket), Ordering::Relaxed);
+            }
+            if is_last {
+                break;
             }
             self.settle(counters, &before, window);
         }
@@ -290,12 +295,18 @@ fn started(bench: &Bench, hook: IngressHook, form: Form) -> (Datapath, Wire) {
 }
 
 /// Swaps as often as there is time for. Answers the hits of all filters, that of `first` among them.
-fn swap(bench: &Bench, datapath: &Datapath, first: DatapathSpec, form: Form) -> Vec<Hits> {
+fn swap(
+    bench: &Bench,
+    datapath: &Datapath,
+    first: DatapathSpec,
+    form: Form,
+    (swaps, longest): (u32, Duration),
+) -> Vec<Hits> {
     let mut all = vec![Hits::open(bench, &first, 0)];
     let start = Instant::now();
     let mut next = first;
-    for turn in 1..=SWAPS {
-        if start.elapsed() > LONGEST {
+    for turn in 1..=swaps {
+        if start.elapsed() > longest {
             break;
         }
         next.filter = Some(filter(turn, form));
@@ -306,7 +317,7 @@ fn swap(bench: &Bench, datapath: &Datapath, first: DatapathSpec, form: Form) -> 
     all
 }
 
-fn swapped_under_load(hook: IngressHook, form: Form) {
+fn swapped_under_load(hook: IngressHook, form: Form, swaps: (u32, Duration)) {
     let bench = Bench::new(1500);
     let (datapath, wire) = started(&bench, hook, form);
     let counters = CountersMap::open(&bench);
@@ -326,7 +337,7 @@ fn swapped_under_load(hook: IngressHook, form: Form) {
         }
         let senders: Vec<_> =
             lanes.iter().map(|lane| scope.spawn(|| lane.send(&counters))).collect();
-        let hits = swap(&bench, &datapath, first, form);
+        let hits = swap(&bench, &datapath, first, form, swaps);
         let took = start.elapsed();
         stop.store(true, Ordering::Relaxed);
         for sender in senders {
@@ -379,20 +390,20 @@ fn check(lane: &Lane<'_>, judged: [u64; 5], hits: &[Hits]) {
 
 #[test]
 fn no_packet_is_lost_or_judged_by_a_mixture_while_narrow_filters_are_swapped() {
-    swapped_under_load(IngressHook::Tcx, Form::Narrow);
+    swapped_under_load(tc(), Form::Narrow, MANY_SWAPS);
 }
 
 #[test]
 fn no_packet_is_lost_or_judged_by_a_mixture_while_wide_filters_are_swapped() {
-    swapped_under_load(IngressHook::Tcx, Form::Wide);
+    swapped_under_load(tc(), Form::Wide, SOME_SWAPS);
 }
 
 #[test]
 fn no_packet_is_lost_or_judged_by_a_mixture_while_filters_are_swapped_at_xdp() {
-    swapped_under_load(IngressHook::Xdp, Form::Narrow);
+    swapped_under_load(IngressHook::Xdp, Form::Narrow, SOME_SWAPS);
 }
 
 #[test]
 fn no_packet_is_lost_or_judged_by_a_mixture_while_filters_of_clsact_are_swapped() {
-    swapped_under_load(IngressHook::Clsact, Form::Narrow);
+    swapped_under_load(IngressHook::Clsact, Form::Narrow, SOME_SWAPS);
 }

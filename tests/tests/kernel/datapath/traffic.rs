@@ -4,11 +4,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use driver::datapath::{CounterSource as _, Datapath, MapCounters};
-use driver::model::{Action, DefaultAction, Filter, IngressHook, Protocol, Traffic};
+use driver::model::{Action, DatapathSpec, DefaultAction, Filter, IngressHook, Protocol, Traffic};
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 
 use super::wire::{Bench, POD_ADDRESSES, WIRE_ADDRESSES, send_scattered};
-use super::{both, frames, id, outgoing, protocol, rule, spec, verdict};
+use super::{both, frames, id, outgoing, protocol, rule, spec, tc, verdict};
 
 /// Denies UDP to port 7001, whoever sends it.
 fn no_7001() -> Filter {
@@ -34,8 +34,8 @@ fn packets_are_counted_and_denied_exactly_by_xdp_with_frags() {
 }
 
 #[test]
-fn packets_are_counted_and_denied_exactly_by_tcx() {
-    counted_and_denied(IngressHook::Tcx);
+fn packets_are_counted_and_denied_exactly_by_tc() {
+    counted_and_denied(tc());
 }
 
 fn counted_and_denied(ingress: IngressHook) {
@@ -44,7 +44,7 @@ fn counted_and_denied(ingress: IngressHook) {
         let datapath = Datapath::open(bench.bpffs()).unwrap();
         let spec = spec(ingress, Some(no_7001()));
         bench.host.run(|| datapath.install(&spec, &Bench::nic()).unwrap());
-        bench.move_to_pod();
+        bench.move_to_pod_with(&datapath, &spec);
         let heard = Bench::listen(&bench.pod, POD_ADDRESSES[family], 7000);
         let unheard = Bench::listen(&bench.pod, POD_ADDRESSES[family], 7001);
         let wire = Bench::listen(&bench.wire, WIRE_ADDRESSES[family], 9000);
@@ -81,9 +81,9 @@ fn what_a_pod_sends_is_filtered_by_destination() {
     let mut filter = both(DefaultAction::Allow, Vec::new());
     let deny = rule(Action::Deny, &["10.9.0.1/32"], Some(Protocol::Udp), &[(9001, 9999)]);
     filter.egress.as_mut().unwrap().rules.push(outgoing(deny));
-    let spec = spec(IngressHook::Tcx, Some(filter));
+    let spec = spec(tc(), Some(filter));
     bench.host.run(|| datapath.install(&spec, &Bench::nic()).unwrap());
-    bench.move_to_pod();
+    bench.move_to_pod_with(&datapath, &spec);
     let pod = Bench::listen(&bench.pod, POD_ADDRESSES[0], 7000);
     let open = Bench::listen(&bench.wire, WIRE_ADDRESSES[0], 9000);
     let closed = Bench::listen(&bench.wire, WIRE_ADDRESSES[0], 9500);
@@ -97,15 +97,48 @@ fn what_a_pod_sends_is_filtered_by_destination() {
     assert_eq!(verdict(&read(&bench).egress, "denied_rule"), 10);
 }
 
+/// Who waits for an answer shall not notice that rules are changed meanwhile, nor that another build
+/// of the driver brings other programs.
+#[test]
+fn answers_pass_after_an_exchange_of_programs() {
+    let bench = Bench::new(1500);
+    let datapath = Datapath::open(bench.bpffs()).unwrap();
+    let mut filter = both(DefaultAction::Deny, Vec::new());
+    filter.ingress.as_mut().unwrap().stateful = true;
+    filter.egress.as_mut().unwrap().default_action = DefaultAction::Allow;
+    let spec = spec(IngressHook::Tcx, Some(filter));
+    bench.host.run(|| datapath.install(&spec, &Bench::nic()).unwrap());
+    bench.move_to_pod();
+    let pod = Bench::listen(&bench.pod, POD_ADDRESSES[0], 7000);
+    let wire = Bench::listen(&bench.wire, WIRE_ADDRESSES[0], 9000);
+    let stranger = Bench::listen(&bench.wire, WIRE_ADDRESSES[0], 9001);
+    Bench::warm_up(&pod, &wire);
+    assert_eq!(Bench::exchange(&wire, &pod, 10), 10);
+
+    let next = DatapathSpec { generation: spec.generation + 1, ..spec };
+    datapath.replace(&next).unwrap();
+
+    assert_eq!(Bench::exchange(&wire, &pod, 10), 10);
+    for _ in 0..10 {
+        stranger.send_to(&[0; 8], pod.local_addr().unwrap()).unwrap();
+    }
+    pod.set_nonblocking(true).unwrap();
+    assert!(pod.recv(&mut [0; 16]).is_err(), "a stranger was let in");
+    let traffic = read(&bench).ingress;
+    // And what IPv6 says of itself on a link that is new.
+    assert!(verdict(&traffic, "denied_default") >= 10);
+    assert_eq!(traffic.generation, u64::from(next.generation));
+}
+
 /// A socket buffer may hold nothing but the link-layer header in its linear part.
 #[test]
 fn headers_beyond_the_linear_part_are_read_all_the_same() {
     let bench = Bench::new(9000);
     let datapath = Datapath::open(bench.bpffs()).unwrap();
     let deny = rule(Action::Deny, &["10.0.0.1/32", "fd00::/126"], Some(Protocol::Udp), &[(80, 80)]);
-    let spec = spec(IngressHook::Tcx, Some(both(DefaultAction::Allow, vec![deny])));
+    let spec = spec(tc(), Some(both(DefaultAction::Allow, vec![deny])));
     bench.host.run(|| datapath.install(&spec, &Bench::nic()).unwrap());
-    bench.move_to_pod();
+    bench.move_to_pod_with(&datapath, &spec);
     let pod = Bench::listen(&bench.pod, POD_ADDRESSES[0], 7000);
     let wire = Bench::listen(&bench.wire, WIRE_ADDRESSES[0], 9000);
     // For some milliseconds the far end does not know that this one is up, and drops all.
@@ -133,12 +166,12 @@ fn headers_beyond_the_linear_part_are_read_all_the_same() {
 
 #[test]
 fn counts_go_on_while_programs_are_replaced_under_load() {
-    for ingress in [IngressHook::Xdp, IngressHook::Tcx] {
+    for ingress in [IngressHook::Xdp, tc()] {
         let bench = Bench::new(1500);
         let datapath = Datapath::open(bench.bpffs()).unwrap();
         let spec = spec(ingress, Some(no_7001()));
         bench.host.run(|| datapath.install(&spec, &Bench::nic()).unwrap());
-        bench.move_to_pod();
+        bench.move_to_pod_with(&datapath, &spec);
         let pod = Bench::listen(&bench.pod, POD_ADDRESSES[0], 7000);
         let wire = Bench::listen(&bench.wire, WIRE_ADDRESSES[0], 9000);
         let first = Bench::warm_up(&wire, &pod);
@@ -150,7 +183,7 @@ fn counts_go_on_while_programs_are_replaced_under_load() {
             let traffic = scope.spawn(|| Bench::exchange(&wire, &pod, 2000));
             let datapath = Datapath::open(bench.bpffs()).unwrap();
             for _ in 0..5 {
-                bench.host.run(|| datapath.replace(&spec).unwrap());
+                bench.replace_in_pod(&datapath, &spec);
             }
             traffic.join().unwrap()
         });
@@ -171,8 +204,9 @@ fn counts_go_on_while_programs_are_replaced_under_load() {
 fn segments_are_counted_as_on_the_wire() {
     let bench = Bench::new(1500);
     let datapath = Datapath::open(bench.bpffs()).unwrap();
-    bench.host.run(|| datapath.install(&spec(IngressHook::Tcx, None), &Bench::nic()).unwrap());
-    bench.move_to_pod();
+    let spec = spec(tc(), None);
+    bench.host.run(|| datapath.install(&spec, &Bench::nic()).unwrap());
+    bench.move_to_pod_with(&datapath, &spec);
     let pod = Bench::listen(&bench.pod, POD_ADDRESSES[0], 7000);
     let wire = Bench::listen(&bench.wire, WIRE_ADDRESSES[0], 9000);
     Bench::warm_up(&wire, &pod);

@@ -8,8 +8,8 @@ use driver::datapath::{Datapath, ahead, load_for_test, programs};
 use driver::model::{Ahead, DatapathSpec, IfIndex, IngressHook, Phase, Record};
 use driver::sys::bpf::{self, Linked, Place};
 
-use super::wire::Bench;
-use super::{id, spec};
+use super::super::wire::Bench;
+use super::super::{id, spec};
 
 /// Programs of somebody else, who has another build of the same.
 struct Stranger(Ebpf);
