@@ -80,7 +80,7 @@ impl Object {
         for (name, entries) in sizes(spec, compiled) {
             loader.map_max_entries(name, entries);
         }
-        loader.map_max_entries(names::LOGS, if self.is_logging { RING } else { RING_LEAST });
+        loader.map_max_entries(names::LOGS, if self.has_log(spec) { RING } else { RING_LEAST });
         for &(name, path) in pins {
             loader.map_pin_path(name, path.to_owned());
         }
@@ -109,8 +109,13 @@ impl Object {
             .set(names::STATE_BUCKETS, state_buckets(compiled).to_ne_bytes())?
             .set(names::SEED, seed(&spec.id).to_ne_bytes())?
             .set(names::HZ, self.hz.to_ne_bytes())?
-            .set(names::LOG, [u8::from(self.is_logging)])?;
+            .set(names::LOG, [u8::from(self.has_log(spec))])?;
         Ok(object)
+    }
+
+    /// Without a filter nothing is dropped, and there is nothing to tell.
+    fn has_log(&self, spec: &DatapathSpec) -> bool {
+        self.is_logging && spec.filter.is_some()
     }
 }
 
