@@ -40,7 +40,7 @@ pub use self::filter::{
 pub use self::flow::{Flow, FlowKey, Seen};
 pub use self::limit::{JIFFY, Limit};
 pub use self::packet::{Frame, MAX_EXTENSIONS, Packet, parse, parse_quick};
-pub use self::state::{Bucket, Conversation, OTHER_SECONDS, Opening, TCP_SECONDS, is_last};
+pub use self::state::{Bucket, Conversation, OTHER_SECONDS, Opening, TCP_SECONDS};
 pub use self::words::{Action, Direction, Family, Fragment, Protocol, TcpEvent, Verdict};
 
 /// The layout of every value in a map. Changes whenever a byte of one of them changes its meaning;

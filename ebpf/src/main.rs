@@ -153,11 +153,9 @@ fn count(headers: &Headers, load: &Load, direction: Direction, decision: Decisio
     if load.tagged {
         counters.tagged += load.packets;
     }
-    if constants::used(direction).has(Used::FILTER) {
-        counters.generation = constants::generation();
-        if decision.is_reply {
-            counters.replies += load.packets;
-        }
+    counters.generation = constants::generation();
+    if constants::used(direction).has(Used::STATEFUL) && decision.is_reply {
+        counters.replies += load.packets;
     }
     if constants::flow_places() != 0 && packet.has_addresses() {
         let seen = Seen {

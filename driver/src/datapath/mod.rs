@@ -166,8 +166,8 @@ impl Datapath {
     /// # Errors
     ///
     /// [`DatapathError::NotInstalled`] where a link or a program is missing, [`DatapathError::Severed`] where the
-    /// interface is gone. Each link has its former or its new program then, both of which do the
-    /// same work on the same counters; doing it again is safe.
+    /// interface is gone. Each link has its former or its new program then, both of which count in the
+    /// same counters; doing it again is safe.
     pub fn replace(&self, spec: &DatapathSpec) -> Result<Was, DatapathError> {
         let (filters, hooks): (Vec<_>, Vec<_>) =
             Hook::of(spec).into_iter().partition(|hook| hook.is_filter(spec));
@@ -187,6 +187,10 @@ impl Datapath {
             links.push((hook, pin, link));
         }
         let mut loaded = self.load(spec)?;
+        // All of them before the first exchange: what the verifier refuses changes nothing.
+        for hook in Hook::of(spec) {
+            loaded.program(hook, spec.ingress)?;
+        }
         for (hook, pin, link) in links {
             let program = loaded.program(hook, spec.ingress)?;
             link.update(program).map_err(|source| match source.raw_os_error() {
@@ -271,8 +275,8 @@ impl Datapath {
     fn load(&self, spec: &DatapathSpec) -> Result<Loaded, DatapathError> {
         let counters = self.layout.pin(&spec.id, Pin::Counters);
         let state = self.layout.pin(&spec.id, Pin::Map(STATE));
-        // Another filter's table has no room, or another build's another layout.
-        if !object::is_state_of(&state, spec)? {
+        // Another filter's table has no room, and that of a build with another layout makes no sense.
+        if !counters.as_path().exists() || !object::is_state_of(&state, spec)? {
             state.remove()?;
         }
         let pins = [(names::COUNTERS, counters.as_path()), (names::STATE, state.as_path())];
@@ -320,7 +324,6 @@ fn make_dir(path: &Path) -> Result<(), DatapathError> {
         .map_err(|source| DatapathError::Directory { path: path.to_owned(), source })
 }
 
-/// Reads a directory; `None` where there is none.
 /// What lies in a directory under a name of ours; other names are not ours to touch.
 fn named<T: FromStr>(directory: &Path) -> Result<Vec<(T, PathBuf)>, DatapathError> {
     let entries = list(directory)?.unwrap_or_default();
@@ -329,6 +332,7 @@ fn named<T: FromStr>(directory: &Path) -> Result<Vec<(T, PathBuf)>, DatapathErro
     Ok(entries.into_iter().filter_map(name).collect())
 }
 
+/// Reads a directory; `None` where there is none.
 fn list(path: &Path) -> Result<Option<Vec<fs::DirEntry>>, DatapathError> {
     let failed = |source| DatapathError::Directory { path: path.to_owned(), source };
     match fs::read_dir(path) {

@@ -1,7 +1,6 @@
 //! The programs as they are in this binary, and as they are loaded for one attachment.
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -23,10 +22,13 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 
 /// A hash (64-bit FNV-1a) of the object file: two builds with the same programs are one build.
 pub(super) fn build() -> BuildId {
-    let hash = OBJECT.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+    BuildId(format!("{:016x}", hash(OBJECT.iter())))
+}
+
+fn hash<'a>(bytes: impl Iterator<Item = &'a u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    BuildId(format!("{hash:016x}"))
+    })
 }
 
 /// The object file, ready to be loaded.
@@ -181,11 +183,10 @@ fn length<T>(items: &[T]) -> u32 {
 
 /// What places in tables are chosen with, so that nobody on the wire can tell which packets share
 /// one. The same for each instance of an attachment's programs, which find what the former ones
-/// left; made of the claim's UID, which is random and which no packet tells.
+/// left; made of the claim's UID, which is random and which no packet tells. Who may read the claim
+/// can tell, and could crowd the tables of that claim alone.
 fn seed(id: &AttachmentId) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (id.claim.as_str(), id.device.as_str()).hash(&mut hasher);
-    hasher.finish()
+    hash(id.claim.as_str().as_bytes().iter().chain(id.device.as_str().as_bytes()))
 }
 
 impl fmt::Debug for Object {
