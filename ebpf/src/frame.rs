@@ -2,6 +2,7 @@
 //! rest.
 
 use core::mem::MaybeUninit;
+use core::num::NonZero;
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
@@ -144,11 +145,16 @@ pub(crate) fn load(skb: *mut __sk_buff, len: u32, packet: &Packet) -> Load {
     // A tag that lies beside the packet is in each frame on the wire.
     let tag = if has_tag { VLAN_LEN } else { 0 };
     let header_len = packet.header_len;
-    if segments == 0 && gso_size != 0 && gso_size != GSO_BY_FRAGS && header_len != 0 {
+    // As a type of its own, because the compiler does not see that it divides by no zero.
+    if segments == 0
+        && gso_size != GSO_BY_FRAGS
+        && header_len != 0
+        && let Some(of_each) = NonZero::new(gso_size)
+    {
         // From a virtual machine or a tap, whose word for it nobody took (`SKB_GSO_DODGY`); the queueing
         // disciplines compute the number in this way, too (`qdisc_pkt_len_init()`).
-        let payload = len.wrapping_sub(header_len).wrapping_add(gso_size - 1);
-        segments = payload.checked_div(gso_size).unwrap_or(1);
+        let payload = len.saturating_sub(header_len);
+        segments = payload / of_each + u32::from(payload % of_each != 0);
     }
     if segments <= 1 {
         return Load { packets: 1, bytes: u64::from(len + tag), size: len + tag, tagged };

@@ -21,6 +21,7 @@ mod far;
 mod flows;
 mod frame;
 mod ground;
+mod log;
 mod maps;
 
 use aya_ebpf::EbpfContext as _;
@@ -117,7 +118,12 @@ fn run(headers: &Headers, load: &Load, direction: Direction) -> bool {
     let used = constants::used(direction);
     let mut maps = Maps { direction, packets, bytes };
     let decision = if used.has(Used::FILTER) {
-        common::judge(packet, addresses, direction, used, &mut maps)
+        let decision = common::judge(packet, addresses, direction, used, &mut maps);
+        // Here and not further down, where less would be kept of the packet.
+        if !decision.passes && constants::has_log() {
+            log::dropped(*headers, load, direction, decision.verdict);
+        }
+        decision
     } else {
         common::pass(packet)
     };

@@ -12,6 +12,7 @@ mod ahead;
 mod clsact;
 mod constants;
 mod counters;
+mod drops;
 mod error;
 mod flows;
 mod hits;
@@ -31,6 +32,7 @@ use nix::net::if_::if_nametoindex;
 
 pub use self::ahead::{AheadError, ahead};
 pub use self::counters::{CounterError, CounterSource, MapCounters};
+pub use self::drops::{DropError, Drops};
 pub use self::error::DatapathError;
 pub use self::flows::{Follower, flows};
 pub use self::hook::Hook;
@@ -66,9 +68,24 @@ impl Datapath {
         Ok(Self { layout, object })
     }
 
-    /// Which programs this build attaches.
+    /// Has the programs that are loaded from now on tell of each packet that they drop, for whoever
+    /// reads it by [`Drops`].
+    #[must_use]
+    pub fn logging_drops(mut self) -> Self {
+        self.object.is_logging = true;
+        self
+    }
+
+    /// Which programs this build brings.
     pub fn build() -> BuildId {
         object::build()
+    }
+
+    /// Which programs this attaches. Those that tell of what they drop are others than those that do
+    /// not, so that a start with or without them replaces what is attached.
+    pub fn attaches(&self) -> BuildId {
+        let BuildId(build) = object::build();
+        BuildId(if self.object.is_logging { format!("{build}-log") } else { build })
     }
 
     /// Loads the programs that `spec` asks for, attaches them to `interface` in the calling

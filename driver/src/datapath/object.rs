@@ -40,6 +40,8 @@ pub(super) struct Object {
     constants: Constants,
     /// Ticks of the kernel's clock in a second.
     hz: u64,
+    /// Whether programs tell of what they drop.
+    pub(super) is_logging: bool,
 }
 
 impl Object {
@@ -51,7 +53,7 @@ impl Object {
         loader.btf(None);
         let constants = Constants::find(OBJECT).map_err(DatapathError::Object)?;
         let hz = clock::ticks_per_second().map_err(DatapathError::Clock)?;
-        Ok(Self { loader: Mutex::new(loader), constants, hz })
+        Ok(Self { loader: Mutex::new(loader), constants, hz, is_logging: false })
     }
 
     /// Creates the maps for `spec` and writes its rules; the programs are loaded as they are asked
@@ -80,6 +82,7 @@ impl Object {
         for (name, entries) in sizes(spec, compiled) {
             loader.map_max_entries(name, entries);
         }
+        loader.map_max_entries(names::LOGS, if self.has_log(spec) { RING } else { RING_LEAST });
         for &(name, path) in pins {
             loader.map_pin_path(name, path.to_owned());
         }
@@ -107,8 +110,14 @@ impl Object {
             .set(names::FLOW_EXPORT, spec.flows.export_packets.to_ne_bytes())?
             .set(names::STATE_BUCKETS, state_buckets(compiled).to_ne_bytes())?
             .set(names::SEED, seed(&spec.id).to_ne_bytes())?
-            .set(names::HZ, self.hz.to_ne_bytes())?;
+            .set(names::HZ, self.hz.to_ne_bytes())?
+            .set(names::LOG, [u8::from(self.has_log(spec))])?;
         Ok(object)
+    }
+
+    /// Without a filter nothing is dropped, and there is nothing to tell.
+    fn has_log(&self, spec: &DatapathSpec) -> bool {
+        self.is_logging && spec.filter.is_some()
     }
 }
 
@@ -133,7 +142,8 @@ fn sizes(spec: &DatapathSpec, compiled: &policy::Compiled) -> [(&'static str, u3
     ]
 }
 
-/// Bytes of the ring of exported flows: a page, and room for a thousand flows.
+/// Bytes of a ring: a page where it has no use, otherwise room for a thousand exported flows, or for
+/// some two hundred dropped packets.
 const RING_LEAST: u32 = 4096;
 const RING: u32 = 1 << 16;
 
