@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Record;
+use super::{ClaimRef, DeviceName, KeptPolicy, PodRef, Record};
 
 /// Attachments of this node, by what they belong to.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -23,12 +23,21 @@ pub enum Selection {
 impl Selection {
     /// Whether it means what `record` is about.
     pub fn has(&self, record: &Record) -> bool {
-        let Record { pod, claim, device, .. } = record;
+        let is_meant = self.names(&record.pod, &record.claim, &record.device.name);
+        is_meant && (*self != Self::All || record.datapath.is_some())
+    }
+
+    /// The same for what is kept of a former one.
+    pub fn has_kept(&self, kept: &KeptPolicy) -> bool {
+        self.names(&kept.pod, &kept.claim, &kept.device)
+    }
+
+    fn names(&self, pod: &PodRef, claim: &ClaimRef, device: &DeviceName) -> bool {
         match self {
-            Self::All => record.datapath.is_some(),
+            Self::All => true,
             Self::Pod(name) => pod.to_string() == *name || pod.uid.as_str() == name,
             Self::Claim(name) => claim.to_string() == *name || claim.uid.as_str() == name,
-            Self::Device(name) => device.name.as_str() == name,
+            Self::Device(name) => device.as_str() == name,
         }
     }
 }

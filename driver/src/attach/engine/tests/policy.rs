@@ -9,14 +9,14 @@ use crate::model::{
 use crate::testing::rule;
 
 /// Denies what comes in by a rule of this name.
-fn policy(name: &str) -> OperatorPolicy {
+pub(super) fn policy(name: &str) -> OperatorPolicy {
     let mut rule = rule(name, Action::Deny);
     rule.origin = Origin::Operator;
     let ingress = Overlay { default_action: None, rules: vec![rule] };
     OperatorPolicy { ingress: Some(ingress), egress: None }
 }
 
-fn apply(engine: &mut Engine<FakeNode>) -> Result<Vec<Changed>, AttachError> {
+pub(super) fn apply(engine: &mut Engine<FakeNode>) -> Result<Vec<Changed>, AttachError> {
     engine.set_policy(&Selection::All, Some(&policy("incident")))
 }
 
@@ -28,7 +28,7 @@ fn in_force(spec: &DatapathSpec) -> (Vec<&str>, u32) {
 }
 
 /// Both devices, with a rule of the claim's own on each.
-fn prepare_with_rules(engine: &mut Engine<FakeNode>) {
+pub(super) fn prepare_with_rules(engine: &mut Engine<FakeNode>) {
     let mut wanted = wanted(claim("claim-a"));
     for device in &mut wanted.devices {
         let ingress = DirectionFilter {
@@ -43,7 +43,7 @@ fn prepare_with_rules(engine: &mut Engine<FakeNode>) {
 
 impl Bench {
     /// What runs is what is recorded, for each device; answers the rules and the generation.
-    fn agreed(&self) -> Vec<(Vec<String>, u32)> {
+    pub(super) fn agreed(&self) -> Vec<(Vec<String>, u32)> {
         let programs = self.node.snapshot().programs;
         let records = self.records();
         assert_eq!(programs.len(), records.len());
@@ -58,7 +58,7 @@ impl Bench {
     }
 }
 
-fn rules(names: &[&str], generation: u32) -> Vec<(Vec<String>, u32)> {
+pub(super) fn rules(names: &[&str], generation: u32) -> Vec<(Vec<String>, u32)> {
     vec![(names.iter().map(|name| (*name).to_owned()).collect(), generation); 2]
 }
 
