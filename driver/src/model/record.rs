@@ -164,11 +164,17 @@ pub struct DatapathSpec {
     pub flows: FlowWishes,
     /// What is in force: the claim's filter with the operator's rules laid over it.
     pub filter: Option<Filter>,
-    /// Counts the states of that filter, from 1.
+    /// Counts the states of that filter, from [`Self::FIRST_GENERATION`]. No two states of one
+    /// attachment have the same number.
     #[serde(default = "first_generation")]
     pub generation: u32,
 }
 
+impl DatapathSpec {
+    /// What a filter has that nobody has changed since it was prepared.
+    pub const FIRST_GENERATION: u32 = 1;
+}
+
 fn first_generation() -> u32 {
-    1
+    DatapathSpec::FIRST_GENERATION
 }

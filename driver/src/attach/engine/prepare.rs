@@ -147,7 +147,7 @@ impl<N: Node> Engine<N> {
             egress: hooks.egress,
             telemetry: device.wishes.ebpf.telemetry,
             flows: device.wishes.ebpf.flows,
-            generation: 1,
+            generation: DatapathSpec::FIRST_GENERATION,
             filter,
         });
         if record.policy.is_some() && record.datapath.is_none() {
