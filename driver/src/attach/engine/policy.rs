@@ -146,10 +146,16 @@ impl<N: Node> Engine<N> {
 
     /// Puts the former programs back where the first `touched` of the changes may have replaced
     /// some of theirs, newest first. Answers what could not be put back; its record says so too.
+    ///
+    /// The number of what failed may have judged packets, so the former rules come back under the
+    /// next one.
     fn take_back(&mut self, changes: &[Change], touched: usize) -> Vec<String> {
         let mut former: Vec<_> = changes.iter().map(|change| change.former.clone()).collect();
-        for record in &mut former[..touched] {
+        for (record, change) in former.iter_mut().zip(changes).take(touched) {
             record.build = BuildId::default();
+            if let (Some(spec), Some(failed)) = (&mut record.datapath, &change.wanted.datapath) {
+                spec.generation = failed.generation.saturating_add(1);
+            }
         }
         if let Err(error) = self.checkpoint.put(former.iter().cloned()) {
             tracing::error!(%error, "cannot record that a policy is taken back");
