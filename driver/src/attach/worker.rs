@@ -153,7 +153,7 @@ impl Worker {
     /// # Errors
     ///
     /// Any [`AttachError`]; everything selected then has the policy that it had, or is recorded as
-    /// unsure and tried again by the next occasion.
+    /// unsure and tried again soon, and until it succeeds.
     pub async fn set_policy(
         &self,
         selection: Selection,

@@ -93,7 +93,10 @@ impl<N: Node> Engine<N> {
     }
 
     /// Whether the programs of `record` can be replaced now; answers the interface in its sandbox.
-    fn enforceable(&mut self, record: &Record) -> Result<Option<InterfaceState>, AttachError> {
+    pub(super) fn enforceable(
+        &mut self,
+        record: &Record,
+    ) -> Result<Option<InterfaceState>, AttachError> {
         let device = || record.device.name.clone();
         if record.datapath.is_none() {
             return Err(AttachError::NoPrograms { device: device() });
@@ -171,7 +174,7 @@ impl<N: Node> Engine<N> {
             residue.extend(left.iter().map(ToString::to_string));
         }
         if let Err(error) = self.checkpoint.put(former) {
-            residue.push(format!("the record ({error}), so the next start does it"));
+            residue.push(format!("the record ({error}), so it is done later"));
         }
         residue
     }

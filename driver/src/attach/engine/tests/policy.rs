@@ -252,3 +252,57 @@ fn a_pod_does_not_start_under_other_rules_than_those_recorded() {
         attach(engine).unwrap();
     });
 }
+
+/// Leaves the programs of the first device half replaced: neither the new ones nor the former.
+fn half_replaced(bench: &Bench) -> Engine<FakeNode> {
+    let engine = bench.run(None, |engine| {
+        prepare_with_rules(engine);
+        attach(engine).map(drop).unwrap();
+        let mut record = bench.records().remove(0);
+        record.build = BuildId::default();
+        record.datapath.as_mut().unwrap().generation = 3;
+        engine.checkpoint.put([record]).unwrap();
+    });
+    assert!(engine.is_some());
+    let (checkpoint, _) = Checkpoint::open(bench.state.path(), "boot-1").unwrap();
+    Engine::new(bench.node.meeting(Some(Fault::FailAt(0))), checkpoint, BuildId("build-1".into()))
+}
+
+#[test]
+fn what_could_not_be_put_back_is_tried_again() {
+    let bench = Bench::new();
+    let mut engine = half_replaced(&bench);
+    assert!(engine.is_unsure());
+    engine.mend();
+    assert!(engine.is_unsure(), "the first try fails");
+    engine.mend();
+    assert!(!engine.is_unsure());
+    let generations: Vec<_> = bench.agreed().into_iter().map(|(_, number)| number).collect();
+    assert_eq!(generations, [3, 1]);
+    assert_eq!(bench.phases(), ["attached"; 2]);
+}
+
+#[test]
+fn what_is_nowhere_is_not_mended_but_left_to_its_end() {
+    let bench = Bench::new();
+    let mut engine = half_replaced(&bench);
+    bench.node.remove_netns(netns(100).id);
+    engine.mend();
+    assert_eq!(bench.phases(), ["attached"; 2]);
+    assert!(engine.is_unsure());
+}
+
+/// Nobody asks for anything meanwhile.
+#[tokio::test]
+async fn the_worker_mends_unasked() {
+    let bench = Bench::new();
+    let mut engine = half_replaced(&bench);
+    engine.pause = Duration::from_millis(1);
+    let worker = engine.start().unwrap();
+    let mut records = worker.watch();
+    let is_mended = |records: &std::sync::Arc<Vec<Record>>| {
+        records.iter().all(|record| record.build.is_known())
+    };
+    records.wait_for(is_mended).await.unwrap();
+    assert_eq!(bench.agreed().len(), 2);
+}
