@@ -53,7 +53,7 @@ pub enum AttachError {
     Record { device: DeviceName, message: String },
 
     /// A policy was meant for something that is not prepared on this node.
-    #[error("{selection} is not prepared on this node")]
+    #[error("{}", .selection.absence())]
     NothingSelected { selection: Selection },
 
     /// A policy was meant for a device that has no programs to carry it out.

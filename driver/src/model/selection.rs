@@ -32,6 +32,16 @@ impl Selection {
         self.names(&kept.pod, &kept.claim, &kept.device)
     }
 
+    /// The sentence that it means nothing here, without its full stop.
+    pub fn absence(&self) -> String {
+        match self {
+            Self::All => "no device with programs is prepared on this node".to_owned(),
+            Self::Pod(name) => format!("no device of pod {name} is prepared on this node"),
+            Self::Claim(name) => format!("no device of claim {name} is prepared on this node"),
+            Self::Device(name) => format!("device {name} is not prepared on this node"),
+        }
+    }
+
     fn names(&self, pod: &PodRef, claim: &ClaimRef, device: &DeviceName) -> bool {
         match self {
             Self::All => true,
@@ -45,9 +55,9 @@ impl Selection {
 impl fmt::Display for Selection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::All => f.write_str("any device with programs"),
-            Self::Pod(name) => write!(f, "a device of pod {name}"),
-            Self::Claim(name) => write!(f, "a device of claim {name}"),
+            Self::All => f.write_str("all devices with programs"),
+            Self::Pod(name) => write!(f, "all devices of pod {name}"),
+            Self::Claim(name) => write!(f, "all devices of claim {name}"),
             Self::Device(name) => write!(f, "device {name}"),
         }
     }
