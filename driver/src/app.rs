@@ -99,6 +99,9 @@ fn start_worker(config: &Config) -> Result<Worker, AppError> {
         Found::SetAside { to, reason } => {
             tracing::error!(to = %to.display(), reason, "the checkpoint was damaged and set aside");
         }
+        Found::EarlierBoot { lost: 1.., .. } => {
+            tracing::error!(?found, "policies of an earlier boot are lost, there are too many");
+        }
         found => tracing::info!(?found, "checkpoint"),
     }
     let mut datapath = Datapath::open(&config.bpffs)?;

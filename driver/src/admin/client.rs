@@ -32,10 +32,14 @@ pub enum CallError {
     NotRunning { path: PathBuf },
     #[error("connect to {}", .path.display())]
     Connect { path: PathBuf, source: io::Error },
-    #[error("call the driver")]
-    Http(#[from] hyper::Error),
-    #[error("the driver did not answer within {} s; what it does goes on", PATIENCE.as_secs())]
-    TimedOut,
+    #[error("call the driver on {}", .path.display())]
+    Http { path: PathBuf, source: hyper::Error },
+    #[error(
+        "the driver on {} did not answer within {} s; what it does goes on",
+        .path.display(),
+        PATIENCE.as_secs()
+    )]
+    TimedOut { path: PathBuf },
     /// The driver has changed nothing, and says why.
     #[error("{}", .refusal.error)]
     Refused { is_nothing_selected: bool, refusal: Refusal },
@@ -43,6 +47,8 @@ pub enum CallError {
     Nonsense { status: StatusCode, reason: String },
     #[error("start the client")]
     Runtime(#[source] io::Error),
+    #[error("make JSON of the policy")]
+    Json(#[source] serde_json::Error),
 }
 
 /// Asks the driver that keeps its state in `state_dir`. Blocks.
@@ -62,7 +68,7 @@ pub fn call(
     let path = socket_path(state_dir);
     let asked = async {
         let answered = tokio::time::timeout(PATIENCE, exchange(&path, verb, request)).await;
-        answered.unwrap_or(Err(CallError::TimedOut))
+        answered.unwrap_or_else(|_| Err(CallError::TimedOut { path: path.clone() }))
     };
     let (status, body) = runtime.block_on(asked)?;
     let nonsense = |error: serde_json::Error| CallError::Nonsense {
@@ -82,6 +88,7 @@ async fn exchange(
     verb: Verb,
     request: &PolicyRequest,
 ) -> Result<(StatusCode, Bytes), CallError> {
+    let body = serde_json::to_vec(request).map_err(CallError::Json)?;
     let stream = UnixStream::connect(path).await.map_err(|source| {
         let path = path.to_owned();
         match source.kind() {
@@ -91,9 +98,10 @@ async fn exchange(
             _ => CallError::Connect { path, source },
         }
     })?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let broken = |source| CallError::Http { path: path.to_owned(), source };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let pumping = tokio::spawn(connection);
-    let mut asked = Request::new(Full::new(Bytes::from(json(request)?)));
+    let mut asked = Request::new(Full::new(Bytes::from(body)));
     *asked.method_mut() = match verb {
         Verb::Apply => Method::PUT,
         Verb::Clear => Method::DELETE,
@@ -102,7 +110,7 @@ async fn exchange(
     let headers = asked.headers_mut();
     headers.insert(HOST, axum::http::HeaderValue::from_static("weir"));
     headers.insert(CONTENT_TYPE, axum::http::HeaderValue::from_static("application/json"));
-    let response = sender.send_request(asked).await?;
+    let response = sender.send_request(asked).await.map_err(broken)?;
     let status = response.status();
     let body = Limited::new(response.into_body(), LARGEST_BODY)
         .collect()
@@ -111,8 +119,4 @@ async fn exchange(
         .to_bytes();
     pumping.abort();
     Ok((status, body))
-}
-
-fn json(request: &PolicyRequest) -> Result<Vec<u8>, CallError> {
-    serde_json::to_vec(request).map_err(|error| CallError::Runtime(error.into()))
 }

@@ -2,9 +2,8 @@
 //! filters of attachments while their pods run.
 //!
 //! It speaks HTTP/1.1 with JSON, to root alone. `PUT /v1/policies` applies a policy, `DELETE` takes
-//! it away, `GET` tells what is in force; `weir policy` calls the first two by [`call`]. This room
-//! translates: it has `claim` read the policy and asks the worker of `attach`, decides nothing and
-//! remembers nothing.
+//! it away; `weir policy` calls them by [`call`]. This room translates: it has `claim` read the policy
+//! and asks the worker of `attach`, decides nothing and remembers nothing.
 
 mod api;
 mod client;

@@ -11,7 +11,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::put;
 use axum::serve::Listener;
 use axum::{Json, Router};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -61,7 +61,7 @@ impl Door {
     /// The listener's, when it stops working.
     pub async fn serve(self, worker: Worker, shutdown: CancellationToken) -> io::Result<()> {
         let routes = Router::new()
-            .route(PATH, get(show).put(apply).delete(clear))
+            .route(PATH, put(apply).delete(clear))
             .layer(DefaultBodyLimit::max(LARGEST_BODY))
             .with_state(worker);
         let stop = shutdown.clone().cancelled_owned();
@@ -73,12 +73,6 @@ impl Door {
         self.file.remove();
         ended
     }
-}
-
-async fn show(State(worker): State<Worker>) -> Response {
-    let records = worker.records();
-    let applied = records.iter().filter_map(|record| Applied::of(record, Duration::ZERO));
-    Json(applied.collect::<Vec<_>>()).into_response()
 }
 
 async fn apply(

@@ -1,5 +1,6 @@
 //! The engine: what the worker's thread does with each command.
 
+mod mend;
 mod policy;
 mod prepare;
 mod settle;
@@ -9,8 +10,11 @@ mod travel;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{io, thread};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout_at;
 
 use super::worker::{Command, Desk, Worker};
 use crate::attach::AttachError;
@@ -27,12 +31,17 @@ pub struct Engine<N> {
     build: BuildId,
     /// Since when an interface is nowhere to be found.
     lost: BTreeMap<AttachmentId, Instant>,
+    /// How long programs that could not be replaced are left before that is tried again.
+    pause: Duration,
 }
+
+/// It is tried again as long as it takes, so not often.
+const PAUSE: Duration = Duration::from_secs(15);
 
 impl<N: Node> Engine<N> {
     /// An engine over what `checkpoint` remembers. Call [`Self::settle`] before anything else.
     pub fn new(node: N, checkpoint: Checkpoint, build: BuildId) -> Self {
-        Self { node, checkpoint, build, lost: BTreeMap::new() }
+        Self { node, checkpoint, build, lost: BTreeMap::new(), pause: PAUSE }
     }
 
     /// Starts the one thread that from now on changes the node, and answers the handle to it. What
@@ -47,14 +56,28 @@ impl<N: Node> Engine<N> {
     {
         let (worker, desk) = Worker::pair();
         self.show(&desk);
+        // It does nothing but wait for commands, since a channel alone cannot wait until a moment.
+        let clock = Builder::new_current_thread().enable_time().build()?;
         let named = thread::Builder::new().name("worker".to_owned());
-        named.spawn(move || self.serve(desk))?;
+        named.spawn(move || self.serve(desk, &clock))?;
         Ok(worker)
     }
 
-    fn serve(mut self, mut desk: Desk) {
+    fn serve(mut self, mut desk: Desk, clock: &Runtime) {
         let mut waiting = VecDeque::new();
-        while let Some(command) = next(&mut desk, &mut waiting) {
+        let mut due = None;
+        loop {
+            due = self.is_unsure().then(|| due.unwrap_or_else(|| Instant::now() + self.pause));
+            let command = match next(&mut desk, &mut waiting, clock, due) {
+                Next::Command(command) => command,
+                Next::Due => {
+                    self.mend();
+                    self.show(&desk);
+                    due = None;
+                    continue;
+                }
+                Next::End => return,
+            };
             // An answer that nobody waits for any more is no reason to stop: the command has run
             // to its end, and the checkpoint says how it ended.
             match command {
@@ -145,11 +168,33 @@ impl<N: Node> Engine<N> {
     }
 }
 
-/// The command to serve next. What the runtime or an operator waits for comes before what kubelet
+/// What to do next.
+enum Next {
+    Command(Command),
+    /// Nobody has asked for anything until the moment that was given.
+    Due,
+    End,
+}
+
+/// The command to serve next, or that it is `due` to do something unasked. What the runtime or an operator waits for comes before what kubelet
 /// waits for, since kubelet gives us more time; within each the order is kept.
-fn next(desk: &mut Desk, waiting: &mut VecDeque<Command>) -> Option<Command> {
+fn next(
+    desk: &mut Desk,
+    waiting: &mut VecDeque<Command>,
+    clock: &Runtime,
+    due: Option<Instant>,
+) -> Next {
     if waiting.is_empty() {
-        waiting.push_back(desk.commands.blocking_recv()?);
+        let received = match due {
+            None => desk.commands.blocking_recv(),
+            Some(due) => {
+                let receiving = async { timeout_at(due.into(), desk.commands.recv()).await };
+                let Ok(received) = clock.block_on(receiving) else { return Next::Due };
+                received
+            }
+        };
+        let Some(command) = received else { return Next::End };
+        waiting.push_back(command);
     }
     while let Ok(command) = desk.commands.try_recv() {
         waiting.push_back(command);
@@ -157,7 +202,8 @@ fn next(desk: &mut Desk, waiting: &mut VecDeque<Command>) -> Option<Command> {
     let urgent = waiting.iter().position(|command| {
         !matches!(command, Command::Prepare { .. } | Command::Unprepare { .. })
     });
-    waiting.remove(urgent.unwrap_or(0))
+    // There is one at least.
+    waiting.remove(urgent.unwrap_or(0)).map_or(Next::End, Next::Command)
 }
 
 fn mismatch() -> StepError {

@@ -1,4 +1,4 @@
-use crate::model::{ClaimRef, DeviceName, PodRef, Problems, Selection};
+use crate::model::{ClaimRef, ClaimUid, DeviceName, PodRef, Problems, Selection};
 use crate::node::StepError;
 use crate::plan::{DatapathState, Step};
 
@@ -53,7 +53,7 @@ pub enum AttachError {
     Record { device: DeviceName, message: String },
 
     /// A policy was meant for something that is not prepared on this node.
-    #[error("{selection} is not prepared on this node")]
+    #[error("{}", .selection.absence())]
     NothingSelected { selection: Selection },
 
     /// A policy was meant for a device that has no programs to carry it out.
@@ -73,6 +73,18 @@ pub enum AttachError {
     /// The policy and the claim's filter do not go together, so nothing was changed.
     #[error("device {device}: {problems}")]
     Policy { device: DeviceName, problems: Problems },
+
+    /// What an operator ordered before the node restarted cannot be had any more, and the device is
+    /// not prepared without.
+    #[error(
+        "device {device}: the policy that was applied before the node restarted cannot be enforced, \
+         `weir policy clear --claim {claim}` gives it up: {reason}"
+    )]
+    KeptPolicy { device: DeviceName, claim: ClaimUid, reason: String },
+
+    /// The checkpoint could not be written, so what it keeps of an earlier boot is as it was.
+    #[error("record which policies are given up: {message}")]
+    Kept { message: String },
 
     /// The worker's thread has ended; the driver is stopping.
     #[error("the driver is stopping")]
@@ -100,12 +112,13 @@ impl AttachError {
             Self::Step { step, .. } => step.kind(),
             Self::OutOfTime { .. } | Self::TooLate { .. } => "out_of_time",
             Self::Observe { .. } => "observe",
-            Self::Record { .. } => "record",
+            Self::Record { .. } | Self::Kept { .. } => "record",
             Self::NothingSelected { .. } => "nothing_selected",
             Self::NoPrograms { .. } => "no_programs",
             Self::OnItsWay { .. } => "on_its_way",
             Self::Unenforceable { .. } => "unenforceable",
             Self::Policy { .. } => "policy",
+            Self::KeptPolicy { .. } => "kept_policy",
             Self::Stopping => "stopping",
         }
     }

@@ -112,8 +112,8 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// [`AttachError::Stranded`], [`AttachError::Step`] or
-    /// [`AttachError::Record`]; the claim is still known then, and the call can be repeated.
+    /// [`AttachError::Stranded`], [`AttachError::Step`], [`AttachError::Record`] or
+    /// [`AttachError::Kept`]; the claim is still known then, and the call can be repeated.
     pub async fn unprepare(&self, claim: ClaimUid) -> Result<(), AttachError> {
         self.ask(|answer| Command::Unprepare { claim, answer }).await?
     }
@@ -147,12 +147,13 @@ impl Worker {
     }
 
     /// Lays a policy of the operator over the filters of everything that `selection` means, in place
-    /// of the one there; `None` takes it away. It stays with the attachment until unprepare.
+    /// of the one there; `None` takes it away, also one that waits for its claim to be prepared again
+    /// after the node's restart. It stays with the attachment until unprepare.
     ///
     /// # Errors
     ///
     /// Any [`AttachError`]; everything selected then has the policy that it had, or is recorded as
-    /// unsure and tried again by the next occasion.
+    /// unsure and tried again soon, and until it succeeds.
     pub async fn set_policy(
         &self,
         selection: Selection,

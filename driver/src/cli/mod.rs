@@ -95,7 +95,7 @@ enum CliError {
     NothingMatches(String),
     #[error("which devices: --pod, --claim, --device or --all")]
     NothingChosen,
-    #[error("{0} is not prepared on this node")]
+    #[error("{}", .0.absence())]
     NothingSelected(Selection),
     #[error("read {file}")]
     Read { file: String, source: io::Error },

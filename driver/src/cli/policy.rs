@@ -65,6 +65,11 @@ fn read(file: &str) -> Result<Value, CliError> {
 }
 
 fn applied_text(applied: &[Applied]) -> String {
+    if applied.is_empty() {
+        // Only a policy that is cleared can be of a claim that is not prepared.
+        return "A policy of before the node's restart is given up; nothing prepared had one.\n"
+            .to_owned();
+    }
     let row = |it: &Applied| {
         let took = Duration::from_micros(it.took_microseconds);
         let took = if took.is_zero() { "unchanged".to_owned() } else { format!("{took:.1?}") };

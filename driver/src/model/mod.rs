@@ -25,7 +25,7 @@ pub use self::identity::{
 pub use self::interface::{At, By, InterfaceState, Place};
 pub use self::name::{DeviceName, DeviceNameError, IfName, IfNameError};
 pub use self::problem::{Problem, Problems};
-pub use self::record::{BuildId, DatapathSpec, Phase, Record};
+pub use self::record::{BuildId, DatapathSpec, KeptPolicy, Phase, Record};
 pub use self::selection::Selection;
 pub use self::traffic::{Ahead, DirectionTraffic, Ends, Flow, PacketCount, RuleTraffic, Traffic};
 pub use self::wishes::{

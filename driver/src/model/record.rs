@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttachmentId, ClaimRef, Device, EgressHook, Filter, FlowWishes, HookReason, IfIndex, IfName,
-    IngressHook, InterfaceState, NetnsRef, OperatorPolicy, PodRef, Telemetry, Wishes,
+    AttachmentId, ClaimRef, Device, DeviceName, EgressHook, Filter, FlowWishes, HookReason,
+    IfIndex, IfName, IngressHook, InterfaceState, NetnsRef, OperatorPolicy, PodRef, Telemetry,
+    Wishes,
 };
 
 /// One prepared device, from prepare to unprepare.
@@ -45,6 +46,24 @@ impl Record {
     /// What the interface is called inside the pod.
     pub fn pod_interface(&self) -> &IfName {
         self.wishes.interface.name.as_ref().unwrap_or(&self.before.name)
+    }
+}
+
+/// What is left of a record of an earlier boot: the operator's policy, for when the same device is
+/// prepared for the same claim again.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptPolicy {
+    pub claim: ClaimRef,
+    /// The pod that the claim was reserved for then.
+    pub pod: PodRef,
+    pub device: DeviceName,
+    pub policy: OperatorPolicy,
+}
+
+impl KeptPolicy {
+    pub fn id(&self) -> AttachmentId {
+        AttachmentId { claim: self.claim.uid.clone(), device: self.device.clone() }
     }
 }
 
@@ -145,11 +164,17 @@ pub struct DatapathSpec {
     pub flows: FlowWishes,
     /// What is in force: the claim's filter with the operator's rules laid over it.
     pub filter: Option<Filter>,
-    /// Counts the states of that filter, from 1.
+    /// Counts the states of that filter, from [`Self::FIRST_GENERATION`]. No two states of one
+    /// attachment have the same number.
     #[serde(default = "first_generation")]
     pub generation: u32,
 }
 
+impl DatapathSpec {
+    /// What a filter has that nobody has changed since it was prepared.
+    pub const FIRST_GENERATION: u32 = 1;
+}
+
 fn first_generation() -> u32 {
-    1
+    DatapathSpec::FIRST_GENERATION
 }

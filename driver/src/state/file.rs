@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{CheckpointError, former, io_error, private_file};
-use crate::model::Record;
+use crate::model::{KeptPolicy, Record};
 
 pub(super) const NAME: &str = "checkpoint.json";
 
@@ -21,6 +21,7 @@ const FORMER_VERSION: u32 = 1;
 pub(super) struct Content {
     pub(super) boot_id: String,
     pub(super) records: Vec<Record>,
+    pub(super) kept: Vec<KeptPolicy>,
 }
 
 #[derive(Serialize)]
@@ -30,6 +31,9 @@ struct Written<'a> {
     boot_id: &'a str,
     checksum: String,
     records: &'a RawValue,
+    /// Not there where nothing is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -40,6 +44,8 @@ struct Read<'a> {
     checksum: String,
     #[serde(borrow)]
     records: &'a RawValue,
+    #[serde(borrow, default)]
+    kept: Option<&'a RawValue>,
 }
 
 /// `None` where there is no file.
@@ -51,7 +57,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Content>, CheckpointError> {
     };
     let damaged = |reason: String| CheckpointError::Damaged { path: path.to_owned(), reason };
     let read: Read<'_> = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-    let checksum = checksum(read.version, &read.boot_id, read.records.get());
+    let checksum = checksum(read.version, &read.boot_id, read.records, read.kept);
     if read.checksum != checksum {
         return Err(damaged(format!("checksum {} where {checksum} is due", read.checksum)));
     }
@@ -64,7 +70,9 @@ pub(super) fn read(path: &Path) -> Result<Option<Content>, CheckpointError> {
         }
     };
     let records = records.map_err(|e| damaged(e.to_string()))?;
-    Ok(Some(Content { boot_id: read.boot_id, records }))
+    let kept = read.kept.map_or(Ok(Vec::new()), |kept| serde_json::from_str(kept.get()));
+    let kept = kept.map_err(|e| damaged(e.to_string()))?;
+    Ok(Some(Content { boot_id: read.boot_id, records, kept }))
 }
 
 /// Replaces the file as a whole. The directory is flushed too: a rename that the disk has not seen
@@ -73,8 +81,9 @@ pub(super) fn write<'a>(
     path: &Path,
     boot_id: &str,
     records: impl Iterator<Item = &'a Record>,
+    kept: &[KeptPolicy],
 ) -> Result<(), CheckpointError> {
-    write_version(VERSION, path, boot_id, records)
+    write_version(VERSION, path, boot_id, records, kept)
 }
 
 pub(super) fn write_version<'a>(
@@ -82,8 +91,10 @@ pub(super) fn write_version<'a>(
     path: &Path,
     boot_id: &str,
     records: impl Iterator<Item = &'a Record>,
+    kept: &[KeptPolicy],
 ) -> Result<(), CheckpointError> {
-    let text = encode(version, boot_id, records).map_err(|e| io_error("encode", path, e.into()))?;
+    let text =
+        encode(version, boot_id, records, kept).map_err(|e| io_error("encode", path, e.into()))?;
     let temporary = path.with_extension("json.new");
     let result = (|| {
         let mut file = private_file(&temporary)?;
@@ -99,16 +110,20 @@ fn encode<'a>(
     version: u32,
     boot_id: &str,
     records: impl Iterator<Item = &'a Record>,
+    kept: &[KeptPolicy],
 ) -> serde_json::Result<String> {
     let records = serde_json::value::to_raw_value(&records.collect::<Vec<_>>())?;
-    let checksum = checksum(version, boot_id, records.get());
-    serde_json::to_string(&Written { version, boot_id, checksum, records: &records })
+    let kept = (!kept.is_empty()).then(|| serde_json::value::to_raw_value(kept)).transpose()?;
+    let kept = kept.as_deref();
+    let checksum = checksum(version, boot_id, &records, kept);
+    serde_json::to_string(&Written { version, boot_id, checksum, records: &records, kept })
 }
 
-fn checksum(version: u32, boot_id: &str, records: &str) -> String {
+fn checksum(version: u32, boot_id: &str, records: &RawValue, kept: Option<&RawValue>) -> String {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&version.to_be_bytes());
     hasher.update(boot_id.as_bytes());
-    hasher.update(records.as_bytes());
+    hasher.update(records.get().as_bytes());
+    hasher.update(kept.map_or("", RawValue::get).as_bytes());
     format!("crc32:{:08x}", hasher.finalize())
 }

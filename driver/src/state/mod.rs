@@ -3,9 +3,13 @@
 //! It is written before the node is touched and again afterwards, each time as a whole: a new file
 //! beside the old one, flushed, then renamed over it. This room knows records and nothing of what
 //! they are for. Only `attach` writes; the command line reads.
+//!
+//! Of an earlier boot nothing is left but what an operator has ordered: policies are kept until their
+//! devices are prepared again.
 
 mod file;
 mod former;
+mod kept;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -15,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::model::{AttachmentId, Record};
+use crate::model::{AttachmentId, KeptPolicy, OperatorPolicy, Record};
 
 /// Why the checkpoint cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,8 @@ pub struct Checkpoint {
     path: PathBuf,
     boot_id: String,
     records: BTreeMap<AttachmentId, Record>,
+    /// Oldest first.
+    kept: Vec<KeptPolicy>,
     _lock: Flock<File>,
 }
 
@@ -50,8 +56,9 @@ pub enum Found {
     /// There was none.
     Nothing,
     /// Of an earlier boot: every namespace and every pin that it speaks of is gone, so it was
-    /// dropped. Kubelet prepares again what it still needs (kubernetes/kubernetes PR 141966).
-    EarlierBoot(usize),
+    /// dropped. Kubelet prepares again what it still needs (kubernetes/kubernetes PR 141966), and
+    /// then these operators' policies hold again. `lost` are those that there was no room to keep.
+    EarlierBoot { records: usize, policies: usize, lost: usize },
     /// Unreadable; it lies beside the new one under this name, and the driver starts without it.
     SetAside { to: PathBuf, reason: String },
 }
@@ -67,24 +74,31 @@ impl Checkpoint {
         make_private(directory).map_err(|e| io_error("create", directory, e))?;
         let lock = lock(&directory.join("lock"))?;
         let path = directory.join(file::NAME);
-        let (records, found) = match file::read(&path) {
-            Ok(None) => (BTreeMap::new(), Found::Nothing),
+        let nothing = || (BTreeMap::new(), Vec::new());
+        let ((records, kept), found) = match file::read(&path) {
+            Ok(None) => (nothing(), Found::Nothing),
             Ok(Some(content)) if content.boot_id == boot_id => {
                 let found = Found::Records(content.records.len());
-                (content.records.into_iter().map(|r| (r.id(), r)).collect(), found)
+                let records = content.records.into_iter().map(|r| (r.id(), r)).collect();
+                ((records, content.kept), found)
             }
-            Ok(Some(content)) => (BTreeMap::new(), Found::EarlierBoot(content.records.len())),
+            Ok(Some(content)) => {
+                let records = content.records.len();
+                let (kept, lost) = kept::keep(content);
+                let found = Found::EarlierBoot { records, policies: kept.len(), lost };
+                ((BTreeMap::new(), kept), found)
+            }
             // Of a later version it is as good as it was written; only this driver cannot read it.
             Err(error @ (CheckpointError::Io { .. } | CheckpointError::Version { .. })) => {
                 return Err(error);
             }
             Err(error) => {
                 let to = set_aside(&path)?;
-                (BTreeMap::new(), Found::SetAside { to, reason: error.to_string() })
+                (nothing(), Found::SetAside { to, reason: error.to_string() })
             }
         };
         let boot_id = boot_id.to_owned();
-        Ok((Self { path, boot_id, records, _lock: lock }, found))
+        Ok((Self { path, boot_id, records, kept, _lock: lock }, found))
     }
 
     pub fn records(&self) -> impl Iterator<Item = &Record> {
@@ -93,6 +107,11 @@ impl Checkpoint {
 
     pub fn record(&self, id: &AttachmentId) -> Option<&Record> {
         self.records.get(id)
+    }
+
+    /// The operator's policy that an earlier boot left for an attachment.
+    pub fn kept(&self, id: &AttachmentId) -> Option<&OperatorPolicy> {
+        self.kept.iter().find(|kept| kept.id() == *id).map(|kept| &kept.policy)
     }
 
     /// Writes `records` over those of the same name, all in one replacement of the file.
@@ -106,7 +125,8 @@ impl Checkpoint {
     ) -> Result<(), CheckpointError> {
         let mut changed = self.records.clone();
         changed.extend(records.into_iter().map(|record| (record.id(), record)));
-        self.write(changed)
+        let kept = kept::without_what_is_back(&self.kept, &changed);
+        self.write(changed, kept)
     }
 
     /// Forgets `ids`, all in one replacement of the file.
@@ -122,13 +142,33 @@ impl Checkpoint {
         for id in ids {
             changed.remove(id);
         }
-        self.write(changed)
+        self.write(changed, self.kept.clone())
     }
 
-    fn write(&mut self, records: BTreeMap<AttachmentId, Record>) -> Result<(), CheckpointError> {
-        if records != self.records || !self.path.exists() {
-            file::write(&self.path, &self.boot_id, records.values())?;
-            self.records = records;
+    /// Gives up the kept policies for which `is_meant` holds, and answers how many there were.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::put`].
+    pub fn forget_kept(
+        &mut self,
+        is_meant: impl Fn(&KeptPolicy) -> bool,
+    ) -> Result<usize, CheckpointError> {
+        let (forgotten, kept): (Vec<_>, _) = self.kept.iter().cloned().partition(is_meant);
+        if !forgotten.is_empty() {
+            self.write(self.records.clone(), kept)?;
+        }
+        Ok(forgotten.len())
+    }
+
+    fn write(
+        &mut self,
+        records: BTreeMap<AttachmentId, Record>,
+        kept: Vec<KeptPolicy>,
+    ) -> Result<(), CheckpointError> {
+        if records != self.records || kept != self.kept || !self.path.exists() {
+            file::write(&self.path, &self.boot_id, records.values(), &kept)?;
+            (self.records, self.kept) = (records, kept);
         }
         Ok(())
     }
@@ -270,8 +310,28 @@ mod tests {
         let directory = TempDir::new().unwrap();
         open(&directory).0.put([record("eth1")]).unwrap();
         let (checkpoint, found) = Checkpoint::open(directory.path(), "boot-2").unwrap();
-        assert_eq!(found, Found::EarlierBoot(1));
+        assert_eq!(found, Found::EarlierBoot { records: 1, policies: 0, lost: 0 });
         assert_eq!(checkpoint.records().count(), 0);
+    }
+
+    #[test]
+    fn a_damaged_policy_of_an_earlier_boot_is_found_out() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join(file::NAME);
+        let with_policy = Record { policy: Some(OperatorPolicy::default()), ..record("eth1") };
+        open(&directory).0.put([with_policy]).unwrap();
+        let (mut checkpoint, _) = Checkpoint::open(directory.path(), "boot-2").unwrap();
+        checkpoint.put([record("eth2")]).unwrap();
+        drop(checkpoint);
+        let good = fs::read_to_string(&path).unwrap();
+        let at = good.find("\"kept\"").unwrap();
+        for at in at..good.len() {
+            let mut bad = good.clone().into_bytes();
+            bad[at] ^= 1;
+            fs::write(&path, &bad).unwrap();
+            let (_, found) = Checkpoint::open(directory.path(), "boot-2").unwrap();
+            assert!(matches!(found, Found::SetAside { .. }), "byte {at}: {found:?}");
+        }
     }
 
     #[test]
@@ -294,7 +354,7 @@ mod tests {
     fn a_whole_file_of_another_version_is_left_to_the_driver_that_wrote_it() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join(file::NAME);
-        file::write_version(3, &path, "boot-1", [record("eth1")].iter()).unwrap();
+        file::write_version(3, &path, "boot-1", [record("eth1")].iter(), &[]).unwrap();
         let error = Checkpoint::open(directory.path(), "boot-1").unwrap_err();
         assert!(matches!(error, CheckpointError::Version { version: 3, .. }), "{error}");
         assert!(path.exists());

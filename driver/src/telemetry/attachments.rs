@@ -59,7 +59,8 @@ impl Snapshot {
                 rules: spec
                     .and_then(|_| reader.read(record, |it, spec| it.rules(spec)))
                     .unwrap_or_default(),
-                generation: spec.map(|spec| spec.generation),
+                // While programs are replaced, or could not be, nobody knows which one is in force.
+                generation: spec.filter(|_| record.build.is_known()).map(|spec| spec.generation),
                 memory: spec.and_then(|_| reader.read(record, |it, spec| it.memory(&spec.id))),
                 ahead: spec.and_then(|spec| Some(sightings.get(&spec.id)?.ahead.clone())),
             }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Metrics, chain};
 use crate::attach::Worker;
 use crate::datapath::AheadError;
-use crate::model::{Ahead, AttachmentId, Phase, Record};
+use crate::model::{Ahead, AttachmentId, DatapathSpec, Phase, Record};
 
 /// The time between two looks.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -130,8 +130,11 @@ impl Watch {
             let present = (ahead.clone(), spec.generation);
             let is_news = match self.told.get(&id) {
                 Some(told) => *told != present,
-                // Whoever attached it has had this said.
-                None => self.is_first || !ahead.is_empty(),
+                // Whoever attached it has had the first state said, and perhaps a later one.
+                None => {
+                    let is_changed = spec.generation > DatapathSpec::FIRST_GENERATION;
+                    self.is_first || !ahead.is_empty() || is_changed
+                }
             };
             if is_news && !ahead.is_empty() {
                 tracing::warn!(attachment = %id, %ahead, "programs of others run before ours");
@@ -236,6 +239,20 @@ mod tests {
         changed.datapath.as_mut().unwrap().generation = 2;
         watch.look_at(Arc::new(vec![record("eth1"), changed])).await;
         assert_eq!(told(&mut news), [2]);
+    }
+
+    /// Nobody looks before a second has passed; the policy may be quicker.
+    #[tokio::test]
+    async fn a_policy_that_comes_before_the_first_look_is_news() {
+        let (mut watch, _, _, mut news) = bench();
+        watch.look_at(Arc::default()).await;
+        let mut changed = record("eth2");
+        changed.datapath.as_mut().unwrap().generation = 2;
+        let records = Arc::new(vec![changed]);
+        watch.look_at(Arc::clone(&records)).await;
+        assert_eq!(told(&mut news), [1]);
+        watch.look_at(records).await;
+        assert_eq!(told(&mut news), [0; 0]);
     }
 
     #[tokio::test]

@@ -87,10 +87,6 @@ async fn a_policy_is_applied_and_cleared() {
     assert_eq!((first.device.as_str(), first.generation), ("eth1", 2));
     assert_eq!((first.operator_rules, first.claim_rules), (1, 0));
     assert!(house.worker.records().iter().all(|record| record.policy.is_some()));
-    let get = format!("GET {PATH} HTTP/1.1\r\nHost: weir\r\nConnection: close\r\n\r\n");
-    let (status, shown) = house.raw(get.as_bytes()).await;
-    assert_eq!(status, "HTTP/1.1 200 OK");
-    assert_eq!((&shown[1]["device"], &shown[1]["operatorRules"]), (&json!("eth2"), &json!(1)));
 
     let device = Selection::Device("eth2".to_owned());
     let cleared = house.call(Verb::Clear, request(device, None)).await.unwrap();
@@ -122,7 +118,7 @@ async fn what_nobody_has_is_not_found() {
     let Err(CallError::Refused { is_nothing_selected: true, refusal }) = refused else {
         panic!("{refused:?}")
     };
-    assert_eq!(refusal.error, "a device of pod default/nobody is not prepared on this node");
+    assert_eq!(refusal.error, "no device of pod default/nobody is prepared on this node");
 }
 
 #[tokio::test]
@@ -170,4 +166,16 @@ async fn a_door_that_is_closed_is_gone_and_the_next_takes_its_place() {
 async fn call_blocking(state: &Path, request: PolicyRequest) -> Result<Vec<Applied>, CallError> {
     let state = state.to_owned();
     tokio::task::spawn_blocking(move || call(&state, Verb::Clear, &request)).await.unwrap()
+}
+
+#[tokio::test]
+async fn whoever_hangs_up_is_named() {
+    let state = TempDir::new().unwrap();
+    let path = socket_path(state.path());
+    let listener = UnixListener::bind(&path).unwrap();
+    let hanging_up = tokio::spawn(async move { listener.accept().await.map(drop) });
+    let error = call_blocking(state.path(), request(Selection::All, None)).await.unwrap_err();
+    assert!(matches!(error, CallError::Http { .. }), "{error}");
+    assert!(error.to_string().ends_with(&path.display().to_string()), "{error}");
+    hanging_up.await.unwrap().unwrap();
 }

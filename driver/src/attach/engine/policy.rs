@@ -6,7 +6,8 @@ use super::Engine;
 use crate::attach::execute::{Done, execute, try_all};
 use crate::attach::{AttachError, Changed};
 use crate::model::{
-    BuildId, By, DatapathSpec, InterfaceState, OperatorPolicy, Phase, Place, Record, Selection,
+    AttachmentId, BuildId, By, DatapathSpec, Filter, InterfaceState, OperatorPolicy, Phase, Place,
+    Problems, Record, Selection, Wishes,
 };
 use crate::node::Node;
 use crate::plan::{self, DatapathState};
@@ -36,7 +37,10 @@ impl<N: Node> Engine<N> {
     ) -> Result<Vec<Changed>, AttachError> {
         let selected = self.select(|record| selection.has(record));
         if selected.is_empty() {
-            return Err(AttachError::NothingSelected { selection: selection.clone() });
+            return match policy {
+                None if self.give_up_kept(selection)? > 0 => Ok(Vec::new()),
+                _ => Err(AttachError::NothingSelected { selection: selection.clone() }),
+            };
         }
         // First decide for all of them, then touch the first.
         let (mut answer, mut changes) = (Vec::new(), Vec::new());
@@ -49,6 +53,9 @@ impl<N: Node> Engine<N> {
             }
         }
         self.enforce(&mut changes)?;
+        if policy.is_none() {
+            self.give_up_kept(selection)?;
+        }
         answer.extend(changes.into_iter().map(|Change { wanted: record, took, .. }| {
             let generation = record.datapath.as_ref().map(|spec| spec.generation);
             tracing::info!(device = %record.device.name, ?generation, ?took, "policy changed");
@@ -58,8 +65,38 @@ impl<N: Node> Engine<N> {
         Ok(answer)
     }
 
+    /// Forgets the policies of an earlier boot that were to hold again for what is selected.
+    fn give_up_kept(&mut self, selection: &Selection) -> Result<usize, AttachError> {
+        let given_up = self.checkpoint.forget_kept(|kept| selection.has_kept(kept));
+        given_up.map_err(|error| AttachError::Kept { message: error.to_string() })
+    }
+
+    /// The policy that an earlier boot left for an attachment that is prepared again, and the filter
+    /// that it makes of the claim's.
+    pub(super) fn with_kept(
+        &self,
+        id: &AttachmentId,
+        wishes: &Wishes,
+    ) -> Result<(Option<OperatorPolicy>, Option<Filter>), AttachError> {
+        let Some(policy) = self.checkpoint.kept(id).cloned() else {
+            return Ok((None, wishes.ebpf.filter.clone()));
+        };
+        tracing::info!(attachment = %id, "the policy of before the node's restart is laid over it");
+        match laid_over(wishes, Some(&policy)) {
+            Ok(filter) => Ok((Some(policy), filter)),
+            Err(problems) => Err(AttachError::KeptPolicy {
+                device: id.device.clone(),
+                claim: id.claim.clone(),
+                reason: problems.to_string(),
+            }),
+        }
+    }
+
     /// Whether the programs of `record` can be replaced now; answers the interface in its sandbox.
-    fn enforceable(&mut self, record: &Record) -> Result<Option<InterfaceState>, AttachError> {
+    pub(super) fn enforceable(
+        &mut self,
+        record: &Record,
+    ) -> Result<Option<InterfaceState>, AttachError> {
         let device = || record.device.name.clone();
         if record.datapath.is_none() {
             return Err(AttachError::NoPrograms { device: device() });
@@ -112,10 +149,16 @@ impl<N: Node> Engine<N> {
 
     /// Puts the former programs back where the first `touched` of the changes may have replaced
     /// some of theirs, newest first. Answers what could not be put back; its record says so too.
+    ///
+    /// The number of what failed may have judged packets, so the former rules come back under the
+    /// next one.
     fn take_back(&mut self, changes: &[Change], touched: usize) -> Vec<String> {
         let mut former: Vec<_> = changes.iter().map(|change| change.former.clone()).collect();
-        for record in &mut former[..touched] {
+        for (record, change) in former.iter_mut().zip(changes).take(touched) {
             record.build = BuildId::default();
+            if let (Some(spec), Some(failed)) = (&mut record.datapath, &change.wanted.datapath) {
+                spec.generation = failed.generation.saturating_add(1);
+            }
         }
         if let Err(error) = self.checkpoint.put(former.iter().cloned()) {
             tracing::error!(%error, "cannot record that a policy is taken back");
@@ -131,7 +174,7 @@ impl<N: Node> Engine<N> {
             residue.extend(left.iter().map(ToString::to_string));
         }
         if let Err(error) = self.checkpoint.put(former) {
-            residue.push(format!("the record ({error}), so the next start does it"));
+            residue.push(format!("the record ({error}), so it is done later"));
         }
         residue
     }
@@ -147,12 +190,10 @@ fn overlaid(
     if record.policy.as_ref() == policy && record.build == *build {
         return Ok(None);
     }
-    let filter = policy::overlay(record.wishes.ebpf.filter.as_ref(), policy);
-    if let Some(filter) = &filter {
-        let device = || record.device.name.clone();
-        policy::compile(filter, ANY_HZ)
-            .map_err(|problems| AttachError::Policy { device: device(), problems })?;
-    }
+    let filter = laid_over(&record.wishes, policy).map_err(|problems| {
+        let device = record.device.name.clone();
+        AttachError::Policy { device, problems }
+    })?;
     let mut wanted = record.clone();
     if let Some(spec) = &mut wanted.datapath {
         let generation = spec.generation.saturating_add(1);
@@ -161,4 +202,13 @@ fn overlaid(
     wanted.policy = policy.cloned();
     wanted.build = BuildId::default();
     Ok(Some(wanted))
+}
+
+/// The filter of a claim with `policy` over it, which is sure to compile.
+fn laid_over(wishes: &Wishes, policy: Option<&OperatorPolicy>) -> Result<Option<Filter>, Problems> {
+    let filter = policy::overlay(wishes.ebpf.filter.as_ref(), policy);
+    if let Some(filter) = &filter {
+        policy::compile(filter, ANY_HZ)?;
+    }
+    Ok(filter)
 }

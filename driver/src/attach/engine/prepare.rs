@@ -111,7 +111,8 @@ impl<N: Node> Engine<N> {
             .map_err(unseen)?
             .ok_or_else(gone)?;
         let id = AttachmentId { claim: wanted.claim.uid.clone(), device: device.name.clone() };
-        if self.datapath(id).map_err(unseen)? != DatapathState::Absent {
+        let (policy, filter) = self.with_kept(&id, &device.wishes)?;
+        if self.datapath(id.clone()).map_err(unseen)? != DatapathState::Absent {
             // Pins under this very name and no record: the checkpoint was lost. The program on the
             // interface is ours, and makes way for the one that is installed.
             tracing::warn!(device = %device.name, claim = %wanted.claim, "a datapath of no record");
@@ -132,7 +133,7 @@ impl<N: Node> Engine<N> {
             device: found,
             wishes: device.wishes.clone(),
             datapath: None,
-            policy: None,
+            policy,
             build: self.build.clone(),
             before,
             sandbox: None,
@@ -146,9 +147,14 @@ impl<N: Node> Engine<N> {
             egress: hooks.egress,
             telemetry: device.wishes.ebpf.telemetry,
             flows: device.wishes.ebpf.flows,
-            generation: 1,
-            filter: device.wishes.ebpf.filter.clone(),
+            generation: DatapathSpec::FIRST_GENERATION,
+            filter,
         });
+        if record.policy.is_some() && record.datapath.is_none() {
+            let (device, claim) = (id.device, id.claim);
+            let reason = "the claim wants no programs".to_owned();
+            return Err(AttachError::KeptPolicy { device, claim, reason });
+        }
         Ok(record)
     }
 
@@ -205,9 +211,17 @@ impl<N: Node> Engine<N> {
 
     /// Removes everything that prepare made for a claim.
     pub(super) fn unprepare(&mut self, claim: &ClaimUid) -> Result<(), AttachError> {
-        if !self.checkpoint.records().any(|record| record.claim.uid == *claim) {
-            return self.sweep_claim(claim);
+        if self.checkpoint.records().any(|record| record.claim.uid == *claim) {
+            self.unprepare_recorded(claim)?;
+        } else {
+            self.sweep_claim(claim)?;
         }
+        // A policy of an earlier boot that was still waiting for the claim to be prepared again.
+        let forgotten = self.checkpoint.forget_kept(|kept| kept.claim.uid == *claim);
+        forgotten.map(drop).map_err(|error| AttachError::Kept { message: error.to_string() })
+    }
+
+    fn unprepare_recorded(&mut self, claim: &ClaimUid) -> Result<(), AttachError> {
         let strays =
             self.select(|record| record.claim.uid == *claim && record.phase.netns().is_some());
         if !strays.is_empty() {

@@ -143,7 +143,7 @@ impl<N: Node> Engine<N> {
 
 impl Settled {
     /// One word, for the log.
-    fn word(&self) -> &'static str {
+    pub(super) fn word(&self) -> &'static str {
         match self {
             Self::Kept(record) | Self::Freed(record) => record.phase.name(),
             Self::Stuck => "stuck",

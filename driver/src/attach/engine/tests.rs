@@ -1,7 +1,9 @@
 //! The laws of the engine: whichever step fails, and whenever the driver dies.
 
+mod kept;
 mod policy;
 
+use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,7 @@ use crate::testing::{Death, FakeNode, Fault, World, claim, device, netns, pod, s
 struct Bench {
     node: FakeNode,
     state: TempDir,
+    boot: Cell<u32>,
 }
 
 impl Bench {
@@ -27,7 +30,13 @@ impl Bench {
         let node = FakeNode::with(&["eth1", "eth2"]);
         node.add_netns(netns(100).id);
         node.add_netns(netns(200).id);
-        Self { node, state: TempDir::new().unwrap() }
+        Self { node, state: TempDir::new().unwrap(), boot: Cell::new(1) }
+    }
+
+    /// The node starts anew: nothing is left but the disk.
+    fn reboot(&self) {
+        *self.node.world() = Self::new().node.snapshot();
+        self.boot.set(self.boot.get() + 1);
     }
 
     /// Starts a driver that meets `fault`, lets it settle and has it do `work`. `None`: it died.
@@ -46,7 +55,8 @@ impl Bench {
         work: impl FnOnce(&mut Engine<FakeNode>) -> T,
     ) -> Option<T> {
         let life = AssertUnwindSafe(|| {
-            let (checkpoint, _) = Checkpoint::open(self.state.path(), "boot-1").unwrap();
+            let boot = format!("boot-{}", self.boot.get());
+            let (checkpoint, _) = Checkpoint::open(self.state.path(), &boot).unwrap();
             let build = BuildId(build.to_owned());
             let mut engine = Engine::new(self.node.meeting(fault), checkpoint, build);
             engine.settle();

@@ -10,7 +10,8 @@ use super::*;
 use crate::attach::Desk;
 use crate::datapath::{CounterError, MapCounters};
 use crate::model::{
-    Ahead, AttachmentId, DatapathSpec, Filter, Phase, Record, RuleTraffic, Telemetry, Traffic,
+    Ahead, AttachmentId, BuildId, DatapathSpec, Filter, Phase, Record, RuleTraffic, Telemetry,
+    Traffic,
 };
 use crate::telemetry::samples::{record, rules, traffic};
 use crate::telemetry::{Condition, Sighting};
@@ -236,6 +237,18 @@ async fn an_attachment_has_a_fixed_number_of_series_and_two_for_each_rule() {
         "# UNIT weir_datapath_memory_bytes bytes".to_owned(),
     ];
     assert_has(&body, &lines.each_ref().map(String::as_str));
+}
+
+#[tokio::test]
+async fn which_filter_is_in_force_is_not_said_while_nobody_knows() {
+    let mut record = record("eth1");
+    record.build = BuildId::default();
+    let id = record.id();
+    let serving = Serving::start(vec![record], vec![(id, traffic(1, 1))]).await;
+    let body = serving.scrape().await;
+    let series = series(&body);
+    assert_eq!(series.get("weir_policy_generation_applied"), None);
+    assert_eq!(series["weir_policy_generation"], 2);
 }
 
 /// Prometheus drops a scrape in which a family comes twice or in pieces.

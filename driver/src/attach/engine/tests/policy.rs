@@ -9,14 +9,14 @@ use crate::model::{
 use crate::testing::rule;
 
 /// Denies what comes in by a rule of this name.
-fn policy(name: &str) -> OperatorPolicy {
+pub(super) fn policy(name: &str) -> OperatorPolicy {
     let mut rule = rule(name, Action::Deny);
     rule.origin = Origin::Operator;
     let ingress = Overlay { default_action: None, rules: vec![rule] };
     OperatorPolicy { ingress: Some(ingress), egress: None }
 }
 
-fn apply(engine: &mut Engine<FakeNode>) -> Result<Vec<Changed>, AttachError> {
+pub(super) fn apply(engine: &mut Engine<FakeNode>) -> Result<Vec<Changed>, AttachError> {
     engine.set_policy(&Selection::All, Some(&policy("incident")))
 }
 
@@ -28,7 +28,7 @@ fn in_force(spec: &DatapathSpec) -> (Vec<&str>, u32) {
 }
 
 /// Both devices, with a rule of the claim's own on each.
-fn prepare_with_rules(engine: &mut Engine<FakeNode>) {
+pub(super) fn prepare_with_rules(engine: &mut Engine<FakeNode>) {
     let mut wanted = wanted(claim("claim-a"));
     for device in &mut wanted.devices {
         let ingress = DirectionFilter {
@@ -43,7 +43,7 @@ fn prepare_with_rules(engine: &mut Engine<FakeNode>) {
 
 impl Bench {
     /// What runs is what is recorded, for each device; answers the rules and the generation.
-    fn agreed(&self) -> Vec<(Vec<String>, u32)> {
+    pub(super) fn agreed(&self) -> Vec<(Vec<String>, u32)> {
         let programs = self.node.snapshot().programs;
         let records = self.records();
         assert_eq!(programs.len(), records.len());
@@ -58,7 +58,7 @@ impl Bench {
     }
 }
 
-fn rules(names: &[&str], generation: u32) -> Vec<(Vec<String>, u32)> {
+pub(super) fn rules(names: &[&str], generation: u32) -> Vec<(Vec<String>, u32)> {
     vec![(names.iter().map(|name| (*name).to_owned()).collect(), generation); 2]
 }
 
@@ -164,18 +164,19 @@ fn what_cannot_carry_a_policy_out_is_refused_and_named() {
     });
 }
 
-/// Whichever step fails, with or without an effect, nothing has changed.
+/// Whichever step fails, with or without an effect, the rules are those of before. No number names
+/// two sets of rules.
 #[test]
-fn a_failed_policy_leaves_everything_as_it_was() {
+fn a_failed_policy_leaves_the_rules_as_they_were() {
     for moment in [Fault::FailAt as fn(usize) -> Fault, Fault::FailAfter] {
-        for failing in 0..2 {
+        for (failing, generations) in [(0, [4, 2]), (1, [4, 4])] {
             let bench = Bench::new();
             bench.run(None, |engine| {
                 prepare_with_rules(engine);
                 attach(engine).unwrap();
                 engine.set_policy(&Selection::All, Some(&policy("first"))).unwrap();
             });
-            let (world, records) = (bench.node.snapshot(), bench.records());
+            let (mut world, mut records) = (bench.node.snapshot(), bench.records());
 
             let error = bench.run(Some(moment(failing)), |e| apply(e).unwrap_err()).unwrap();
 
@@ -183,11 +184,15 @@ fn a_failed_policy_leaves_everything_as_it_was() {
                 matches!(&error, AttachError::Step { residue, .. } if residue.is_empty()),
                 "{error}"
             );
+            for (record, generation) in records.iter_mut().zip(generations) {
+                record.datapath.as_mut().unwrap().generation = generation;
+                world.programs.get_mut(&record.id()).unwrap().generation = generation;
+            }
             assert_eq!(bench.node.snapshot(), world, "step {failing}");
             assert_eq!(bench.records(), records, "step {failing}");
-            assert_eq!(bench.agreed(), rules(&["first", "web"], 2));
             bench.run(None, |engine| apply(engine).map(drop).unwrap()).unwrap();
-            assert_eq!(bench.agreed(), rules(&["incident", "web"], 3));
+            let agreed: Vec<_> = bench.agreed().into_iter().map(|(_, number)| number).collect();
+            assert_eq!(agreed, generations.map(|generation| generation + 1));
         }
     }
 }
@@ -246,4 +251,58 @@ fn a_pod_does_not_start_under_other_rules_than_those_recorded() {
         assert_eq!(bench.phases(), ["prepared"; 2]);
         attach(engine).unwrap();
     });
+}
+
+/// Leaves the programs of the first device half replaced: neither the new ones nor the former.
+fn half_replaced(bench: &Bench) -> Engine<FakeNode> {
+    let engine = bench.run(None, |engine| {
+        prepare_with_rules(engine);
+        attach(engine).map(drop).unwrap();
+        let mut record = bench.records().remove(0);
+        record.build = BuildId::default();
+        record.datapath.as_mut().unwrap().generation = 3;
+        engine.checkpoint.put([record]).unwrap();
+    });
+    assert!(engine.is_some());
+    let (checkpoint, _) = Checkpoint::open(bench.state.path(), "boot-1").unwrap();
+    Engine::new(bench.node.meeting(Some(Fault::FailAt(0))), checkpoint, BuildId("build-1".into()))
+}
+
+#[test]
+fn what_could_not_be_put_back_is_tried_again() {
+    let bench = Bench::new();
+    let mut engine = half_replaced(&bench);
+    assert!(engine.is_unsure());
+    engine.mend();
+    assert!(engine.is_unsure(), "the first try fails");
+    engine.mend();
+    assert!(!engine.is_unsure());
+    let generations: Vec<_> = bench.agreed().into_iter().map(|(_, number)| number).collect();
+    assert_eq!(generations, [3, 1]);
+    assert_eq!(bench.phases(), ["attached"; 2]);
+}
+
+#[test]
+fn what_is_nowhere_is_not_mended_but_left_to_its_end() {
+    let bench = Bench::new();
+    let mut engine = half_replaced(&bench);
+    bench.node.remove_netns(netns(100).id);
+    engine.mend();
+    assert_eq!(bench.phases(), ["attached"; 2]);
+    assert!(engine.is_unsure());
+}
+
+/// Nobody asks for anything meanwhile.
+#[tokio::test]
+async fn the_worker_mends_unasked() {
+    let bench = Bench::new();
+    let mut engine = half_replaced(&bench);
+    engine.pause = Duration::from_millis(1);
+    let worker = engine.start().unwrap();
+    let mut records = worker.watch();
+    let is_mended = |records: &std::sync::Arc<Vec<Record>>| {
+        records.iter().all(|record| record.build.is_known())
+    };
+    records.wait_for(is_mended).await.unwrap();
+    assert_eq!(bench.agreed().len(), 2);
 }
