@@ -128,13 +128,11 @@ impl Watch {
             let (id, Some(spec)) = (record.id(), &record.datapath) else { continue };
             let Some(Sighting { ahead, .. }) = sightings.get(&id) else { continue };
             let present = (ahead.clone(), spec.generation);
+            let is_changed = spec.generation > DatapathSpec::FIRST_GENERATION;
             let is_news = match self.told.get(&id) {
                 Some(told) => *told != present,
                 // Whoever attached it has had the first state said, and perhaps a later one.
-                None => {
-                    let is_changed = spec.generation > DatapathSpec::FIRST_GENERATION;
-                    self.is_first || !ahead.is_empty() || is_changed
-                }
+                None => self.is_first || !ahead.is_empty() || is_changed,
             };
             if is_news && !ahead.is_empty() {
                 tracing::warn!(attachment = %id, %ahead, "programs of others run before ours");
