@@ -48,7 +48,7 @@ impl AheadError {
 ///
 /// Our XDP program is alone at its place, so nothing is ever before it. Where ours is behind, any XDP
 /// program of the interface comes first, in whichever mode. At `clsact` there is no order of links, so
-/// only XDP programs are found there.
+/// only XDP programs are found there, and finding none says nothing.
 ///
 /// Blocks: it makes a thread that enters the sandbox's namespace.
 pub fn ahead(bpffs: &Path, record: &Record) -> Result<Ahead, AheadError> {
@@ -57,16 +57,19 @@ pub fn ahead(bpffs: &Path, record: &Record) -> Result<Ahead, AheadError> {
     let ours = ours(bpffs, record)?;
     let interface = ours.first().map(|ours| ours.interface).or(record.phase.inside());
     let find = || -> Result<Ahead, AheadError> {
-        let mut ahead = Ahead::default();
+        let mut ahead = Ahead { ingress: is_first.then(Vec::new), egress: None };
         for ours in &ours {
-            let names = ours.names_before()?;
+            let names = Some(ours.names_before()?);
             match ours.hook {
                 Hook::Egress => ahead.egress = names,
                 _ => ahead.ingress = names,
             }
         }
         if let Some(interface) = interface.filter(|_| !is_first) {
-            ahead.ingress.splice(0..0, xdp_names(interface)?);
+            let names = xdp_names(interface)?;
+            if !names.is_empty() {
+                ahead.ingress.get_or_insert_default().splice(0..0, names);
+            }
         }
         Ok(ahead)
     };

@@ -236,15 +236,15 @@ fn degraded(spec: &DatapathSpec, since: &Since<'_>) -> Finding {
 /// Whether programs of others run before ours. They did not when ours were attached, because those
 /// were put in front of all.
 fn tampered(spec: &DatapathSpec, since: &Since<'_>) -> Finding {
-    let ahead = since.sighting.map(|sighting| &sighting.ahead).filter(|ahead| !ahead.is_empty());
+    let ahead = since.sighting.map(|sighting| &sighting.ahead);
     let (is, reason, message) = match ahead {
-        Some(ahead) => {
+        Some(ahead) if ahead.is_any() => {
             (Some(true), "ProgramsAhead", format!("programs of others run before ours: {ahead}"))
         }
-        None if spec.is_degraded() => {
+        _ if spec.is_degraded() => {
             (None, "NotWatched", "the order of filters at clsact is not watched".to_owned())
         }
-        None => (Some(false), "NoProgramsAhead", "no program runs before ours".to_owned()),
+        _ => (Some(false), "NoProgramsAhead", "no program runs before ours".to_owned()),
     };
     let at = |sighting: &Sighting| Timestamp::try_from(sighting.since).unwrap_or(since.now);
     let since = since.sighting.map_or(since.ready, at);
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn who_runs_before_us_is_named_with_the_time() {
-        let ahead = Ahead { ingress: vec!["spy".to_owned()], egress: Vec::new() };
+        let ahead = Ahead { ingress: Some(vec!["spy".to_owned()]), ..Ahead::NOTHING };
         let since = SystemTime::UNIX_EPOCH + Duration::from_mins(1);
         let sighting = Sighting { ahead, since };
 

@@ -131,9 +131,9 @@ impl Watch {
             let is_news = match self.told.get(&id) {
                 Some(told) => *told != present,
                 // Whoever attached it has had this said.
-                None => self.is_first || !ahead.is_empty(),
+                None => self.is_first || ahead.is_any(),
             };
-            if is_news && !ahead.is_empty() {
+            if is_news && ahead.is_any() {
                 tracing::warn!(attachment = %id, %ahead, "programs of others run before ours");
             }
             if is_news && !claims.contains(&record.claim) {
@@ -168,9 +168,9 @@ mod tests {
         let look = move |record: &Record| {
             let is_first = record.device.name.as_str() == "eth1";
             match (is_first, shown.lock().unwrap().clone()) {
-                (true, Some(egress)) => Ok(Ahead { egress, ..Ahead::default() }),
+                (true, Some(egress)) => Ok(Ahead { egress: Some(egress), ..Ahead::NOTHING }),
                 (true, None) => Err(DatapathError::NoObject.into()),
-                (false, _) => Ok(Ahead::default()),
+                (false, _) => Ok(Ahead::NOTHING),
             }
         };
         let (seen, sightings) = watch::channel(Sightings::default());

@@ -184,7 +184,7 @@ async fn an_attachment_has_a_fixed_number_of_series_and_two_for_each_rule() {
     record.datapath.as_mut().unwrap().filter = Some(Filter::default());
     let id = record.id();
     let serving = Serving::start(vec![record], vec![(id.clone(), traffic(5, 2))]).await;
-    let ahead = Ahead { ingress: Vec::new(), egress: vec!["spy".to_owned()] };
+    let ahead = Ahead { egress: Some(vec!["spy".to_owned()]), ..Ahead::NOTHING };
     let sighting = Sighting { ahead, since: std::time::SystemTime::UNIX_EPOCH };
     serving.sightings.send_replace(Arc::new(BTreeMap::from([(id, sighting)])));
 
@@ -236,6 +236,22 @@ async fn an_attachment_has_a_fixed_number_of_series_and_two_for_each_rule() {
         "# UNIT weir_datapath_memory_bytes bytes".to_owned(),
     ];
     assert_has(&body, &lines.each_ref().map(String::as_str));
+}
+
+#[tokio::test]
+async fn programs_ahead_are_not_counted_where_nobody_can_tell() {
+    let record = record("eth1");
+    let id = record.id();
+    let serving = Serving::start(vec![record], Vec::new()).await;
+    for (ingress, egress, lines) in
+        [(None, None, 0), (Some(Vec::new()), None, 1), (Some(Vec::new()), Some(Vec::new()), 2)]
+    {
+        let sighting =
+            Sighting { ahead: Ahead { ingress, egress }, since: std::time::SystemTime::UNIX_EPOCH };
+        serving.sightings.send_replace(Arc::new(BTreeMap::from([(id.clone(), sighting)])));
+        let body = serving.scrape().await;
+        assert_eq!(body.matches("weir_programs_ahead{").count(), lines, "{body}");
+    }
 }
 
 /// Prometheus drops a scrape in which a family comes twice or in pieces.
