@@ -233,8 +233,7 @@ fn degraded(spec: &DatapathSpec, since: &Since<'_>) -> Finding {
     }
 }
 
-/// Whether programs of others run before ours. They did not when ours were attached, because those
-/// were put in front of all.
+/// Whether programs of others run before ours.
 fn tampered(spec: &DatapathSpec, since: &Since<'_>) -> Finding {
     let ahead = since.sighting.map(|sighting| &sighting.ahead);
     let (is, reason, message) = match ahead {
@@ -244,7 +243,10 @@ fn tampered(spec: &DatapathSpec, since: &Since<'_>) -> Finding {
         _ if spec.is_degraded() => {
             (None, "NotWatched", "the order of filters at clsact is not watched".to_owned())
         }
-        _ => (Some(false), "NoProgramsAhead", "no program runs before ours".to_owned()),
+        Some(ahead) if ahead.is_watched() => {
+            (Some(false), "NoProgramsAhead", "no program runs before ours".to_owned())
+        }
+        _ => (None, "NotWatched", "nobody has been able to look yet".to_owned()),
     };
     let at = |sighting: &Sighting| Timestamp::try_from(sighting.since).unwrap_or(since.now);
     let since = since.sighting.map_or(since.ready, at);
@@ -320,8 +322,8 @@ mod tests {
                         "message": "ingress by xdp, because the claim asks for it; egress by tcx",
                         "lastTransitionTime": time,
                     }, {
-                        "type": "Tampered", "status": "False", "reason": "NoProgramsAhead",
-                        "message": "no program runs before ours", "lastTransitionTime": time,
+                        "type": "Tampered", "status": "Unknown", "reason": "NotWatched",
+                        "message": "nobody has been able to look yet", "lastTransitionTime": time,
                     }],
                     "networkData": {
                         "interfaceName": "net1",
@@ -356,6 +358,21 @@ mod tests {
         let record = with_datapath(IngressHook::Clsact);
         let degraded = condition(&record, None, "DatapathDegraded");
         assert_eq!(
+    #[test]
+    fn nothing_is_said_to_be_as_it_should_before_somebody_has_looked() {
+        let record = with_datapath(IngressHook::Tcx);
+        let said = |sighting| {
+            let Condition { status, reason, .. } = condition(&record, sighting, "Tampered");
+            format!("{status} {reason}")
+        };
+        let nothing = Sighting { ahead: Ahead::NOTHING, since: SystemTime::UNIX_EPOCH };
+        assert_eq!(said(None), "Unknown NotWatched");
+        assert_eq!(said(Some(&nothing)), "False NoProgramsAhead");
+        let one_way =
+            Sighting { ahead: Ahead { egress: None, ..Ahead::NOTHING }, ..nothing.clone() };
+        assert_eq!(said(Some(&one_way)), "Unknown NotWatched");
+    }
+
             (degraded.status.as_str(), degraded.reason.as_str()),
             ("True", "KernelWithoutTCX")
         );

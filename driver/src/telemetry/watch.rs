@@ -130,8 +130,8 @@ impl Watch {
             let present = (ahead.clone(), spec.generation);
             let is_news = match self.told.get(&id) {
                 Some(told) => *told != present,
-                // Whoever attached it has had this said.
-                None => self.is_first || ahead.is_any(),
+                // Whoever attached it has had said that nobody knows.
+                None => self.is_first || ahead.is_any() || ahead.is_watched(),
             };
             if is_news && ahead.is_any() {
                 tracing::warn!(attachment = %id, %ahead, "programs of others run before ours");
@@ -239,13 +239,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_attached_later_has_been_told_by_whoever_attached_it() {
+    async fn what_is_attached_later_is_told_once_somebody_has_looked() {
         let (mut watch, _, sightings, mut news) = bench();
         watch.look_at(Arc::default()).await;
         let mut prepared = record("eth2");
         prepared.phase = Phase::Prepared;
-        watch.look_at(Arc::new(vec![record("eth1"), prepared])).await;
-        assert_eq!(told(&mut news), [0; 0]);
+        let records = Arc::new(vec![record("eth1"), prepared]);
+        watch.look_at(Arc::clone(&records)).await;
+        assert_eq!(told(&mut news), [1], "what is prepared has no status");
         assert_eq!(sightings.borrow().len(), 2);
+        watch.look_at(records).await;
+        assert_eq!(told(&mut news), [0; 0]);
     }
 }
