@@ -5,6 +5,7 @@
 //! we said before; the API server drops entries itself when a claim is deallocated.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::resource::v1::{AllocatedDeviceStatus, NetworkDeviceData, ResourceClaim};
@@ -43,20 +44,23 @@ pub struct StatusWriter {
     client: Client,
     attached: UnboundedReceiver<Vec<Record>>,
     sightings: watch::Receiver<Sightings>,
-    /// When each attachment was first told of: its readiness is as old.
+    present: watch::Receiver<Arc<Vec<Record>>>,
+    /// When each attachment was first told of: its readiness is as old, as far as this driver knows.
     told: BTreeMap<AttachmentId, Timestamp>,
 }
 
 impl StatusWriter {
     /// `attached` brings all records of one pod, or of one claim, at a time, so a claim's records
-    /// come together.
+    /// come together. `present` is all that is recorded.
     pub fn new(
         driver: &str,
         client: Client,
         attached: UnboundedReceiver<Vec<Record>>,
         sightings: watch::Receiver<Sightings>,
+        present: watch::Receiver<Arc<Vec<Record>>>,
     ) -> Self {
-        Self { driver: driver.to_owned(), client, attached, sightings, told: BTreeMap::new() }
+        let (driver, told) = (driver.to_owned(), BTreeMap::new());
+        Self { driver, client, attached, sightings, present, told }
     }
 
     /// Writes until the queue's other end is gone or `shutdown`; then it writes what is queued, as far
@@ -83,7 +87,8 @@ impl StatusWriter {
     async fn report(&mut self, records: &[Record]) {
         let now = Timestamp::now();
         let sightings = self.sightings.borrow().clone();
-        self.told.retain(|id, _| sightings.contains_key(id));
+        let present = Arc::clone(&self.present.borrow());
+        self.told.retain(|id, _| present.iter().any(|record| record.id() == *id));
         for (claim, records) in by_claim(records) {
             let entries = records.iter().map(|record| {
                 let id = record.id();
@@ -354,11 +359,6 @@ mod tests {
     }
 
     #[test]
-    fn clsact_is_degraded_and_nobody_knows_whether_it_is_tampered_with() {
-        let record = with_datapath(IngressHook::Clsact);
-        let degraded = condition(&record, None, "DatapathDegraded");
-        assert_eq!(
-    #[test]
     fn nothing_is_said_to_be_as_it_should_before_somebody_has_looked() {
         let record = with_datapath(IngressHook::Tcx);
         let said = |sighting| {
@@ -373,6 +373,11 @@ mod tests {
         assert_eq!(said(Some(&one_way)), "Unknown NotWatched");
     }
 
+    #[test]
+    fn clsact_is_degraded_and_nobody_knows_whether_it_is_tampered_with() {
+        let record = with_datapath(IngressHook::Clsact);
+        let degraded = condition(&record, None, "DatapathDegraded");
+        assert_eq!(
             (degraded.status.as_str(), degraded.reason.as_str()),
             ("True", "KernelWithoutTCX")
         );
