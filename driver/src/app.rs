@@ -160,7 +160,8 @@ async fn serve(
     background.spawn(async move { door.serve(asked, stop).await.map_err(AppError::Operator) });
 
     let driver = &shared.pool.driver;
-    let status = dra::StatusWriter::new(driver, shared.client.clone(), to_report, sightings);
+    let (client, present) = (shared.client.clone(), worker.watch());
+    let status = dra::StatusWriter::new(driver, client, to_report, sightings, present);
     let stop = shutdown.clone();
     background.spawn(async move {
         status.run(stop).await;

@@ -165,7 +165,7 @@ mod tests {
             forms: Ok(vec![FilterForm { direction: "ingress", form: "narrow", entries: 2 }]),
             rules: Ok(rules()),
             memory: Ok(70_000),
-            ahead: Ok(Ahead { ingress: Vec::new(), egress: vec!["spy".to_owned()] }),
+            ahead: Ok(Ahead { egress: Some(vec!["spy".to_owned()]), ..Ahead::NOTHING }),
         };
         Inspected {
             record,

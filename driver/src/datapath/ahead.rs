@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::layout::{BpffsLayout, Pin};
 use super::{DatapathError, Hook, facts_of, link_at};
-use crate::model::{Ahead, IfIndex, Phase, Record};
+use crate::model::{Ahead, By, IfIndex, IngressHook, Phase, Record};
 use crate::sys::bpf::{self, Linked, Place};
+use crate::sys::netlink::{Netlink, NetlinkError};
 use crate::sys::netns::{Netns, NetnsError};
 
 /// Why nobody can tell what runs before ours.
@@ -22,6 +23,9 @@ pub enum AheadError {
     #[error("ask for the programs of {hook} at interface {interface}")]
     Query { hook: Hook, interface: IfIndex, source: io::Error },
 
+    #[error("ask for XDP programs")]
+    Xdp(#[from] NetlinkError),
+
     /// The interface has just gone elsewhere, or our link is severed.
     #[error("our program of {hook} is not at interface {interface}")]
     Elsewhere { hook: Hook, interface: IfIndex },
@@ -34,6 +38,7 @@ impl AheadError {
             Self::Ours(error) => matches!(error, DatapathError::Severed { .. }),
             Self::Netns(error) => error.is_gone(),
             Self::Query { source, .. } => source.raw_os_error() == Some(nix::libc::ENODEV),
+            Self::Xdp(_) => false,
             Self::Elsewhere { .. } => true,
         }
     }
@@ -41,11 +46,41 @@ impl AheadError {
 
 /// The programs that run before ours at the hooks of `record`, wherever its interface is.
 ///
-/// An XDP program is alone at its place, so nothing is ever before it. At `clsact` there is no order
-/// of links, and nothing is found.
+/// Our XDP program is alone at its place, so nothing is ever before it. Where ours is behind, any XDP
+/// program of the interface comes first, in whichever mode. At `clsact` there is no order of links, so
+/// only XDP programs are found there, and finding none says nothing.
 ///
 /// Blocks: it makes a thread that enters the sandbox's namespace.
 pub fn ahead(bpffs: &Path, record: &Record) -> Result<Ahead, AheadError> {
+    let Some(spec) = &record.datapath else { return Ok(Ahead::default()) };
+    let is_first = matches!(spec.ingress, IngressHook::Xdp | IngressHook::XdpFrags);
+    let ours = ours(bpffs, record)?;
+    let interface = ours.first().map(|ours| ours.interface).or(record.phase.inside());
+    let find = || -> Result<Ahead, AheadError> {
+        let mut ahead = Ahead { ingress: is_first.then(Vec::new), egress: None };
+        for ours in &ours {
+            let names = Some(ours.names_before()?);
+            match ours.hook {
+                Hook::Egress => ahead.egress = names,
+                _ => ahead.ingress = names,
+            }
+        }
+        if let Some(interface) = interface.filter(|_| !is_first) {
+            let names = xdp_names(interface)?;
+            if !names.is_empty() {
+                ahead.ingress.get_or_insert_default().splice(0..0, names);
+            }
+        }
+        Ok(ahead)
+    };
+    match &record.phase {
+        Phase::Attached { netns, .. } => Netns::open_ref(netns)?.run(|_| find())?,
+        _ => find(),
+    }
+}
+
+/// Our links among others', those at TCX.
+fn ours(bpffs: &Path, record: &Record) -> Result<Vec<Ours>, AheadError> {
     let mut ours = Vec::new();
     for (hook, place) in [(Hook::Ingress, Place::TcxIngress), (Hook::Egress, Place::TcxEgress)] {
         let pin = BpffsLayout::new(bpffs).pin(&record.id(), Pin::Link(hook));
@@ -56,21 +91,15 @@ pub fn ahead(bpffs: &Path, record: &Record) -> Result<Ahead, AheadError> {
         };
         ours.push(Ours { hook, place, interface, link: facts.id });
     }
-    let find = || -> Result<Ahead, AheadError> {
-        let mut ahead = Ahead::default();
-        for ours in &ours {
-            let names = ours.names_before()?;
-            match ours.hook {
-                Hook::Egress => ahead.egress = names,
-                _ => ahead.ingress = names,
-            }
-        }
-        Ok(ahead)
-    };
-    match &record.phase {
-        Phase::Attached { netns, .. } => Netns::open_ref(netns)?.run(|_| find())?,
-        _ => find(),
-    }
+    Ok(ours)
+}
+
+/// The XDP programs of an interface of the calling thread's namespace, none of which is ours.
+fn xdp_names(interface: IfIndex) -> Result<Vec<String>, AheadError> {
+    let facts = Netlink::open()?
+        .link(&By::Index(interface))?
+        .ok_or(AheadError::Elsewhere { hook: Hook::Ingress, interface })?;
+    Ok(facts.xdp_programs.into_iter().map(name).collect())
 }
 
 /// Where one of our links is.

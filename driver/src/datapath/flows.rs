@@ -50,6 +50,8 @@ pub struct Follower {
     path: PathBuf,
     map: u32,
     ring: RingBuf<MapData>,
+    /// No fewer flows than the ring can hold.
+    most: usize,
     /// On the directory of the attachment. Two readers would each get a part.
     _lock: Flock<File>,
 }
@@ -82,13 +84,16 @@ impl Follower {
         })?;
         let facts = MapFacts::of(map.fd().as_fd())
             .map_err(|source| CounterError::Read { path: path.clone(), source })?;
+        // Each is preceded by a header, so there are fewer of them.
+        let most = facts.max_entries as usize / size_of::<common::Flow>();
         let ring = Map::from_map_data(map)
             .and_then(RingBuf::try_from)
             .map_err(|source| CounterError::Map { path: path.clone(), source: Box::new(source) })?;
-        Ok(Self { path, map: facts.id, ring, _lock: lock })
+        Ok(Self { path, map: facts.id, ring, most, _lock: lock })
     }
 
-    /// Takes what has left the cache since the last call, oldest first.
+    /// Takes what has left the cache since the last call, oldest first. What leaves it meanwhile may
+    /// have to wait for the next call, so that a flood cannot hold up the caller for ever.
     ///
     /// # Errors
     ///
@@ -97,7 +102,8 @@ impl Follower {
         let failed = |source| CounterError::Read { path: self.path.clone(), source };
         let clock = Clock::read().map_err(failed)?;
         let mut flows = Vec::new();
-        while let Some(item) = self.ring.next() {
+        for _ in 0..self.most {
+            let Some(item) = self.ring.next() else { break };
             flows.extend(bpf::value_of(&item).map(|flow| told(&flow, clock)));
         }
         Ok(flows)

@@ -5,6 +5,7 @@
 //! we said before; the API server drops entries itself when a claim is deallocated.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::resource::v1::{AllocatedDeviceStatus, NetworkDeviceData, ResourceClaim};
@@ -43,20 +44,23 @@ pub struct StatusWriter {
     client: Client,
     attached: UnboundedReceiver<Vec<Record>>,
     sightings: watch::Receiver<Sightings>,
-    /// When each attachment was first told of: its readiness is as old.
+    present: watch::Receiver<Arc<Vec<Record>>>,
+    /// When each attachment was first told of: its readiness is as old, as far as this driver knows.
     told: BTreeMap<AttachmentId, Timestamp>,
 }
 
 impl StatusWriter {
     /// `attached` brings all records of one pod, or of one claim, at a time, so a claim's records
-    /// come together.
+    /// come together. `present` is all that is recorded.
     pub fn new(
         driver: &str,
         client: Client,
         attached: UnboundedReceiver<Vec<Record>>,
         sightings: watch::Receiver<Sightings>,
+        present: watch::Receiver<Arc<Vec<Record>>>,
     ) -> Self {
-        Self { driver: driver.to_owned(), client, attached, sightings, told: BTreeMap::new() }
+        let (driver, told) = (driver.to_owned(), BTreeMap::new());
+        Self { driver, client, attached, sightings, present, told }
     }
 
     /// Writes until the queue's other end is gone or `shutdown`; then it writes what is queued, as far
@@ -83,7 +87,8 @@ impl StatusWriter {
     async fn report(&mut self, records: &[Record]) {
         let now = Timestamp::now();
         let sightings = self.sightings.borrow().clone();
-        self.told.retain(|id, _| sightings.contains_key(id));
+        let present = Arc::clone(&self.present.borrow());
+        self.told.retain(|id, _| present.iter().any(|record| record.id() == *id));
         for (claim, records) in by_claim(records) {
             let entries = records.iter().map(|record| {
                 let id = record.id();
@@ -233,18 +238,20 @@ fn degraded(spec: &DatapathSpec, since: &Since<'_>) -> Finding {
     }
 }
 
-/// Whether programs of others run before ours. They did not when ours were attached, because those
-/// were put in front of all.
+/// Whether programs of others run before ours.
 fn tampered(spec: &DatapathSpec, since: &Since<'_>) -> Finding {
-    let ahead = since.sighting.map(|sighting| &sighting.ahead).filter(|ahead| !ahead.is_empty());
+    let ahead = since.sighting.map(|sighting| &sighting.ahead);
     let (is, reason, message) = match ahead {
-        Some(ahead) => {
+        Some(ahead) if ahead.is_any() => {
             (Some(true), "ProgramsAhead", format!("programs of others run before ours: {ahead}"))
         }
-        None if spec.is_degraded() => {
+        _ if spec.is_degraded() => {
             (None, "NotWatched", "the order of filters at clsact is not watched".to_owned())
         }
-        None => (Some(false), "NoProgramsAhead", "no program runs before ours".to_owned()),
+        Some(ahead) if ahead.is_watched() => {
+            (Some(false), "NoProgramsAhead", "no program runs before ours".to_owned())
+        }
+        _ => (None, "NotWatched", "nobody has been able to look yet".to_owned()),
     };
     let at = |sighting: &Sighting| Timestamp::try_from(sighting.since).unwrap_or(since.now);
     let since = since.sighting.map_or(since.ready, at);
@@ -320,8 +327,8 @@ mod tests {
                         "message": "ingress by xdp, because the claim asks for it; egress by tcx",
                         "lastTransitionTime": time,
                     }, {
-                        "type": "Tampered", "status": "False", "reason": "NoProgramsAhead",
-                        "message": "no program runs before ours", "lastTransitionTime": time,
+                        "type": "Tampered", "status": "Unknown", "reason": "NotWatched",
+                        "message": "nobody has been able to look yet", "lastTransitionTime": time,
                     }],
                     "networkData": {
                         "interfaceName": "net1",
@@ -340,7 +347,7 @@ mod tests {
 
     #[test]
     fn who_runs_before_us_is_named_with_the_time() {
-        let ahead = Ahead { ingress: vec!["spy".to_owned()], egress: Vec::new() };
+        let ahead = Ahead { ingress: Some(vec!["spy".to_owned()]), ..Ahead::NOTHING };
         let since = SystemTime::UNIX_EPOCH + Duration::from_mins(1);
         let sighting = Sighting { ahead, since };
 
@@ -349,6 +356,21 @@ mod tests {
         assert_eq!((tampered.status.as_str(), tampered.reason.as_str()), ("True", "ProgramsAhead"));
         assert_eq!(tampered.message, "programs of others run before ours: ingress: spy");
         assert_eq!(tampered.last_transition_time.0.as_second(), 60);
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_as_it_should_before_somebody_has_looked() {
+        let record = with_datapath(IngressHook::Tcx);
+        let said = |sighting| {
+            let Condition { status, reason, .. } = condition(&record, sighting, "Tampered");
+            format!("{status} {reason}")
+        };
+        let nothing = Sighting { ahead: Ahead::NOTHING, since: SystemTime::UNIX_EPOCH };
+        assert_eq!(said(None), "Unknown NotWatched");
+        assert_eq!(said(Some(&nothing)), "False NoProgramsAhead");
+        let one_way =
+            Sighting { ahead: Ahead { egress: None, ..Ahead::NOTHING }, ..nothing.clone() };
+        assert_eq!(said(Some(&one_way)), "Unknown NotWatched");
     }
 
     #[test]

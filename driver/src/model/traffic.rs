@@ -112,30 +112,41 @@ pub enum Ends {
 }
 
 /// Programs that run before ours where one attachment's packets pass, by name. What they drop or
-/// take is not seen by ours.
+/// take is not seen by ours. `None` where nobody can tell: filters of `clsact` are in no order.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ahead {
-    pub ingress: Vec<String>,
-    pub egress: Vec<String>,
+    pub ingress: Option<Vec<String>>,
+    pub egress: Option<Vec<String>>,
 }
 
 impl Ahead {
-    pub fn is_empty(&self) -> bool {
-        self.ingress.is_empty() && self.egress.is_empty()
+    /// Both directions are watched, and nothing is ahead.
+    #[cfg(any(test, feature = "testing"))]
+    pub const NOTHING: Self = Self { ingress: Some(Vec::new()), egress: Some(Vec::new()) };
+
+    /// Whether any program is known to be ahead.
+    pub fn is_any(&self) -> bool {
+        self.directions().iter().any(|(_, programs)| programs.is_some_and(|it| !it.is_empty()))
+    }
+
+    /// Whether both directions are watched, so that what is not known is not there.
+    pub fn is_watched(&self) -> bool {
+        self.ingress.is_some() && self.egress.is_some()
     }
 
     /// Both directions with their names.
-    pub fn directions(&self) -> [(&'static str, &[String]); 2] {
-        [("ingress", &self.ingress), ("egress", &self.egress)]
+    pub fn directions(&self) -> [(&'static str, Option<&[String]>); 2] {
+        [("ingress", self.ingress.as_deref()), ("egress", self.egress.as_deref())]
     }
 }
 
+/// Tells of the programs that there are.
 impl std::fmt::Display for Ahead {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut separator = "";
         for (direction, programs) in self.directions() {
-            if !programs.is_empty() {
+            if let Some(programs) = programs.filter(|programs| !programs.is_empty()) {
                 write!(f, "{separator}{direction}: {}", programs.join(", "))?;
                 separator = "; ";
             }

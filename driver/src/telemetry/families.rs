@@ -148,6 +148,8 @@ fn rules(it: &Attachment, value: fn(&PacketCount) -> u64) -> Vec<Sample<'_>> {
 fn programs_ahead(it: &Attachment) -> Vec<Sample<'_>> {
     let mut samples = Vec::new();
     for (direction, programs) in it.ahead.iter().flat_map(Ahead::directions) {
+        // Zero would say that somebody has looked.
+        let Some(programs) = programs else { continue };
         let count = u64::try_from(programs.len()).unwrap_or(u64::MAX);
         samples.push((vec![("direction", direction)], count));
     }

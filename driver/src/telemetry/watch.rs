@@ -131,10 +131,10 @@ impl Watch {
             let is_changed = spec.generation > DatapathSpec::FIRST_GENERATION;
             let is_news = match self.told.get(&id) {
                 Some(told) => *told != present,
-                // Whoever attached it has had the first state said, and perhaps a later one.
-                None => self.is_first || !ahead.is_empty() || is_changed,
+                // Whoever attached it has had said that nobody knows, and perhaps a first state.
+                None => self.is_first || ahead.is_any() || ahead.is_watched() || is_changed,
             };
-            if is_news && !ahead.is_empty() {
+            if is_news && ahead.is_any() {
                 tracing::warn!(attachment = %id, %ahead, "programs of others run before ours");
             }
             if is_news && !claims.contains(&record.claim) {
@@ -169,9 +169,9 @@ mod tests {
         let look = move |record: &Record| {
             let is_first = record.device.name.as_str() == "eth1";
             match (is_first, shown.lock().unwrap().clone()) {
-                (true, Some(egress)) => Ok(Ahead { egress, ..Ahead::default() }),
+                (true, Some(egress)) => Ok(Ahead { egress: Some(egress), ..Ahead::NOTHING }),
                 (true, None) => Err(DatapathError::NoObject.into()),
-                (false, _) => Ok(Ahead::default()),
+                (false, _) => Ok(Ahead::NOTHING),
             }
         };
         let (seen, sightings) = watch::channel(Sightings::default());
@@ -254,13 +254,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_attached_later_has_been_told_by_whoever_attached_it() {
+    async fn what_is_attached_later_is_told_once_somebody_has_looked() {
         let (mut watch, _, sightings, mut news) = bench();
         watch.look_at(Arc::default()).await;
         let mut prepared = record("eth2");
         prepared.phase = Phase::Prepared;
-        watch.look_at(Arc::new(vec![record("eth1"), prepared])).await;
-        assert_eq!(told(&mut news), [0; 0]);
+        let records = Arc::new(vec![record("eth1"), prepared]);
+        watch.look_at(Arc::clone(&records)).await;
+        assert_eq!(told(&mut news), [1], "what is prepared has no status");
         assert_eq!(sightings.borrow().len(), 2);
+        watch.look_at(records).await;
+        assert_eq!(told(&mut news), [0; 0]);
     }
 }

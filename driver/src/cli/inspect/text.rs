@@ -7,7 +7,7 @@ use super::super::top::Counted;
 use super::{Details, Inspected};
 use crate::datapath::{FilterForm, HookFacts};
 use crate::model::{
-    Action, DatapathSpec, DefaultAction, DirectionFilter, DirectionTraffic, Rate, Record,
+    Action, Ahead, DatapathSpec, DefaultAction, DirectionFilter, DirectionTraffic, Rate, Record,
     RuleTraffic, Traffic,
 };
 
@@ -122,23 +122,35 @@ fn datapath_facts(
         ),
         None => spec.generation.to_string(),
     };
-    let mut facts =
-        vec![
-            ("ingress filter", filter_of("ingress", filter.and_then(|it| it.ingress.as_ref()))),
-            ("egress filter", filter_of("egress", filter.and_then(|it| it.egress.as_ref()))),
-            ("generation", generation),
-            ("memory", or_why(memory.as_ref().map(|bytes| format!("{bytes} bytes in maps")))),
-            (
-                "programs ahead",
-                or_why(ahead.as_ref().map(|ahead| {
-                    if ahead.is_empty() { "none".to_owned() } else { ahead.to_string() }
-                })),
-            ),
-        ];
+    let mut facts = vec![
+        ("ingress filter", filter_of("ingress", filter.and_then(|it| it.ingress.as_ref()))),
+        ("egress filter", filter_of("egress", filter.and_then(|it| it.egress.as_ref()))),
+        ("generation", generation),
+        ("memory", or_why(memory.as_ref().map(|bytes| format!("{bytes} bytes in maps")))),
+        ("programs ahead", or_why(ahead.as_ref().map(ahead_text))),
+    ];
     if let Err(reason) = rules {
         facts.push(("rules", or_why::<String>(Err(reason))));
     }
     facts
+}
+
+/// The programs ahead, and where nobody can tell.
+fn ahead_text(ahead: &Ahead) -> String {
+    let directions = ahead.directions();
+    let watched = directions.iter().filter(|(_, programs)| programs.is_some()).count();
+    let mut parts = Vec::new();
+    if ahead.is_any() {
+        parts.push(ahead.to_string());
+    } else if watched > 0 {
+        parts.push("none".to_owned());
+    }
+    match directions.iter().find(|(_, programs)| programs.is_none()) {
+        Some(_) if watched == 0 => parts.push("not watched".to_owned()),
+        Some((direction, _)) => parts.push(format!("{direction} not watched")),
+        None => {}
+    }
+    parts.join("; ")
 }
 
 fn or_why<T: Display>(seen: Result<T, &String>) -> String {
@@ -281,6 +293,19 @@ ingress    flows lost            10      -
 egress     total                  5    500
 ";
         assert!(text.starts_with(story), "{text}");
+    }
+
+    #[test]
+    fn where_nobody_looks_none_is_not_said() {
+        let nothing = || Some(Vec::new());
+        for (ingress, egress, told) in [
+            (nothing(), nothing(), "none"),
+            (nothing(), None, "none; egress not watched"),
+            (Some(vec!["spy".to_owned()]), None, "ingress: spy; egress not watched"),
+            (None, None, "not watched"),
+        ] {
+            assert_eq!(ahead_text(&Ahead { ingress, egress }), told);
+        }
     }
 
     #[test]

@@ -185,7 +185,7 @@ async fn an_attachment_has_a_fixed_number_of_series_and_two_for_each_rule() {
     record.datapath.as_mut().unwrap().filter = Some(Filter::default());
     let id = record.id();
     let serving = Serving::start(vec![record], vec![(id.clone(), traffic(5, 2))]).await;
-    let ahead = Ahead { ingress: Vec::new(), egress: vec!["spy".to_owned()] };
+    let ahead = Ahead { egress: Some(vec!["spy".to_owned()]), ..Ahead::NOTHING };
     let sighting = Sighting { ahead, since: std::time::SystemTime::UNIX_EPOCH };
     serving.sightings.send_replace(Arc::new(BTreeMap::from([(id, sighting)])));
 
@@ -249,6 +249,22 @@ async fn which_filter_is_in_force_is_not_said_while_nobody_knows() {
     let series = series(&body);
     assert_eq!(series.get("weir_policy_generation_applied"), None);
     assert_eq!(series["weir_policy_generation"], 2);
+}
+
+#[tokio::test]
+async fn programs_ahead_are_not_counted_where_nobody_can_tell() {
+    let record = record("eth1");
+    let id = record.id();
+    let serving = Serving::start(vec![record], Vec::new()).await;
+    for (ingress, egress, lines) in
+        [(None, None, 0), (Some(Vec::new()), None, 1), (Some(Vec::new()), Some(Vec::new()), 2)]
+    {
+        let sighting =
+            Sighting { ahead: Ahead { ingress, egress }, since: std::time::SystemTime::UNIX_EPOCH };
+        serving.sightings.send_replace(Arc::new(BTreeMap::from([(id.clone(), sighting)])));
+        let body = serving.scrape().await;
+        assert_eq!(body.matches("weir_programs_ahead{").count(), lines, "{body}");
+    }
 }
 
 /// Prometheus drops a scrape in which a family comes twice or in pieces.

@@ -2,15 +2,17 @@
 
 use std::thread;
 
-use driver::datapath::{CounterSource as _, Datapath, DatapathError, MapCounters, programs};
+use aya::programs::XdpMode;
+use driver::datapath::{CounterSource as _, Datapath, DatapathError, MapCounters, ahead, programs};
 use driver::model::{
-    Action, By, DatapathSpec, DefaultAction, EgressHook, IngressHook, InterfaceState, Phase, Place,
-    Protocol,
+    Action, Ahead, By, DatapathSpec, DefaultAction, EgressHook, IngressHook, InterfaceState, Phase,
+    Place, Protocol,
 };
 use driver::node::{LinuxNode, Node as _};
 use driver::plan::{self, DatapathState, Observed, Step, Subject, Was};
 use driver::sys::netlink::{FilterFacts, Netlink, Side};
 
+use super::needs_tcx::ahead::{Stranger, record};
 use super::wire::{Bench, NIC, POD_ADDRESSES, WIRE_ADDRESSES, index};
 use super::{both, id, protocol, rule, spec, verdict};
 use crate::bench::run;
@@ -64,6 +66,23 @@ fn filters_do_not_travel() {
     assert_eq!(names(filters(&pod, "eth7")), ours());
     bench.move_home();
     assert_eq!(filters(&host, NIC), NONE);
+}
+
+#[test]
+fn xdp_of_the_pod_is_before_our_filters() {
+    let bench = Bench::new(1500);
+    let spec = filtering();
+    let datapath = installed(&bench, &spec);
+    bench.move_to_pod_with(&datapath, &spec);
+    let record = record(&bench, &spec);
+    let look = || ahead(bench.bpffs(), &record).unwrap();
+    // Nobody can tell whether other filters are.
+    assert_eq!(look(), Ahead { ingress: None, egress: None });
+
+    let mut theirs = Stranger::new();
+    theirs.attach_xdp(&bench, XdpMode::Driver);
+
+    assert_eq!(look(), Ahead { ingress: Some(vec!["weir_xdp".to_owned()]), egress: None });
 }
 
 #[test]

@@ -42,12 +42,17 @@ fn inwards(bench: &Bench) -> Flow {
 
 #[test]
 fn a_flow_is_seen_with_its_ends_and_its_time() {
+    // Ticks are coarse, and come late where the machine itself is held up.
+    let about = Duration::from_millis(250);
     for (pod, wire) in POD_ADDRESSES.into_iter().zip(WIRE_ADDRESSES) {
+        let start = Instant::now();
         let bench = installed(&with_flows(4096, 16));
         let server = Bench::listen(&bench.pod, pod, PORT);
         let client = Bench::listen(&bench.wire, wire, 0);
         let sent = Bench::warm_up(&client, &server);
+        let warm = Instant::now();
         let arrived = u64::try_from(Bench::exchange(&client, &server, 10)).unwrap();
+        let over = Instant::now();
 
         let flow = inwards(&bench);
 
@@ -58,11 +63,13 @@ fn a_flow_is_seen_with_its_ends_and_its_time() {
         let ends = Ends::Ports { source_port: client.port(), destination_port: PORT };
         assert_eq!(flow.ends, ends);
         // By the kernel's clock as we compute it: it is the one that the programs read.
-        assert!(flow.last_seen < Duration::from_secs(1), "{:?}", flow.last_seen);
-        assert!(flow.first_seen >= flow.last_seen && flow.first_seen < Duration::from_secs(30));
+        assert!(flow.last_seen <= warm.elapsed() + about, "{:?}", flow.last_seen);
+        assert!(flow.first_seen >= flow.last_seen && flow.first_seen <= start.elapsed() + about);
         thread::sleep(Duration::from_millis(1500));
-        let (later, second) = (inwards(&bench).last_seen, Duration::from_secs(1));
-        assert!(later >= second && later < 3 * second, "{later:?}");
+        let at_least = over.elapsed();
+        let later = inwards(&bench).last_seen;
+        let range = at_least.saturating_sub(about)..=warm.elapsed() + about;
+        assert!(range.contains(&later), "{later:?} is not in {range:?}");
     }
 }
 

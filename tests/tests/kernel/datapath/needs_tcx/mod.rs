@@ -1,3 +1,3 @@
 //! What kernels before 6.6 cannot have: there the vm ring leaves these out, and says so by name.
 
-mod ahead;
+pub(crate) mod ahead;
