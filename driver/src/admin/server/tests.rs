@@ -41,7 +41,7 @@ impl House {
         Self { state, worker, shutdown, served }
     }
 
-    async fn call(&self, verb: Verb, request: PolicyRequest) -> Result<Vec<Applied>, CallError> {
+    async fn call(&self, verb: Verb, request: PolicyRequest) -> Result<PolicyAnswer, CallError> {
         let state = self.state.path().to_owned();
         tokio::task::spawn_blocking(move || call(&state, verb, &request)).await.unwrap()
     }
@@ -81,7 +81,7 @@ async fn a_policy_is_applied_and_cleared() {
     let house = House::new().await;
     let pod = || Selection::Pod("default/web".to_owned());
 
-    let applied = house.call(Verb::Apply, request(pod(), Some(deny()))).await.unwrap();
+    let applied = house.call(Verb::Apply, request(pod(), Some(deny()))).await.unwrap().applied;
     assert_eq!(applied.len(), 2);
     let first = &applied[0];
     assert_eq!((first.device.as_str(), first.generation), ("eth1", 2));
@@ -89,7 +89,7 @@ async fn a_policy_is_applied_and_cleared() {
     assert!(house.worker.records().iter().all(|record| record.policy.is_some()));
 
     let device = Selection::Device("eth2".to_owned());
-    let cleared = house.call(Verb::Clear, request(device, None)).await.unwrap();
+    let cleared = house.call(Verb::Clear, request(device, None)).await.unwrap().applied;
     assert_eq!((cleared.len(), cleared[0].generation, cleared[0].form), (1, 3, Form::None));
     let policies = house.worker.records();
     let has_policy: Vec<_> = policies.iter().map(|record| record.policy.is_some()).collect();
@@ -163,7 +163,7 @@ async fn a_door_that_is_closed_is_gone_and_the_next_takes_its_place() {
     Door::open(house.state.path()).unwrap();
 }
 
-async fn call_blocking(state: &Path, request: PolicyRequest) -> Result<Vec<Applied>, CallError> {
+async fn call_blocking(state: &Path, request: PolicyRequest) -> Result<PolicyAnswer, CallError> {
     let state = state.to_owned();
     tokio::task::spawn_blocking(move || call(&state, Verb::Clear, &request)).await.unwrap()
 }
