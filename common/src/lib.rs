@@ -40,7 +40,7 @@ pub use self::filter::{
 pub use self::flow::{Flow, FlowKey, Seen};
 pub use self::limit::{JIFFY, Limit};
 pub use self::packet::{Frame, MAX_EXTENSIONS, Packet, parse, parse_quick};
-pub use self::state::{Bucket, Conversation, OTHER_SECONDS, Opening, TCP_SECONDS, is_last};
+pub use self::state::{Bucket, Conversation, OTHER_SECONDS, Opening, TCP_SECONDS};
 pub use self::words::{Action, Direction, Family, Fragment, Protocol, TcpEvent, Verdict};
 
 /// The layout of every value in a map. Changes whenever a byte of one of them changes its meaning;
@@ -76,6 +76,9 @@ pub mod names {
     pub const FLOWS: &str = "weir_flows";
     /// Ring buffer of [`Flow`](crate::Flow)s that left the cache.
     pub const EVICTED: &str = "weir_evicted";
+    /// Ring buffer of aya-log, which names it: a [`Flow`](crate::Flow) for each packet that is
+    /// dropped, in hexadecimal digits.
+    pub const LOGS: &str = "AYA_LOGS";
 
     // Constants at load.
 
@@ -98,4 +101,6 @@ pub mod names {
     pub const SEED: &str = "WEIR_SEED";
     /// `u64`: ticks of the kernel's clock in a second.
     pub const HZ: &str = "WEIR_HZ";
+    /// `u8`: 0 tells nothing of packets that are dropped.
+    pub const LOG: &str = "WEIR_LOG";
 }

@@ -53,17 +53,20 @@ impl Limit {
     /// No packet moves the arrival time further ahead than this, nor anything that GSO makes several of.
     #[inline(always)]
     const fn furthest(&self) -> u64 {
-        if self.cost >> (62 - LARGEST) == 0 {
+        let largest = if self.counts_bytes == 0 { MOST_SEGMENTS } else { MOST_BYTES };
+        if self.cost >> (62 - largest) == 0 {
             // Far below 2^64: neither term exceeds 2^62.
-            self.burst + (self.cost << LARGEST)
+            self.burst + (self.cost << largest)
         } else {
             u64::MAX / 2
         }
     }
 }
 
-/// Nothing has as many bytes as two to the power of this, and nothing that GSO splits as many segments.
-const LARGEST: u32 = 20;
+/// Nothing has as many bytes as two to the power of this …
+const MOST_BYTES: u32 = 20;
+/// … and nothing that GSO splits as many segments, which the kernel counts in 16 bits.
+const MOST_SEGMENTS: u32 = 16;
 
 #[cfg(test)]
 mod tests {

@@ -9,8 +9,9 @@ use crate::class::Class;
 use crate::counters::tcp;
 use crate::{Addresses, Direction, Family, Packet, Protocol};
 
-/// How long an answer is waited for after the last packet, in seconds.
+/// How long an answer is waited for after the last packet of a TCP connection, in seconds.
 pub const TCP_SECONDS: u64 = 900;
+/// The same of any other conversation, and of a connection that its first side has closed or reset.
 pub const OTHER_SECONDS: u64 = 60;
 
 /// One remembered conversation. All zero where none is.
@@ -28,7 +29,8 @@ pub struct Conversation {
     pub until: u64,
     /// A hash of what tells it from others.
     pub check: u64,
-    pub reserved: u64,
+    /// 1 where the side that was let through first has ended it.
+    pub ended: u64,
 }
 
 /// Conversations with the same hash: a value of the map `weir_state`.
@@ -54,12 +56,14 @@ pub struct Opening {
     hash: u32,
     check: u64,
     seconds: u64,
+    /// Of a TCP segment.
+    flags: u32,
 }
 
 impl Opening {
     /// The conversation that a packet opens, or carries on. `None` where none can be: it was not read
-    /// in full, is a later fragment, or its protocol has neither ports nor echoes. The answer to a
-    /// connection (SYN with ACK), and a reset, open nothing.
+    /// in full, is a later fragment, or its protocol has neither ports nor echoes, or it is the answer
+    /// to a connection (SYN with ACK).
     #[inline(always)]
     pub fn by(
         packet: &Packet,
@@ -68,7 +72,7 @@ impl Opening {
         seed: u64,
     ) -> Option<Self> {
         let flags = packet.tcp_flags();
-        if flags & tcp::RST != 0 || flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK {
+        if flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK {
             return None;
         }
         let ports = conversation_ports(packet)?;
@@ -113,7 +117,15 @@ impl Opening {
             _ => OTHER_SECONDS,
         };
         // Zero is for places where nothing is.
-        Self { addresses, ports, kind, hash, check: check | 1 << 32, seconds }
+        Self {
+            addresses,
+            ports,
+            kind,
+            hash,
+            check: check | 1 << 32,
+            seconds,
+            flags: packet.tcp_flags(),
+        }
     }
 
     /// Where it belongs; the caller takes as many of the lower bits as it has buckets.
@@ -136,44 +148,53 @@ impl Opening {
 }
 
 impl Bucket {
-    /// Remembers a conversation, or that it goes on. A place that is fresh enough is not written, so
-    /// that CPUs do not take the memory from each other with every packet.
+    /// Remembers a conversation, that it goes on, or that it has ended. A place that is fresh enough is
+    /// not written, so that CPUs do not take the memory from each other with every packet.
     #[inline(always)]
     pub fn remember(&mut self, opening: &Opening, now: u64, hz: u64) {
-        let until = now.wrapping_add(opening.seconds * hz);
         let mut oldest = 0;
         let mut oldest_until = u64::MAX;
         for (n, place) in self.0.iter_mut().enumerate() {
             if opening.is_at(place) {
-                place.refresh(until, hz);
+                if opening.flags & (tcp::FIN | tcp::RST) != 0 && place.ended == 0 {
+                    place.ended = 1;
+                    place.until = now.wrapping_add(OTHER_SECONDS * hz);
+                } else if opening.flags & tcp::SYN != 0 {
+                    place.ended = 0;
+                }
+                place.refresh(opening, now, hz);
                 return;
             }
             if place.until < oldest_until {
                 (oldest, oldest_until) = (n, place.until);
             }
         }
+        if opening.flags & tcp::RST != 0 {
+            return;
+        }
         if let Some(place) = self.0.get_mut(oldest & 3) {
-            // Until all of it is there, its check is that of nothing.
-            place.check = 0;
+            // In whichever order another CPU sees this: what is half of one conversation and half of
+            // another is neither, see `is_at`.
             place.addresses = opening.addresses;
             place.ports = opening.ports;
             place.kind = opening.kind;
-            place.until = until;
+            place.until = now.wrapping_add(opening.seconds * hz);
+            place.ended = 0;
             place.check = opening.check;
         }
     }
 
-    /// Whether the conversation is remembered. If so it is remembered for longer, but for a `last`
-    /// packet.
+    /// Whether the conversation is remembered. If so it is remembered for longer, but for a packet that
+    /// ends it.
     #[inline(always)]
-    pub fn recall(&mut self, opening: &Opening, now: u64, hz: u64, last: bool) -> bool {
+    pub fn recall(&mut self, opening: &Opening, now: u64, hz: u64) -> bool {
         for place in &mut self.0 {
             if opening.is_at(place) {
                 if place.until <= now {
                     return false;
                 }
-                if !last {
-                    place.refresh(now.wrapping_add(opening.seconds * hz), hz);
+                if opening.flags & (tcp::FIN | tcp::RST) == 0 {
+                    place.refresh(opening, now, hz);
                 }
                 return true;
             }
@@ -184,7 +205,9 @@ impl Bucket {
 
 impl Conversation {
     #[inline(always)]
-    fn refresh(&mut self, until: u64, hz: u64) {
+    fn refresh(&mut self, opening: &Opening, now: u64, hz: u64) {
+        let seconds = if self.ended == 0 { opening.seconds } else { OTHER_SECONDS };
+        let until = now.wrapping_add(seconds * hz);
         if until > self.until.wrapping_add(hz) {
             self.until = until;
         }
@@ -202,8 +225,59 @@ fn conversation_ports(packet: &Packet) -> Option<u32> {
     Some(packet.raw_ports())
 }
 
-/// Whether a segment ends its connection.
-#[inline(always)]
-pub fn is_last(packet: &Packet) -> bool {
-    packet.tcp_flags() & (tcp::FIN | tcp::RST) != 0
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HZ: u64 = 100;
+    const NOW: u64 = 1 << 32;
+
+    /// A segment with these flags, from the pod.
+    fn sent(flags: u8) -> Opening {
+        let mut frame = [0; 54];
+        frame[12..26].copy_from_slice(&[8, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0]);
+        frame[26..38].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2, 0x12, 0x34, 0, 80]);
+        frame[46..48].copy_from_slice(&[0x50, flags]);
+        let (packet, addresses) = crate::parse_quick(&frame.as_slice()).expect("plain TCP");
+        Opening::by(&packet, &addresses, Direction::Egress, 7).expect("it opens or goes on")
+    }
+
+    /// How many seconds after `NOW` an answer is let in at last.
+    fn lasts(bucket: &Bucket) -> u64 {
+        let passes = |seconds: &u64| bucket.clone().recall(&sent(0x10), NOW + seconds * HZ, HZ);
+        (0..2000).take_while(passes).count() as u64
+    }
+
+    #[test]
+    fn a_connection_is_remembered_until_a_while_after_its_end() {
+        let (syn, ack, fin, rst) = (sent(2), sent(0x10), sent(0x11), sent(4));
+        let mut bucket = Bucket::default();
+        bucket.remember(&rst, NOW, HZ);
+        assert_eq!(lasts(&bucket), 0, "a reset opens nothing");
+        bucket.remember(&syn, NOW, HZ);
+        assert_eq!(lasts(&bucket), TCP_SECONDS);
+        for end in [&fin, &rst] {
+            bucket.remember(end, NOW, HZ);
+            bucket.remember(&ack, NOW, HZ);
+            assert_eq!(lasts(&bucket), OTHER_SECONDS);
+            assert!(bucket.recall(&ack, NOW + 50 * HZ, HZ), "the far end may go on");
+            assert_eq!(lasts(&bucket), 50 + OTHER_SECONDS);
+            bucket.remember(&syn, NOW, HZ);
+            assert_eq!(lasts(&bucket), TCP_SECONDS, "it begins anew");
+        }
+    }
+
+    #[test]
+    fn four_conversations_have_room_and_the_first_to_be_forgotten_gives_way() {
+        let mut bucket = Bucket::default();
+        let of = |port: u32| Opening { ports: port, ..sent(2) };
+        for port in 0..5 {
+            bucket.remember(&of(port), NOW + u64::from(port), HZ);
+        }
+        let known = |port| bucket.clone().recall(&of(port), NOW + 9, HZ);
+        assert_eq!(
+            (0..5).map(known).collect::<std::vec::Vec<_>>(),
+            [false, true, true, true, true]
+        );
+    }
 }

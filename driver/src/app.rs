@@ -26,7 +26,7 @@ use crate::model::{Phase, Record};
 use crate::node::{LinuxNode, StepError};
 use crate::nri::{self, NriConfig};
 use crate::state::{self, Checkpoint, CheckpointError, Found};
-use crate::telemetry::{self, Condition, Metrics, Readiness, Sightings, Watch};
+use crate::telemetry::{self, Condition, DropLog, Metrics, Readiness, Sightings, Watch};
 
 /// Why the driver could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -104,8 +104,12 @@ fn start_worker(config: &Config) -> Result<Worker, AppError> {
         }
         found => tracing::info!(?found, "checkpoint"),
     }
-    let node = LinuxNode::open(Datapath::open(&config.bpffs)?)?;
-    let mut engine = Engine::new(node, checkpoint, Datapath::build());
+    let mut datapath = Datapath::open(&config.bpffs)?;
+    if config.log_drops {
+        datapath = datapath.logging_drops();
+    }
+    let build = datapath.attaches();
+    let mut engine = Engine::new(LinuxNode::open(datapath)?, checkpoint, build);
     engine.settle();
     if is_whole {
         engine.sweep();
@@ -162,6 +166,15 @@ async fn serve(
         status.run(stop).await;
         Ok(())
     });
+
+    if config.log_drops {
+        let log = DropLog::new(&config.bpffs, worker);
+        let stop = shutdown.clone();
+        background.spawn(async move {
+            log.run(stop).await;
+            Ok(())
+        });
+    }
 
     spawn_publisher(&shared, worker, &inventory, &shutdown, &mut background);
     let edges = Edges::start(config, &shared, worker, inventory, attached, &mut background);

@@ -33,6 +33,8 @@ pub struct Config {
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub listen: SocketAddr,
     pub log_format: LogFormat,
+    /// Whether each packet that is dropped is logged.
+    pub log_drops: bool,
     /// How long an attach may hold up the runtime at most; less where the runtime announces less.
     pub attach_budget: Duration,
 }
@@ -105,6 +107,7 @@ impl TryFrom<&NodeArgs> for Config {
             state_dir,
             listen,
             log_format,
+            log_drops: args.log_drops,
             attach_budget,
         };
         match listen {
@@ -175,6 +178,7 @@ mod tests {
         assert_eq!(config.listen, "127.0.0.1:9177".parse().unwrap());
         assert_eq!(config.attach_budget, Duration::from_millis(1500));
         assert_eq!(config.log_format, LogFormat::Text);
+        assert!(!config.log_drops);
     }
 
     #[test]
@@ -191,6 +195,7 @@ mod tests {
             state_dir: ".".to_owned(),
             listen: "9177".to_owned(),
             log_format: "xml".to_owned(),
+            log_drops: false,
             attach_budget_ms: "99".to_owned(),
         };
         assert_eq!(

@@ -23,6 +23,8 @@ static WEIR_STATE: Global<u32> = Global::new(0);
 static WEIR_SEED: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 static WEIR_HZ: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static WEIR_LOG: Global<u8> = Global::new(0);
 
 #[inline(always)]
 pub(crate) fn has_telemetry() -> bool {
@@ -78,4 +80,10 @@ pub(crate) fn seed() -> u64 {
 #[inline(always)]
 pub(crate) fn hz() -> u64 {
     WEIR_HZ.load()
+}
+
+/// Whether packets that are dropped are told of.
+#[inline(always)]
+pub(crate) fn has_log() -> bool {
+    WEIR_LOG.load() != 0
 }

@@ -2,6 +2,7 @@
 //! rest.
 
 use core::mem::MaybeUninit;
+use core::num::NonZero;
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
@@ -129,19 +130,43 @@ pub(crate) fn xdp_len(xdp: *mut xdp_md) -> u32 {
     (unsafe { bpf_xdp_get_buff_len(xdp) }) as u32
 }
 
+const VLAN_LEN: u32 = 4;
+
+/// Segments of SCTP, each of its own size (`include/linux/skbuff.h`).
+const GSO_BY_FRAGS: u32 = 0xffff;
+
 /// What a socket buffer is on the wire, where each segment has all the headers.
 #[inline(always)]
 pub(crate) fn load(skb: *mut __sk_buff, len: u32, packet: &Packet) -> Load {
     // SAFETY: the context is the program's own; the verifier turns the fields into those of the skb.
-    let (segments, size, tagged) =
+    let (mut segments, gso_size, has_tag) =
         unsafe { ((*skb).gso_segs, (*skb).gso_size, (*skb).vlan_present != 0) };
-    let tagged = tagged || packet.is_tagged();
+    let tagged = has_tag || packet.is_tagged();
+    // A tag that lies beside the packet is in each frame on the wire.
+    let tag = if has_tag { VLAN_LEN } else { 0 };
+    let header_len = packet.header_len;
+    // As a type of its own, because the compiler does not see that it divides by no zero.
+    if segments == 0
+        && gso_size != GSO_BY_FRAGS
+        && header_len != 0
+        && let Some(of_each) = NonZero::new(gso_size)
+    {
+        // From a virtual machine or a tap, whose word for it nobody took (`SKB_GSO_DODGY`); the queueing
+        // disciplines compute the number in this way, too (`qdisc_pkt_len_init()`).
+        let payload = len.saturating_sub(header_len);
+        segments = payload / of_each + u32::from(payload % of_each != 0);
+    }
     if segments <= 1 {
-        return Load { packets: 1, bytes: len.into(), size: len, tagged };
+        return Load { packets: 1, bytes: u64::from(len + tag), size: len + tag, tagged };
     }
     let packets = u64::from(segments);
-    let headers = (packets - 1) * u64::from(packet.header_len);
-    // The last segment may be smaller; it is counted as one of this size.
-    let size = size + packet.header_len;
-    Load { packets, bytes: u64::from(len) + headers, size, tagged }
+    // The last segment may be smaller; it is counted as one of this size. Of SCTP, and in tunnels that we
+    // do not look into, the headers of all but the first segment are not known.
+    let size = if header_len == 0 {
+        len.checked_div(segments).unwrap_or(len)
+    } else {
+        gso_size + header_len
+    };
+    let bytes = u64::from(len) + (packets - 1) * u64::from(header_len) + packets * u64::from(tag);
+    Load { packets, bytes, size: size + tag, tagged }
 }

@@ -81,10 +81,9 @@ impl Ground for Maps {
         else {
             return false;
         };
-        let is_last = common::is_last(packet);
         // SAFETY: other CPUs may write at the same time; a conversation that is half of one and half
         // of another fails its check.
-        unsafe { (*bucket).recall(&answered, jiffies(), constants::hz(), is_last) }
+        unsafe { (*bucket).recall(&answered, jiffies(), constants::hz()) }
     }
 
     #[inline(always)]

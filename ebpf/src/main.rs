@@ -21,6 +21,7 @@ mod far;
 mod flows;
 mod frame;
 mod ground;
+mod log;
 mod maps;
 
 use aya_ebpf::EbpfContext as _;
@@ -117,7 +118,12 @@ fn run(headers: &Headers, load: &Load, direction: Direction) -> bool {
     let used = constants::used(direction);
     let mut maps = Maps { direction, packets, bytes };
     let decision = if used.has(Used::FILTER) {
-        common::judge(packet, addresses, direction, used, &mut maps)
+        let decision = common::judge(packet, addresses, direction, used, &mut maps);
+        // Here and not further down, where less would be kept of the packet.
+        if !decision.passes && constants::has_log() {
+            log::dropped(*headers, load, direction, decision.verdict);
+        }
+        decision
     } else {
         common::pass(packet)
     };
@@ -147,11 +153,9 @@ fn count(headers: &Headers, load: &Load, direction: Direction, decision: Decisio
     if load.tagged {
         counters.tagged += load.packets;
     }
-    if constants::used(direction).has(Used::FILTER) {
-        counters.generation = constants::generation();
-        if decision.is_reply {
-            counters.replies += load.packets;
-        }
+    counters.generation = constants::generation();
+    if constants::used(direction).has(Used::STATEFUL) && decision.is_reply {
+        counters.replies += load.packets;
     }
     if constants::flow_places() != 0 && packet.has_addresses() {
         let seen = Seen {

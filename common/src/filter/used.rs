@@ -26,9 +26,6 @@ impl Used {
     /// What no rule decides is denied.
     pub const DENY: Self = Self(1 << 48);
 
-    /// Some octet of some address is looked at, or replies are.
-    pub const ADDRESSED: Self = Self(0x0000_00ff_ffff_ff00 | Self::STATEFUL.0);
-
     /// At most `octets` leading octets of the addresses at one end are looked at. A prefix is what
     /// leads, so there is no octet that is looked at behind one that is not.
     pub const fn leading(end: End, octets: usize) -> Self {

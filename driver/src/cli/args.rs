@@ -55,6 +55,10 @@ pub struct NodeArgs {
     /// How log lines look: text or json. `RUST_LOG` chooses what is logged.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: String,
+    /// Log each packet that a filter drops, with its pod. Costs each of them some tens of
+    /// nanoseconds; what there is no room for is left out.
+    #[arg(long)]
+    pub log_drops: bool,
     /// How long attaching may hold up the runtime, in milliseconds.
     #[arg(long, value_name = "MS", default_value = "1500")]
     pub attach_budget_ms: String,

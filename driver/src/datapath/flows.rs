@@ -148,6 +148,11 @@ fn merge(known: &mut common::Flow, other: &common::Flow) {
     }
 }
 
+/// A flow that was seen just now.
+pub(super) fn told_at_once(flow: &common::Flow) -> Flow {
+    told(flow, Clock { now: flow.last_seen, ticks_per_second: 1 })
+}
+
 fn told(flow: &common::Flow, clock: Clock) -> Flow {
     let (protocol, family) = (flow.protocol(), flow.family());
     Flow {

@@ -37,7 +37,7 @@ pub(super) enum Pin {
 pub(super) const STATE: &str = "state";
 
 /// What is pinned of each program instance beside the counters, and the names of the maps.
-pub(super) const MAPS: [(&str, &str); 8] = [
+pub(super) const MAPS: [(&str, &str); 9] = [
     ("rules", names::RULES),
     ("rows", names::ROWS),
     ("pages", names::PAGES),
@@ -46,6 +46,7 @@ pub(super) const MAPS: [(&str, &str); 8] = [
     (STATE, names::STATE),
     ("flows", names::FLOWS),
     ("evicted", names::EVICTED),
+    ("logs", names::LOGS),
 ];
 
 /// A place on bpffs that is ours.

@@ -12,6 +12,7 @@ mod ahead;
 mod clsact;
 mod constants;
 mod counters;
+mod drops;
 mod error;
 mod flows;
 mod hits;
@@ -31,6 +32,7 @@ use nix::net::if_::if_nametoindex;
 
 pub use self::ahead::{AheadError, ahead};
 pub use self::counters::{CounterError, CounterSource, MapCounters};
+pub use self::drops::{DropError, Drops};
 pub use self::error::DatapathError;
 pub use self::flows::{Follower, flows};
 pub use self::hook::Hook;
@@ -66,9 +68,24 @@ impl Datapath {
         Ok(Self { layout, object })
     }
 
-    /// Which programs this build attaches.
+    /// Has the programs that are loaded from now on tell of each packet that they drop, for whoever
+    /// reads it by [`Drops`].
+    #[must_use]
+    pub fn logging_drops(mut self) -> Self {
+        self.object.is_logging = true;
+        self
+    }
+
+    /// Which programs this build brings.
     pub fn build() -> BuildId {
         object::build()
+    }
+
+    /// Which programs this attaches. Those that tell of what they drop are others than those that do
+    /// not, so that a start with or without them replaces what is attached.
+    pub fn attaches(&self) -> BuildId {
+        let BuildId(build) = object::build();
+        BuildId(if self.object.is_logging { format!("{build}-log") } else { build })
     }
 
     /// Loads the programs that `spec` asks for, attaches them to `interface` in the calling
@@ -149,8 +166,8 @@ impl Datapath {
     /// # Errors
     ///
     /// [`DatapathError::NotInstalled`] where a link or a program is missing, [`DatapathError::Severed`] where the
-    /// interface is gone. Each link has its former or its new program then, both of which do the
-    /// same work on the same counters; doing it again is safe.
+    /// interface is gone. Each link has its former or its new program then, both of which count in the
+    /// same counters; doing it again is safe.
     pub fn replace(&self, spec: &DatapathSpec) -> Result<Was, DatapathError> {
         let (filters, hooks): (Vec<_>, Vec<_>) =
             Hook::of(spec).into_iter().partition(|hook| hook.is_filter(spec));
@@ -170,6 +187,10 @@ impl Datapath {
             links.push((hook, pin, link));
         }
         let mut loaded = self.load(spec)?;
+        // All of them before the first exchange: what the verifier refuses changes nothing.
+        for hook in Hook::of(spec) {
+            loaded.program(hook, spec.ingress)?;
+        }
         for (hook, pin, link) in links {
             let program = loaded.program(hook, spec.ingress)?;
             link.update(program).map_err(|source| match source.raw_os_error() {
@@ -254,8 +275,8 @@ impl Datapath {
     fn load(&self, spec: &DatapathSpec) -> Result<Loaded, DatapathError> {
         let counters = self.layout.pin(&spec.id, Pin::Counters);
         let state = self.layout.pin(&spec.id, Pin::Map(STATE));
-        // Another filter's table has no room, or another build's another layout.
-        if !object::is_state_of(&state, spec)? {
+        // Another filter's table has no room, and that of a build with another layout makes no sense.
+        if !counters.as_path().exists() || !object::is_state_of(&state, spec)? {
             state.remove()?;
         }
         let pins = [(names::COUNTERS, counters.as_path()), (names::STATE, state.as_path())];
@@ -303,7 +324,6 @@ fn make_dir(path: &Path) -> Result<(), DatapathError> {
         .map_err(|source| DatapathError::Directory { path: path.to_owned(), source })
 }
 
-/// Reads a directory; `None` where there is none.
 /// What lies in a directory under a name of ours; other names are not ours to touch.
 fn named<T: FromStr>(directory: &Path) -> Result<Vec<(T, PathBuf)>, DatapathError> {
     let entries = list(directory)?.unwrap_or_default();
@@ -312,6 +332,7 @@ fn named<T: FromStr>(directory: &Path) -> Result<Vec<(T, PathBuf)>, DatapathErro
     Ok(entries.into_iter().filter_map(name).collect())
 }
 
+/// Reads a directory; `None` where there is none.
 fn list(path: &Path) -> Result<Option<Vec<fs::DirEntry>>, DatapathError> {
     let failed = |source| DatapathError::Directory { path: path.to_owned(), source };
     match fs::read_dir(path) {

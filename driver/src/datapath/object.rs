@@ -1,7 +1,6 @@
 //! The programs as they are in this binary, and as they are loaded for one attachment.
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -23,10 +22,13 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 
 /// A hash (64-bit FNV-1a) of the object file: two builds with the same programs are one build.
 pub(super) fn build() -> BuildId {
-    let hash = OBJECT.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+    BuildId(format!("{:016x}", hash(OBJECT.iter())))
+}
+
+fn hash<'a>(bytes: impl Iterator<Item = &'a u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    BuildId(format!("{hash:016x}"))
+    })
 }
 
 /// The object file, ready to be loaded.
@@ -38,6 +40,8 @@ pub(super) struct Object {
     constants: Constants,
     /// Ticks of the kernel's clock in a second.
     hz: u64,
+    /// Whether programs tell of what they drop.
+    pub(super) is_logging: bool,
 }
 
 impl Object {
@@ -49,7 +53,7 @@ impl Object {
         loader.btf(None);
         let constants = Constants::find(OBJECT).map_err(DatapathError::Object)?;
         let hz = clock::ticks_per_second().map_err(DatapathError::Clock)?;
-        Ok(Self { loader: Mutex::new(loader), constants, hz })
+        Ok(Self { loader: Mutex::new(loader), constants, hz, is_logging: false })
     }
 
     /// Creates the maps for `spec` and writes its rules; the programs are loaded as they are asked
@@ -78,6 +82,7 @@ impl Object {
         for (name, entries) in sizes(spec, compiled) {
             loader.map_max_entries(name, entries);
         }
+        loader.map_max_entries(names::LOGS, if self.has_log(spec) { RING } else { RING_LEAST });
         for &(name, path) in pins {
             loader.map_pin_path(name, path.to_owned());
         }
@@ -105,8 +110,14 @@ impl Object {
             .set(names::FLOW_EXPORT, spec.flows.export_packets.to_ne_bytes())?
             .set(names::STATE_BUCKETS, state_buckets(compiled).to_ne_bytes())?
             .set(names::SEED, seed(&spec.id).to_ne_bytes())?
-            .set(names::HZ, self.hz.to_ne_bytes())?;
+            .set(names::HZ, self.hz.to_ne_bytes())?
+            .set(names::LOG, [u8::from(self.has_log(spec))])?;
         Ok(object)
+    }
+
+    /// Without a filter nothing is dropped, and there is nothing to tell.
+    fn has_log(&self, spec: &DatapathSpec) -> bool {
+        self.is_logging && spec.filter.is_some()
     }
 }
 
@@ -131,7 +142,8 @@ fn sizes(spec: &DatapathSpec, compiled: &policy::Compiled) -> [(&'static str, u3
     ]
 }
 
-/// Bytes of the ring of exported flows: a page, and room for a thousand flows.
+/// Bytes of a ring: a page where it has no use, otherwise room for a thousand exported flows, or for
+/// some two hundred dropped packets.
 const RING_LEAST: u32 = 4096;
 const RING: u32 = 1 << 16;
 
@@ -171,11 +183,10 @@ fn length<T>(items: &[T]) -> u32 {
 
 /// What places in tables are chosen with, so that nobody on the wire can tell which packets share
 /// one. The same for each instance of an attachment's programs, which find what the former ones
-/// left; made of the claim's UID, which is random and which no packet tells.
+/// left; made of the claim's UID, which is random and which no packet tells. Who may read the claim
+/// can tell, and could crowd the tables of that claim alone.
 fn seed(id: &AttachmentId) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (id.claim.as_str(), id.device.as_str()).hash(&mut hasher);
-    hasher.finish()
+    hash(id.claim.as_str().as_bytes().iter().chain(id.device.as_str().as_bytes()))
 }
 
 impl fmt::Debug for Object {

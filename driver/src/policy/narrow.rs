@@ -19,16 +19,14 @@ pub(super) fn fits(tables: &Tables) -> bool {
 pub(super) fn ruleset(entries: &[Entry<'_>], tables: &Tables) -> Box<Ruleset> {
     let mut ruleset = Box::new(Ruleset::EMPTY);
     for (n, entry) in entries.iter().enumerate().take(NARROW) {
+        ruleset.rules[n] = entry.rule;
         let mask = match entry.terms.action {
             Action::Allow => &mut ruleset.allow,
             Action::RateLimit(_) => &mut ruleset.limit,
             Action::Count => &mut ruleset.count,
-            Action::Deny => &mut ruleset.reserved,
+            Action::Deny => continue,
         };
-        if !entry.is_deny() {
-            *mask |= 1 << n;
-        }
-        ruleset.rules[n] = entry.rule;
+        *mask |= 1 << n;
     }
     for (word, set) in ruleset.classes.iter_mut().zip(&tables.classes) {
         *word = first(set);

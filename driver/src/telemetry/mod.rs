@@ -5,6 +5,7 @@
 //! room decides nothing and changes nothing on the node.
 
 mod attachments;
+mod drops;
 mod families;
 mod logs;
 mod metrics;
@@ -16,6 +17,7 @@ mod watch;
 
 use std::error::Error;
 
+pub use self::drops::DropLog;
 pub use self::logs::start_logs;
 pub use self::metrics::{Metrics, Outcome};
 pub use self::readiness::{Condition, Readiness};

@@ -128,10 +128,7 @@ impl Ground for Remembering<'_> {
 
     fn is_reply(&mut self, packet: &Packet, addresses: &Addresses) -> bool {
         let answered = Opening::answered_by(packet, addresses, self.direction, SEED);
-        answered.is_some_and(|answered| {
-            let is_last = common::is_last(packet);
-            self.kept.bucket(&answered).recall(&answered, JIFFIES, HZ, is_last)
-        })
+        answered.is_some_and(|answered| self.kept.bucket(&answered).recall(&answered, JIFFIES, HZ))
     }
 }
 

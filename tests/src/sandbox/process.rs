@@ -45,6 +45,16 @@ impl Process {
         Self { program, arguments, log, child: None }
     }
 
+    /// Starts it with `argument`, too, from now on.
+    pub fn add(&mut self, argument: &str) {
+        self.arguments.push(argument.into());
+    }
+
+    /// Starts it without `argument` from now on.
+    pub fn remove(&mut self, argument: &str) {
+        self.arguments.retain(|known| known != argument);
+    }
+
     pub fn start(&mut self) -> Result<(), ProcessError> {
         let fail = |source| ProcessError::Start { program: self.program.clone(), source };
         let open = || OpenOptions::new().create(true).append(true).open(&self.log);
@@ -109,9 +119,14 @@ impl Process {
     /// The last lines that it printed.
     pub fn log_tail(&self) -> String {
         const LINES: usize = 25;
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(LINES)..].join("\n")
+    }
+
+    /// All that it has printed, over all its starts.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
 

@@ -68,7 +68,6 @@ pub(crate) struct Loaded {
     /// By rule, those of ingress first.
     hits: Vec<Count>,
     first_rule: [usize; 2],
-    has_filter: [bool; 2],
     generation: u64,
 }
 
@@ -84,25 +83,19 @@ impl Loaded {
     pub(crate) fn exact(spec: &DatapathSpec) -> Self {
         let rules = |of: &Option<DirectionFilter>| of.as_ref().map_or(0, |of| of.rules.len());
         let filter = spec.filter.clone().unwrap_or_default();
-        let has_filter = [filter.ingress.is_some(), filter.egress.is_some()];
         let rules = [rules(&filter.ingress), rules(&filter.egress)];
         let programs = Programs::Exact(load_for_test(spec).unwrap());
-        Self::new(programs, rules, has_filter, spec.generation)
+        Self::new(programs, rules, spec.generation)
     }
 
     /// For all filters that are `general` in the same way.
     pub(crate) fn on_stage(spec: &DatapathSpec, general: &Compiled) -> Self {
         let programs = Programs::Stage(Stage::load(spec, general).unwrap());
         let rules = [general.ingress.rules.len(), general.egress.rules.len()];
-        Self::new(programs, rules, [true; 2], spec.generation)
+        Self::new(programs, rules, spec.generation)
     }
 
-    fn new(
-        mut programs: Programs,
-        [ingress, egress]: [usize; 2],
-        has_filter: [bool; 2],
-        generation: u32,
-    ) -> Self {
+    fn new(mut programs: Programs, [ingress, egress]: [usize; 2], generation: u32) -> Self {
         for (_, program) in programs.ebpf_mut().programs_mut() {
             match program {
                 Program::Xdp(program) => program.load().unwrap(),
@@ -115,7 +108,6 @@ impl Loaded {
             counters: [Counters::default(); 2],
             hits: vec![Count::default(); ingress + egress],
             first_rule: [0, ingress],
-            has_filter,
             generation: generation.into(),
         }
     }
@@ -190,9 +182,7 @@ impl Loaded {
         counters.fragments += u64::from(expected.fragment);
         counters.tagged += u64::from(expected.tagged);
         counters.replies += u64::from(expected.reply);
-        if self.has_filter[direction as usize] {
-            counters.generation = self.generation;
-        }
+        counters.generation = self.generation;
         for rule in &expected.hits {
             self.hits[self.first_rule[direction as usize] + rule].add(1, len);
         }

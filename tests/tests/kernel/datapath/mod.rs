@@ -8,6 +8,7 @@ mod cases;
 mod clients;
 mod clsact;
 mod cost;
+mod drops;
 mod features;
 mod flows;
 mod frames;

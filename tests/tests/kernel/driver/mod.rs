@@ -3,6 +3,7 @@
 
 mod attach;
 mod demo;
+mod drops;
 mod look;
 mod policy;
 mod publish;
