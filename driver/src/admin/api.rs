@@ -20,6 +20,16 @@ pub struct PolicyRequest {
     pub policy: Option<Value>,
 }
 
+/// What became of a request.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyAnswer {
+    pub applied: Vec<Applied>,
+    /// Why devices are as they were, each named.
+    #[serde(default)]
+    pub refused: Vec<String>,
+}
+
 /// What is in force on one attachment.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -12,7 +12,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use super::{Applied, LARGEST_BODY, PATH, PolicyRequest, Refusal, socket_path};
+use super::{LARGEST_BODY, PATH, PolicyAnswer, PolicyRequest, Refusal, socket_path};
 
 /// How long an answer may take: as long as the driver lets a connection last, and some.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -60,7 +60,7 @@ pub fn call(
     state_dir: &Path,
     verb: Verb,
     request: &PolicyRequest,
-) -> Result<Vec<Applied>, CallError> {
+) -> Result<PolicyAnswer, CallError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -12,7 +12,7 @@ mod server;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use self::api::{Applied, Form, PolicyRequest, ProblemText, Refusal};
+pub use self::api::{Applied, Form, PolicyAnswer, PolicyRequest, ProblemText, Refusal};
 pub use self::client::{CallError, Verb, call};
 pub use self::server::Door;
 

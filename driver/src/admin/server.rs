@@ -19,8 +19,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{AdminError, Applied, LARGEST_BODY, PATH, PolicyRequest, Refusal, socket_path};
-use crate::attach::{AttachError, Changed, Worker};
+use super::{
+    AdminError, Applied, LARGEST_BODY, PATH, PolicyAnswer, PolicyRequest, Refusal, socket_path,
+};
+use crate::attach::{AttachError, Ordered, Worker};
 use crate::claim;
 use crate::model::Problems;
 use crate::sys::socket::{self, SocketFile};
@@ -108,9 +110,13 @@ fn read(body: Result<Bytes, BytesRejection>) -> Result<PolicyRequest, Refused> {
     serde_json::from_slice(&body).map_err(|error| Refused::malformed(&error.to_string()))
 }
 
-fn answer(changed: &[Changed]) -> Response {
-    let applied = changed.iter().filter_map(|it| Applied::of(&it.record, it.took));
-    Json(applied.collect::<Vec<_>>()).into_response()
+fn answer(Ordered { changed, refused }: &Ordered) -> Response {
+    let applied = changed.iter().filter_map(|it| Applied::of(&it.record, it.took)).collect();
+    let refused: Vec<_> = refused.iter().map(|error| telemetry::chain(error)).collect();
+    for error in &refused {
+        tracing::warn!(error, "a policy was refused for one device");
+    }
+    Json(PolicyAnswer { applied, refused }).into_response()
 }
 
 /// An answer that says why nothing was changed.

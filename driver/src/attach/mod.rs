@@ -17,4 +17,4 @@ mod worker;
 
 pub use self::engine::Engine;
 pub use self::error::AttachError;
-pub use self::worker::{Changed, Command, Desk, PrepareClaim, Wanted, Worker};
+pub use self::worker::{Changed, Command, Desk, Ordered, PrepareClaim, Wanted, Worker};

@@ -40,6 +40,14 @@ pub struct Changed {
     pub took: Duration,
 }
 
+/// What became of a policy.
+#[derive(Debug, Default)]
+pub struct Ordered {
+    pub changed: Vec<Changed>,
+    /// Why devices have the rules that they had, each named; only where all of the node were meant.
+    pub refused: Vec<AttachError>,
+}
+
 /// What the worker can be asked for. Each command carries the way to its answer; a caller that has
 /// gone away does not stop a command half-way.
 #[derive(Debug)]
@@ -69,7 +77,7 @@ pub enum Command {
         selection: Selection,
         /// `None` leaves the claim's filter alone in force.
         policy: Option<OperatorPolicy>,
-        answer: oneshot::Sender<Result<Vec<Changed>, AttachError>>,
+        answer: oneshot::Sender<Result<Ordered, AttachError>>,
     },
 }
 
@@ -148,7 +156,8 @@ impl Worker {
 
     /// Lays a policy of the operator over the filters of everything that `selection` means, in place
     /// of the one there; `None` takes it away, also one that waits for its claim to be prepared again
-    /// after the node's restart. It stays with the attachment until unprepare.
+    /// after the node's restart. It stays with the attachment until unprepare. All change or none,
+    /// but where all of the node are meant: then those that can.
     ///
     /// # Errors
     ///
@@ -158,7 +167,7 @@ impl Worker {
         &self,
         selection: Selection,
         policy: Option<OperatorPolicy>,
-    ) -> Result<Vec<Changed>, AttachError> {
+    ) -> Result<Ordered, AttachError> {
         self.ask(|answer| Command::SetPolicy { selection, policy, answer }).await?
     }
 

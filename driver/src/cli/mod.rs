@@ -103,6 +103,8 @@ enum CliError {
     Yaml { file: String, reason: String },
     #[error("{file}: the policy is not valid:\n  {}", .problems.join("\n  "))]
     Policy { file: String, problems: Vec<String> },
+    #[error("{} devices are as they were:\n  {}", .0.len(), .0.join("\n  "))]
+    NotEverywhere(Vec<String>),
     #[error("{0} problems")]
     NotValid(usize),
     #[error(transparent)]

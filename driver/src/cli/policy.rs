@@ -42,7 +42,7 @@ fn ask(
 ) -> Result<(), CliError> {
     let selection = args.selection().ok_or(CliError::NothingChosen)?;
     let request = PolicyRequest { selection, policy };
-    let applied = admin::call(&args.state_dir, verb, &request).map_err(|error| match error {
+    let answer = admin::call(&args.state_dir, verb, &request).map_err(|error| match error {
         CallError::Refused { is_nothing_selected: true, .. } => {
             CliError::NothingSelected(request.selection.clone())
         }
@@ -53,9 +53,11 @@ fn ask(
         error => CliError::Call(error),
     })?;
     print(&match output {
-        Output::Table => applied_text(&applied),
-        Output::Json => pretty(&applied)?,
-    })
+        Output::Table if answer.applied.is_empty() && !answer.refused.is_empty() => String::new(),
+        Output::Table => applied_text(&answer.applied),
+        Output::Json => pretty(&answer.applied)?,
+    })?;
+    if answer.refused.is_empty() { Ok(()) } else { Err(CliError::NotEverywhere(answer.refused)) }
 }
 
 /// YAML, of which JSON is a part, from a file or, by `-`, from standard input.

@@ -13,6 +13,7 @@ use crate::testing::{FakeNode, device, pod};
 
 /// A driver with two prepared devices and its door open.
 struct House {
+    node: FakeNode,
     state: TempDir,
     worker: Worker,
     shutdown: CancellationToken,
@@ -24,7 +25,8 @@ impl House {
         let state = TempDir::new().unwrap();
         let (checkpoint, _) = Checkpoint::open(state.path(), "boot-1").unwrap();
         let node = FakeNode::with(&["eth1", "eth2"]);
-        let worker = Engine::new(node, checkpoint, BuildId("b".to_owned())).start().unwrap();
+        let worker =
+            Engine::new(node.clone(), checkpoint, BuildId("b".to_owned())).start().unwrap();
         let devices = ["eth1", "eth2"].map(|name| Wanted {
             requests: vec!["nic".to_owned()],
             pool: "node-a".to_owned(),
@@ -38,10 +40,10 @@ impl House {
         let door = Door::open(state.path()).unwrap();
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(door.serve(worker.clone(), shutdown.clone()));
-        Self { state, worker, shutdown, served }
+        Self { node, state, worker, shutdown, served }
     }
 
-    async fn call(&self, verb: Verb, request: PolicyRequest) -> Result<Vec<Applied>, CallError> {
+    async fn call(&self, verb: Verb, request: PolicyRequest) -> Result<PolicyAnswer, CallError> {
         let state = self.state.path().to_owned();
         tokio::task::spawn_blocking(move || call(&state, verb, &request)).await.unwrap()
     }
@@ -81,7 +83,7 @@ async fn a_policy_is_applied_and_cleared() {
     let house = House::new().await;
     let pod = || Selection::Pod("default/web".to_owned());
 
-    let applied = house.call(Verb::Apply, request(pod(), Some(deny()))).await.unwrap();
+    let applied = house.call(Verb::Apply, request(pod(), Some(deny()))).await.unwrap().applied;
     assert_eq!(applied.len(), 2);
     let first = &applied[0];
     assert_eq!((first.device.as_str(), first.generation), ("eth1", 2));
@@ -89,11 +91,21 @@ async fn a_policy_is_applied_and_cleared() {
     assert!(house.worker.records().iter().all(|record| record.policy.is_some()));
 
     let device = Selection::Device("eth2".to_owned());
-    let cleared = house.call(Verb::Clear, request(device, None)).await.unwrap();
+    let cleared = house.call(Verb::Clear, request(device, None)).await.unwrap().applied;
     assert_eq!((cleared.len(), cleared[0].generation, cleared[0].form), (1, 3, Form::None));
     let policies = house.worker.records();
     let has_policy: Vec<_> = policies.iter().map(|record| record.policy.is_some()).collect();
     assert_eq!(has_policy, [true, false]);
+}
+
+#[tokio::test]
+async fn whoever_cannot_is_named() {
+    let house = House::new().await;
+    house.node.world().datapaths.pop_first();
+    let answer = house.call(Verb::Apply, request(Selection::All, Some(deny()))).await.unwrap();
+    assert_eq!((answer.applied.len(), answer.applied[0].device.as_str()), (1, "eth2"));
+    let [refused] = &answer.refused[..] else { panic!("{answer:?}") };
+    assert!(refused.starts_with("device eth1: "), "{refused}");
 }
 
 #[tokio::test]
@@ -163,7 +175,7 @@ async fn a_door_that_is_closed_is_gone_and_the_next_takes_its_place() {
     Door::open(house.state.path()).unwrap();
 }
 
-async fn call_blocking(state: &Path, request: PolicyRequest) -> Result<Vec<Applied>, CallError> {
+async fn call_blocking(state: &Path, request: PolicyRequest) -> Result<PolicyAnswer, CallError> {
     let state = state.to_owned();
     tokio::task::spawn_blocking(move || call(&state, Verb::Clear, &request)).await.unwrap()
 }

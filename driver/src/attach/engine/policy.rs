@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Engine;
 use crate::attach::execute::{Done, execute, try_all};
-use crate::attach::{AttachError, Changed};
+use crate::attach::{AttachError, Changed, Ordered};
 use crate::model::{
     AttachmentId, BuildId, By, DatapathSpec, Filter, InterfaceState, OperatorPolicy, Phase, Place,
     Problems, Record, Selection, Wishes,
@@ -20,13 +20,15 @@ struct Change {
     /// The interface in its sandbox, if it is in one.
     inside: Option<InterfaceState>,
     took: Duration,
+    is_refused: bool,
 }
 
 /// A filter that compiles for one clock compiles for each; the real one is the loader's to know.
 const ANY_HZ: u64 = 250;
 
 impl<N: Node> Engine<N> {
-    /// Puts `policy` in force on everything that is selected, or on nothing.
+    /// Puts `policy` in force on everything that is selected, or on nothing. Where all of the node is
+    /// selected, one device that is lost does not keep the others from it.
     ///
     /// A crash in between goes on at the next start: what is on disk then names the new rules and
     /// no build of programs, so that settling replaces whatever runs.
@@ -34,35 +36,49 @@ impl<N: Node> Engine<N> {
         &mut self,
         selection: &Selection,
         policy: Option<&OperatorPolicy>,
-    ) -> Result<Vec<Changed>, AttachError> {
+    ) -> Result<Ordered, AttachError> {
         let selected = self.select(|record| selection.has(record));
         if selected.is_empty() {
             return match policy {
-                None if self.give_up_kept(selection)? > 0 => Ok(Vec::new()),
+                None if self.give_up_kept(selection)? > 0 => Ok(Ordered::default()),
                 _ => Err(AttachError::NothingSelected { selection: selection.clone() }),
             };
         }
         // First decide for all of them, then touch the first.
-        let (mut answer, mut changes) = (Vec::new(), Vec::new());
-        for former in selected {
-            let inside = self.enforceable(&former)?;
-            let took = Duration::ZERO;
-            match overlaid(&former, policy, &self.build)? {
-                Some(wanted) => changes.push(Change { former, wanted, inside, took }),
-                None => answer.push(Changed { record: former, took }),
+        let (mut answer, mut changes) = (Ordered::default(), Vec::new());
+        for record in selected {
+            match self.change(&record, policy) {
+                Ok(Some(change)) => changes.push(change),
+                Ok(None) => answer.changed.push(Changed { record, took: Duration::ZERO }),
+                Err(error) if *selection == Selection::All => answer.refused.push(error),
+                Err(error) => return Err(error),
             }
         }
-        self.enforce(&mut changes)?;
+        answer.refused.extend(self.enforce(&mut changes, selection)?);
         if policy.is_none() {
             self.give_up_kept(selection)?;
         }
-        answer.extend(changes.into_iter().map(|Change { wanted: record, took, .. }| {
-            let generation = record.datapath.as_ref().map(|spec| spec.generation);
-            tracing::info!(device = %record.device.name, ?generation, ?took, "policy changed");
-            Changed { record, took }
-        }));
-        answer.sort_by_key(|changed| changed.record.id());
+        answer.changed.extend(changes.into_iter().map(
+            |Change { wanted: record, took, .. }| {
+                let generation = record.datapath.as_ref().map(|spec| spec.generation);
+                tracing::info!(device = %record.device.name, ?generation, ?took, "policy changed");
+                Changed { record, took }
+            },
+        ));
+        answer.changed.sort_by_key(|changed| changed.record.id());
         Ok(answer)
+    }
+
+    /// What is to be done for one attachment; `None` where `policy` is in force already.
+    fn change(
+        &mut self,
+        former: &Record,
+        policy: Option<&OperatorPolicy>,
+    ) -> Result<Option<Change>, AttachError> {
+        let inside = self.enforceable(former)?;
+        let wanted = overlaid(former, policy, &self.build)?;
+        let (former, took, is_refused) = (former.clone(), Duration::ZERO, false);
+        Ok(wanted.map(|wanted| Change { former, wanted, inside, took, is_refused }))
     }
 
     /// Forgets the policies of an earlier boot that were to hold again for what is selected.
@@ -120,9 +136,15 @@ impl<N: Node> Engine<N> {
         }
     }
 
-    fn enforce(&mut self, changes: &mut [Change]) -> Result<(), AttachError> {
+    /// Carries the changes out. Answers why some were taken back, which are then none of `changes`.
+    fn enforce(
+        &mut self,
+        changes: &mut Vec<Change>,
+        selection: &Selection,
+    ) -> Result<Vec<AttachError>, AttachError> {
+        let mut refused = Vec::new();
         let Some(first) = changes.first().map(|change| change.wanted.device.name.clone()) else {
-            return Ok(());
+            return Ok(refused);
         };
         self.record(&first, changes.iter().map(|change| change.wanted.clone()))?;
         for nth in 0..changes.len() {
@@ -131,20 +153,26 @@ impl<N: Node> Engine<N> {
             match execute(&mut self.node, &steps, None, &mut Done::default()) {
                 Ok(()) => changes[nth].took = started.elapsed(),
                 Err(stopped) => {
-                    let residue = self.take_back(changes, nth + 1);
-                    return Err(stopped.at(changes[nth].wanted.device.name.clone(), residue));
+                    let device = changes[nth].wanted.device.name.clone();
+                    if *selection != Selection::All {
+                        return Err(stopped.at(device, self.take_back(changes, nth + 1)));
+                    }
+                    let residue = self.take_back(&changes[nth..=nth], 1);
+                    refused.push(stopped.at(device, residue));
+                    changes[nth].is_refused = true;
                 }
             }
         }
+        changes.retain(|change| !change.is_refused);
         for change in &mut *changes {
             change.wanted.build = self.build.clone();
         }
         let outcome = changes.iter().map(|change| change.wanted.clone());
         if let Err(error) = self.checkpoint.put(outcome) {
-            // It is in force and on disk. That a start replaces the programs once more harms nobody.
+            // It is in force and on disk. That the programs are replaced once more harms nobody.
             tracing::warn!(%error, "a policy that is in force is still recorded as under way");
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// Puts the former programs back where the first `touched` of the changes may have replaced

@@ -51,7 +51,7 @@ fn what_was_cleared_or_unprepared_does_not_come_back() {
             prepare_with_rules(engine);
             engine.set_policy(&Selection::All, None).map(drop).unwrap();
         },
-        |engine| assert!(engine.set_policy(&Selection::All, None).unwrap().is_empty()),
+        |engine| assert!(engine.set_policy(&Selection::All, None).unwrap().changed.is_empty()),
         |engine| engine.unprepare(&claim("claim-a").uid).unwrap(),
         |engine| {
             prepare_with_rules(engine);
@@ -100,7 +100,7 @@ fn a_device_is_not_prepared_without_the_policy_that_it_had() {
             assert!(untouched(&bench.node.snapshot()));
         }
         let of_claim = Selection::Claim("uid-claim-a".to_owned());
-        assert!(engine.set_policy(&of_claim, None).unwrap().is_empty());
+        assert!(engine.set_policy(&of_claim, None).unwrap().changed.is_empty());
         prepare(engine).unwrap();
     });
     assert_eq!(bench.agreed(), rules(&[], 1));

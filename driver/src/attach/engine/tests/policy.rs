@@ -1,7 +1,7 @@
 //! The laws of the operator's policy.
 
 use super::*;
-use crate::attach::Changed;
+use crate::attach::{Changed, Ordered};
 use crate::model::{
     Action, DatapathSpec, DefaultAction, Filter, OperatorPolicy, Origin, Overlay, Selection,
     Telemetry,
@@ -17,7 +17,15 @@ pub(super) fn policy(name: &str) -> OperatorPolicy {
 }
 
 pub(super) fn apply(engine: &mut Engine<FakeNode>) -> Result<Vec<Changed>, AttachError> {
-    engine.set_policy(&Selection::All, Some(&policy("incident")))
+    engine.set_policy(&of_pod(), Some(&policy("incident"))).map(|ordered| ordered.changed)
+}
+
+fn of_pod() -> Selection {
+    Selection::Pod("default/pod-a".to_owned())
+}
+
+fn apply_everywhere(engine: &mut Engine<FakeNode>) -> Ordered {
+    engine.set_policy(&Selection::All, Some(&policy("incident"))).unwrap()
 }
 
 /// Names of the ingress rules that a datapath carries out, and its generation.
@@ -124,7 +132,7 @@ fn only_what_is_selected_changes() {
         let bench = Bench::new();
         bench.run(None, |engine| {
             prepare(engine).unwrap();
-            engine.set_policy(&selection, Some(&policy("incident"))).map(|changed| changed.len())
+            engine.set_policy(&selection, Some(&policy("incident"))).map(|it| it.changed.len())
         })
     };
     let pod = |name: &str| Selection::Pod(name.to_owned());
@@ -148,18 +156,19 @@ fn what_cannot_carry_a_policy_out_is_refused_and_named() {
         let mut wanted = wanted(claim("claim-a"));
         wanted.devices[1].wishes.ebpf.telemetry = Telemetry::Off;
         engine.prepare(&wanted).unwrap();
-        let pod = Selection::Pod("default/pod-a".to_owned());
-        let error = engine.set_policy(&pod, Some(&policy("incident"))).unwrap_err();
+        let error = apply(engine).unwrap_err();
         assert!(error.to_string().starts_with("device eth2 has no programs"), "{error}");
         // Everywhere means wherever there are programs.
-        assert_eq!(apply(engine).unwrap().len(), 1);
+        let Ordered { changed, refused } = apply_everywhere(engine);
+        assert_eq!((changed.len(), refused.len()), (1, 0));
+        let eth1 = Selection::Device("eth1".to_owned());
 
         attach(engine).unwrap();
         bench.node.remove_netns(netns(100).id);
-        let error = engine.set_policy(&Selection::All, None).unwrap_err();
+        let error = engine.set_policy(&eth1, None).unwrap_err();
         assert!(matches!(error, AttachError::Unenforceable { .. }), "{error}");
         engine.detach(&pod_a());
-        let error = engine.set_policy(&Selection::All, None).unwrap_err();
+        let error = engine.set_policy(&eth1, None).unwrap_err();
         assert!(error.to_string().ends_with("is detaching, try again"), "{error}");
     });
 }
@@ -174,7 +183,7 @@ fn a_failed_policy_leaves_the_rules_as_they_were() {
             bench.run(None, |engine| {
                 prepare_with_rules(engine);
                 attach(engine).unwrap();
-                engine.set_policy(&Selection::All, Some(&policy("first"))).unwrap();
+                engine.set_policy(&of_pod(), Some(&policy("first"))).unwrap();
             });
             let (mut world, mut records) = (bench.node.snapshot(), bench.records());
 
@@ -194,6 +203,30 @@ fn a_failed_policy_leaves_the_rules_as_they_were() {
             let agreed: Vec<_> = bench.agreed().into_iter().map(|(_, number)| number).collect();
             assert_eq!(agreed, generations.map(|generation| generation + 1));
         }
+    }
+}
+
+/// Whichever cannot, and however late that is found out, the others have the policy.
+#[test]
+fn one_device_that_cannot_does_not_keep_the_node_from_a_policy() {
+    let bench = Bench::new();
+    bench.run(None, |engine| {
+        prepare_with_rules(engine);
+        let records = bench.records();
+        bench.node.world().datapaths.remove(&records[0].id());
+        let Ordered { changed, refused } = apply_everywhere(engine);
+        assert_eq!((changed.len(), refused.len()), (1, 1));
+        assert_eq!(changed[0].record.device.name, records[1].device.name);
+        assert!(refused[0].to_string().starts_with("device eth1: its datapath"), "{}", refused[0]);
+    });
+    for failing in 0..2 {
+        let bench = Bench::new();
+        bench.run(None, prepare_with_rules);
+        let ordered = bench.run(Some(Fault::FailAt(failing)), apply_everywhere).unwrap();
+        assert_eq!((ordered.changed.len(), ordered.refused.len()), (1, 1));
+        let mut expected = rules(&["incident", "web"], 2);
+        expected[failing] = rules(&["web"], 3).remove(0);
+        assert_eq!(bench.agreed(), expected);
     }
 }
 
