@@ -142,7 +142,6 @@ impl Ahead {
 }
 
 /// Tells of the programs that there are.
-
 impl std::fmt::Display for Ahead {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut separator = "";
