@@ -45,7 +45,7 @@ pub struct Options {
     #[arg(long, value_name = "PATH")]
     pub write: Option<PathBuf>,
     /// How often everything is measured.
-    #[arg(long, value_name = "N", default_value_t = 11)]
+    #[arg(long, value_name = "N", default_value_t = 25)]
     pub rounds: usize,
 }
 
