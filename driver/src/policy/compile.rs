@@ -22,6 +22,10 @@ pub fn compile(filter: &Filter, hz: u64) -> Result<Compiled, Problems> {
 }
 
 /// The same with another bound for what is narrow.
+#[cfg_attr(
+    not(feature = "testing"),
+    expect(unreachable_pub, reason = "tests of other crates use it")
+)]
 pub fn compile_to(filter: &Filter, hz: u64, narrow: usize) -> Result<Compiled, Problems> {
     let mut problems = Problems::default();
     let mut rows = Rows::default();
