@@ -106,9 +106,9 @@ fn answers_pass_after_an_exchange_of_programs() {
     let mut filter = both(DefaultAction::Deny, Vec::new());
     filter.ingress.as_mut().unwrap().stateful = true;
     filter.egress.as_mut().unwrap().default_action = DefaultAction::Allow;
-    let spec = spec(IngressHook::Tcx, Some(filter));
+    let spec = spec(tc(), Some(filter));
     bench.host.run(|| datapath.install(&spec, &Bench::nic()).unwrap());
-    bench.move_to_pod();
+    bench.move_to_pod_with(&datapath, &spec);
     let pod = Bench::listen(&bench.pod, POD_ADDRESSES[0], 7000);
     let wire = Bench::listen(&bench.wire, WIRE_ADDRESSES[0], 9000);
     let stranger = Bench::listen(&bench.wire, WIRE_ADDRESSES[0], 9001);
@@ -116,7 +116,7 @@ fn answers_pass_after_an_exchange_of_programs() {
     assert_eq!(Bench::exchange(&wire, &pod, 10), 10);
 
     let next = DatapathSpec { generation: spec.generation + 1, ..spec };
-    datapath.replace(&next).unwrap();
+    bench.replace_in_pod(&datapath, &next);
 
     assert_eq!(Bench::exchange(&wire, &pod, 10), 10);
     for _ in 0..10 {
