@@ -97,6 +97,9 @@ differences. The packet is UDP in 60 bytes and always in the cache: a NIC's driv
 on a machine with other things to do its caches are colder. `flood` gives each packet other random
 addresses and ports, and compares with a flood of one and the same.
 
+All of it is one run. On a virtual machine the next one may differ by a nanosecond or two: a target that is met or
+missed by less is neither.
+
 ";
 
 const CASES: &str = "
