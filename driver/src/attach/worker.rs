@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::AttachError;
 use crate::model::{
     ClaimRef, ClaimUid, Device, DeviceName, OperatorPolicy, PodRef, Record, Sandbox, Selection,
-    Wishes,
+    ShareId, Wishes,
 };
 
 /// Prepare what a claim was allocated.
@@ -27,6 +27,8 @@ pub struct Wanted {
     pub requests: Vec<String>,
     pub pool: String,
     pub name: DeviceName,
+    /// Which of its shares, where it was allocated as one of several.
+    pub share: Option<ShareId>,
     /// The device as the inventory sees it now; `None` while it is in a pod, or gone.
     pub found: Option<Device>,
     pub wishes: Wishes,

@@ -127,7 +127,8 @@ fn route(spot: &Spot<'_>, problems: &mut Problems) -> Option<Route> {
         Leaf::read(route.field(field), |spot| hop(spot, destination.as_ref(), problems).map(Some))
     };
     let (gateway, source) = (hop("gateway"), hop("source"));
-    Some(Route { destination: destination?, gateway: gateway.or(None)?, source: source.or(None)? })
+    let (gateway, source) = (gateway.or(None)?, source.or(None)?);
+    Some(Route { gateway, source, ..Route::to(destination?) })
 }
 
 /// A gateway or source address of a route to `destination`.

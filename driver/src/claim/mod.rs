@@ -117,6 +117,7 @@ impl Merge<'_> {
             addresses: self.value(|layer| &layer.addresses),
             mtu: self.value(|layer| &layer.mtu),
             mac: self.value(|layer| &layer.mac),
+            ..InterfaceWishes::default()
         };
         self.check_mtu(&interface, problems);
         let hook = self.value(|layer| &layer.hook).unwrap_or_default();
@@ -130,7 +131,8 @@ impl Merge<'_> {
             flows: self.flows(problems),
             filter: self.filter(problems),
         };
-        Wishes { interface, routes: self.value(|layer| &layer.routes).unwrap_or_default(), ebpf }
+        let routes = self.value(|layer| &layer.routes).unwrap_or_default();
+        Wishes { interface, routes, ebpf, ..Wishes::default() }
     }
 
     /// Linux takes IPv6 away from an interface whose MTU is below 1280 (`addrconf_notify()` in

@@ -66,7 +66,7 @@ fn every_field_arrives_where_it_belongs() {
     })))])
     .unwrap();
 
-    let InterfaceWishes { name, addresses, mtu, mac } = wishes.interface;
+    let InterfaceWishes { name, addresses, mtu, mac, .. } = wishes.interface;
     assert_eq!(name.unwrap().as_str(), "net1");
     let addresses: Vec<_> = addresses.unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["192.0.2.7/24", "2001:db8::7/64"]);

@@ -176,7 +176,11 @@ mod tests {
     #[test]
     fn what_is_not_pinned_is_absent() {
         let dir = tempfile::tempdir().unwrap();
-        let id = AttachmentId { claim: "1".parse().unwrap(), device: "eth1".parse().unwrap() };
+        let id = AttachmentId {
+            claim: "1".parse().unwrap(),
+            device: "eth1".parse().unwrap(),
+            share: None,
+        };
 
         let error = MapCounters::new(dir.path()).read(&id).unwrap_err();
 

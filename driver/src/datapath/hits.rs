@@ -67,7 +67,7 @@ mod tests {
     use crate::testing::{rule, spec};
 
     fn id() -> AttachmentId {
-        AttachmentId { claim: "1".parse().unwrap(), device: "eth1".parse().unwrap() }
+        AttachmentId { claim: "1".parse().unwrap(), device: "eth1".parse().unwrap(), share: None }
     }
 
     #[test]

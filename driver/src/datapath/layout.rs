@@ -1,13 +1,15 @@
 //! Where things are pinned. Nothing is removed but by a path that was computed here.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use common::{LAYOUT_VERSION, names};
 
 use super::{DatapathError, Hook, list};
-use crate::model::{AttachmentId, ClaimUid};
+use crate::model::{AttachmentId, ClaimUid, DeviceName, DeviceNameError, ShareId};
 
 const COUNTERS: &str = "counters_v";
 
@@ -49,6 +51,38 @@ pub(super) const MAPS: [(&str, &str); 9] = [
     ("logs", names::LOGS),
 ];
 
+/// The name of an attachment's directory in that of its claim: `DEVICE` or `DEVICE,SHARE`. Neither
+/// holds a comma.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) device: DeviceName,
+    pub(super) share: Option<ShareId>,
+}
+
+impl FromStr for Place {
+    type Err = DeviceNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let Some((device, share)) = text.split_once(',') else {
+            return Ok(Self { device: text.parse()?, share: None });
+        };
+        match share.parse() {
+            Ok(share) => Ok(Self { device: device.parse()?, share: Some(share) }),
+            // Not ours; as a whole it is no device's name either.
+            Err(_) => text.parse().map(|device| Self { device, share: None }),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.share {
+            Some(share) => write!(f, "{},{share}", self.device),
+            None => self.device.fmt(f),
+        }
+    }
+}
+
 /// A place on bpffs that is ours.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct PinPath {
@@ -70,7 +104,8 @@ impl BpffsLayout {
     }
 
     pub(super) fn device(&self, id: &AttachmentId) -> PathBuf {
-        self.claim(&id.claim).join(id.device.as_str())
+        let place = Place { device: id.device.clone(), share: id.share.clone() };
+        self.claim(&id.claim).join(place.to_string())
     }
 
     pub(super) fn pin(&self, id: &AttachmentId, pin: Pin) -> PinPath {
@@ -160,7 +195,7 @@ mod tests {
     use super::*;
 
     fn id() -> AttachmentId {
-        AttachmentId { claim: "1-2".parse().unwrap(), device: "eth1".parse().unwrap() }
+        AttachmentId { claim: "1-2".parse().unwrap(), device: "eth1".parse().unwrap(), share: None }
     }
 
     #[test]

@@ -37,9 +37,9 @@ pub use self::error::DatapathError;
 pub use self::flows::{Follower, flows};
 pub use self::hook::Hook;
 pub use self::inspect::{FilterForm, HookFacts, ProgramFacts, forms, programs};
-use self::layout::{BpffsLayout, MAPS, Pin, PinPath, STATE};
+use self::layout::{BpffsLayout, MAPS, Pin, PinPath, Place, STATE};
 use self::object::{Loaded, Object};
-use crate::model::{AttachmentId, BuildId, ClaimUid, DatapathSpec, DeviceName, IfIndex, IfName};
+use crate::model::{AttachmentId, BuildId, ClaimUid, DatapathSpec, IfIndex, IfName};
 use crate::plan::{DatapathState, Was};
 use crate::sys::bpf;
 
@@ -152,8 +152,8 @@ impl Datapath {
     pub fn all(&self) -> Result<Vec<AttachmentId>, DatapathError> {
         let mut all = Vec::new();
         for (claim, path) in named::<ClaimUid>(self.layout.root())? {
-            for (device, _) in named::<DeviceName>(&path)? {
-                all.push(AttachmentId { claim: claim.clone(), device });
+            for (Place { device, share }, _) in named(&path)? {
+                all.push(AttachmentId { claim: claim.clone(), device, share });
             }
         }
         Ok(all)

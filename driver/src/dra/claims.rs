@@ -114,6 +114,7 @@ fn want(
     Ok(Wanted {
         requests: vec![main_request(&result.request).to_owned()],
         pool: result.pool.clone(),
+        share: None,
         found: devices.iter().find(|device| device.name == name).cloned(),
         wishes: wishes(&result.request, configs, &pool.driver)?,
         name,

@@ -3,7 +3,7 @@
 use super::Pool;
 use crate::model::{
     BuildId, ClaimRef, Device, EbpfAbilities, IfIndex, InterfaceState, NetnsId, NetnsRef, PciFacts,
-    Phase, PodRef, Record, Sriov, Wishes, XdpFeatures,
+    Phase, PodRef, Record, Sriov, XdpFeatures,
 };
 
 pub(super) fn pool() -> Pool {
@@ -23,6 +23,16 @@ pub(super) fn record(device: Device) -> Record {
         path: "/run/netns/pod-a".into(),
         id: NetnsId { device: 4, inode: 4_026_532_000 },
     };
+    let mut sample =
+        crate::testing::record("eth1", None, Phase::Attached { netns, inside: IfIndex(2) });
+    sample.before = InterfaceState {
+        name: device.interface.clone(),
+        index: device.index,
+        mac: device.mac,
+        mtu: device.mtu,
+        addresses: device.addresses.clone(),
+        ..sample.before
+    };
     Record {
         claim: ClaimRef {
             namespace: "default".to_owned(),
@@ -36,23 +46,10 @@ pub(super) fn record(device: Device) -> Record {
         },
         requests: vec!["a".to_owned()],
         pool: pool().node,
-        wishes: Wishes::default(),
-        datapath: None,
-        policy: None,
         build: BuildId::default(),
-        before: InterfaceState {
-            name: device.interface.clone(),
-            index: device.index,
-            mac: device.mac,
-            mtu: device.mtu,
-            up: true,
-            addresses: device.addresses.clone(),
-            controller: None,
-        },
         sandbox: None,
-        residue: Vec::new(),
-        phase: Phase::Attached { netns, inside: IfIndex(2) },
         device,
+        ..sample
     }
 }
 

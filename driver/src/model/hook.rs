@@ -145,8 +145,11 @@ mod tests {
     use crate::testing::{claim, device, spec};
 
     fn chosen(ingress: IngressHook, egress: EgressHook, why: HookReason) -> DatapathSpec {
-        let id =
-            super::super::AttachmentId { claim: claim("claim-a").uid, device: device("eth1").name };
+        let id = super::super::AttachmentId {
+            claim: claim("claim-a").uid,
+            device: device("eth1").name,
+            share: None,
+        };
         DatapathSpec { why, egress, ..spec(id, ingress) }
     }
 

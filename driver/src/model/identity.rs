@@ -84,6 +84,11 @@ uid! {
     PodUid
 }
 
+uid! {
+    /// One of several allocations of a device that can be shared (`shareID`).
+    ShareId
+}
+
 /// A ResourceClaim, by name and by identity.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct ClaimRef {
@@ -143,16 +148,24 @@ pub struct Sandbox {
     pub netns: Option<NetnsRef>,
 }
 
-/// One device of one claim: the name of an attachment, of its record and of its pins.
+/// One device of one claim, or one share of it: the name of an attachment, of its record and of its
+/// pins.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct AttachmentId {
     pub claim: ClaimUid,
     pub device: DeviceName,
+    /// `None` for a device that the claim has to itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<ShareId>,
 }
 
 impl fmt::Display for AttachmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.claim, self.device)
+        write!(f, "{}/{}", self.claim, self.device)?;
+        match &self.share {
+            Some(share) => write!(f, "/{share}"),
+            None => Ok(()),
+        }
     }
 }
 

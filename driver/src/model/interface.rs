@@ -5,7 +5,7 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{IfIndex, IfName, MacAddr, NetnsRef};
+use super::{IfIndex, IfName, MacAddr, NetnsRef, Segments};
 
 /// Which namespace something is in.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -65,4 +65,6 @@ pub struct InterfaceState {
     /// The bridge, bond or the like that it is a member of.
     #[serde(default)]
     pub controller: Option<IfIndex>,
+    #[serde(default)]
+    pub segments: Segments,
 }

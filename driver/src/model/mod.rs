@@ -4,11 +4,13 @@
 //! behind that door checks again. This room does no input or output and knows no other room.
 
 mod address;
+mod cdi;
 mod device;
 mod hook;
 mod identity;
 mod interface;
 mod name;
+mod network;
 mod problem;
 mod record;
 mod selection;
@@ -16,20 +18,26 @@ mod traffic;
 mod wishes;
 
 pub use self::address::{MacAddr, MacAddrError, PciAddress, PciAddressError};
+pub use self::cdi::{CdiDevice, CdiSpec};
 pub use self::device::{Device, EbpfAbilities, PciFacts, Sriov, XdpFeatures};
 pub use self::hook::{EgressHook, HookReason, IngressHook};
 pub use self::identity::{
     AttachmentId, ClaimRef, ClaimUid, IdentityError, IfIndex, NetnsId, NetnsRef, PodRef, PodUid,
-    Sandbox,
+    Sandbox, ShareId,
 };
 pub use self::interface::{At, By, InterfaceState, Place};
 pub use self::name::{DeviceName, DeviceNameError, IfName, IfNameError};
+pub use self::network::{
+    Belongings, CHANNELS, COALESCE, EthtoolSetting, EthtoolState, Family, Inherit, IpvlanMode,
+    MacvlanMode, Neighbor, OtherPrograms, RINGS, Route, RouteProtocol, RouteScope, Rule, SYSCTLS,
+    Segments, SubinterfaceKind, SubinterfaceSpec, SysctlName, TableId, Vrf,
+};
 pub use self::problem::{Problem, Problems};
 pub use self::record::{BuildId, DatapathSpec, KeptPolicy, Phase, Record};
 pub use self::selection::Selection;
 pub use self::traffic::{Ahead, DirectionTraffic, Ends, Flow, PacketCount, RuleTraffic, Traffic};
 pub use self::wishes::{
-    Action, DefaultAction, DirectionFilter, EbpfWishes, Filter, FilterRule, FlowWishes, HookWish,
-    InterfaceWishes, OperatorPolicy, Origin, Overlay, PortRange, Protocol, Rate, RateLimit, Route,
-    Telemetry, Wishes,
+    Action, Dad, DefaultAction, DirectionFilter, EbpfWishes, EthtoolWishes, Filter, FilterRule,
+    FlowWishes, HookWish, InterfaceWishes, OperatorPolicy, Origin, Overlay, PortRange, Protocol,
+    Rate, RateLimit, Telemetry, Wishes,
 };

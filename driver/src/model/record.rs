@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttachmentId, ClaimRef, Device, DeviceName, EgressHook, Filter, FlowWishes, HookReason,
-    IfIndex, IfName, IngressHook, InterfaceState, NetnsRef, OperatorPolicy, PodRef, Telemetry,
-    Wishes,
+    AttachmentId, Belongings, ClaimRef, Device, DeviceName, EgressHook, EthtoolState, Filter,
+    FlowWishes, HookReason, IfIndex, IfName, IngressHook, InterfaceState, NetnsRef, OperatorPolicy,
+    PodRef, ShareId, SubinterfaceSpec, Telemetry, Wishes,
 };
 
 /// One prepared device, from prepare to unprepare.
@@ -18,6 +18,9 @@ pub struct Record {
     /// Names of the requests that this device answers.
     pub requests: Vec<String>,
     pub pool: String,
+    /// Which of its shares, where the device can be shared.
+    #[serde(default)]
+    pub share: Option<ShareId>,
     /// The device as it was published when it was prepared.
     pub device: Device,
     pub wishes: Wishes,
@@ -28,8 +31,17 @@ pub struct Record {
     pub policy: Option<OperatorPolicy>,
     /// Which build of the programs is attached; none while they are being replaced.
     pub build: BuildId,
+    /// What is made upon the device and moved in its stead.
+    #[serde(default)]
+    pub subinterface: Option<SubinterfaceSpec>,
     /// What the interface was like on the host before it was first touched.
     pub before: InterfaceState,
+    /// What the host had on it when it last left.
+    #[serde(default)]
+    pub belongings: Belongings,
+    /// What its driver was set to before prepare changed that.
+    #[serde(default)]
+    pub ethtool: EthtoolState,
     /// The runtime's name of the sandbox that the device is in, or on its way into or out of.
     pub sandbox: Option<String>,
     /// What of `before` could not be put back when the interface came home last.
@@ -40,7 +52,11 @@ pub struct Record {
 
 impl Record {
     pub fn id(&self) -> AttachmentId {
-        AttachmentId { claim: self.claim.uid.clone(), device: self.device.name.clone() }
+        AttachmentId {
+            claim: self.claim.uid.clone(),
+            device: self.device.name.clone(),
+            share: self.share.clone(),
+        }
     }
 
     /// What the interface is called inside the pod.
@@ -58,12 +74,18 @@ pub struct KeptPolicy {
     /// The pod that the claim was reserved for then.
     pub pod: PodRef,
     pub device: DeviceName,
+    #[serde(default)]
+    pub share: Option<ShareId>,
     pub policy: OperatorPolicy,
 }
 
 impl KeptPolicy {
     pub fn id(&self) -> AttachmentId {
-        AttachmentId { claim: self.claim.uid.clone(), device: self.device.clone() }
+        AttachmentId {
+            claim: self.claim.uid.clone(),
+            device: self.device.clone(),
+            share: self.share.clone(),
+        }
     }
 }
 

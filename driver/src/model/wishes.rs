@@ -1,11 +1,14 @@
 //! What a claim asks for, after parsing: every value is in range, every text has its type.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{IfName, MacAddr};
+use super::{
+    IfName, Inherit, MacAddr, Neighbor, OtherPrograms, Route, Rule, Segments, SubinterfaceKind,
+    SysctlName, Vrf,
+};
 
 /// The configuration of one device: class and claim merged.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -13,6 +16,15 @@ use super::{IfName, MacAddr};
 pub struct Wishes {
     pub interface: InterfaceWishes,
     pub routes: Vec<Route>,
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+    #[serde(default)]
+    pub neighbors: Vec<Neighbor>,
+    #[serde(default)]
+    pub ethtool: EthtoolWishes,
+    /// `None` gives the pod the device itself.
+    #[serde(default)]
+    pub subinterface: Option<SubinterfaceKind>,
     pub ebpf: EbpfWishes,
 }
 
@@ -21,21 +33,52 @@ pub struct Wishes {
 #[serde(rename_all = "camelCase")]
 pub struct InterfaceWishes {
     pub name: Option<IfName>,
-    /// With prefix length. `None` carries the host's addresses over; an empty list means none.
+    /// With prefix length. `None` leaves it to [`Self::inherit`]; an empty list means none.
     pub addresses: Option<Vec<IpNet>>,
+    /// Whether IPv6 addresses are searched for duplicates before they can be used.
+    #[serde(default)]
+    pub dad: Dad,
+    /// An IPv4 address from a DHCP server.
+    #[serde(default)]
+    pub dhcp: bool,
     pub mtu: Option<u32>,
     pub mac: Option<MacAddr>,
+    #[serde(default)]
+    pub segments: Segments,
+    /// `/proc/sys/net/FAMILY/conf/INTERFACE/NAME` to value.
+    #[serde(default)]
+    pub sysctls: Vec<(SysctlName, String)>,
+    /// Programs of others that shall not be on the interface inside the pod.
+    #[serde(default)]
+    pub disable_ebpf_programs: Option<OtherPrograms>,
+    #[serde(default)]
+    pub vrf: Option<Vrf>,
+    #[serde(default)]
+    pub inherit: Inherit,
 }
 
-/// A route in the pod's main table, through the device.
-#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+/// Duplicate address detection of IPv6 (RFC 4862).
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Route {
-    pub destination: IpNet,
-    /// `None` for what is directly on the link.
-    pub gateway: Option<IpAddr>,
-    /// Preferred source address.
-    pub source: Option<IpAddr>,
+pub enum Dad {
+    /// The address can be used at once (`IFA_F_NODAD`).
+    #[default]
+    Skip,
+    /// The address is tentative for about a second.
+    Run,
+}
+
+/// What the driver of the device shall be set to, as `ethtool` has it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EthtoolWishes {
+    /// By the kernel's names or by those of `ethtool --features`; which of them the device has shows
+    /// when it is prepared.
+    pub features: BTreeMap<String, bool>,
+    pub private_flags: BTreeMap<String, bool>,
+    pub rings: BTreeMap<String, u32>,
+    pub channels: BTreeMap<String, u32>,
+    pub coalesce: BTreeMap<String, u32>,
 }
 
 /// Which programs the claim wants on its interface, and what they shall do.

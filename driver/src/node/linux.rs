@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::{Node, StepError};
 use crate::datapath::Datapath;
-use crate::model::{At, By, IfIndex, InterfaceState, Place};
+use crate::model::{At, By, IfIndex, InterfaceState, Place, Segments};
 use crate::plan::{Observed, Step, Subject, Was};
 use crate::sys::netlink::{LinkFacts, Netlink, NetlinkError};
 use crate::sys::netns::{Netns, NetnsError};
@@ -126,6 +126,7 @@ impl Node for LinuxNode {
             Subject::Interface { place, by } => self.interface(place, by).map(Observed::Interface),
             Subject::Datapath(id) => Ok(Observed::Datapath(self.datapath.observe(id)?)),
             Subject::AllDatapaths => Ok(Observed::AllDatapaths(self.datapath.all()?)),
+            _ => Err(StepError { message: "not possible yet".to_owned() }),
         }
     }
 
@@ -161,7 +162,7 @@ impl Node for LinuxNode {
                 netlink.set_mac(link.index, *mac)?;
                 Ok(link.mac.map_or(Was::Otherwise, Was::Mac))
             }),
-            Step::AddAddress { at, address } => self.change(at, |netlink, link| {
+            Step::AddAddress { at, address, .. } => self.change(at, |netlink, link| {
                 unless_there(netlink.add_address(link.index, *address))
             }),
             Step::RemoveAddress { at, address } => self.change(at, |netlink, link| {
@@ -181,6 +182,7 @@ impl Node for LinuxNode {
             Step::RemoveRoute { at, route } => self
                 .change(at, |netlink, link| unless_gone(netlink.remove_route(link.index, route))),
             Step::Move { from, to } => self.relocate(from, to),
+            _ => Err(StepError { message: format!("{step}: not possible yet") }),
         }
     }
 }
@@ -217,6 +219,7 @@ fn state(link: LinkFacts, addresses: Vec<IpNet>) -> InterfaceState {
         up: link.up,
         addresses,
         controller: link.controller,
+        segments: Segments::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The journey of an interface from the host into a sandbox, and back.
 
 use super::Step;
-use crate::model::{At, DatapathSpec, InterfaceState, NetnsRef, Place, Record};
+use crate::model::{At, Dad, DatapathSpec, InterfaceState, NetnsRef, Place, Record};
 
 /// From the host, where the interface is as `before`, into the sandbox's namespace.
 ///
@@ -29,7 +29,7 @@ pub fn attach(record: &Record, before: &InterfaceState, netns: &NetnsRef) -> Vec
         steps.push(Step::SetMac { at: pod.clone(), mac });
     }
     for &address in wishes.addresses.as_ref().unwrap_or(&before.addresses) {
-        steps.push(Step::AddAddress { at: pod.clone(), address });
+        steps.push(Step::AddAddress { at: pod.clone(), address, dad: wishes.dad });
     }
     steps.push(Step::SetUp { at: pod.clone() });
 
@@ -88,7 +88,7 @@ pub fn restore(before: &InterfaceState) -> Vec<Step> {
         steps.push(Step::SetUp { at: host.clone() });
     }
     for &address in &before.addresses {
-        steps.push(Step::AddAddress { at: host.clone(), address });
+        steps.push(Step::AddAddress { at: host.clone(), address, dad: Dad::Skip });
     }
     steps
 }

@@ -11,4 +11,4 @@ mod step;
 pub use self::hook::{Hooks, choose_hooks};
 pub use self::journey::{attach, detach, replace, restore};
 pub use self::settle::{Seen, Settlement, settle};
-pub use self::step::{DatapathState, Observed, Step, Subject, Was};
+pub use self::step::{DatapathState, Observed, Step, Stray, Subject, Was};

@@ -5,7 +5,9 @@ use std::fmt;
 use ipnet::IpNet;
 
 use crate::model::{
-    At, AttachmentId, By, DatapathSpec, IfName, InterfaceState, MacAddr, Place, Route,
+    At, AttachmentId, Belongings, By, CdiSpec, ClaimUid, Dad, DatapathSpec, EthtoolSetting,
+    EthtoolState, IfIndex, IfName, InterfaceState, MacAddr, Neighbor, NetnsRef, OtherPrograms,
+    PciAddress, Place, Route, Rule, Segments, SubinterfaceSpec, Vrf,
 };
 
 /// One change to the node.
@@ -57,6 +59,7 @@ pub enum Step {
     AddAddress {
         at: At,
         address: IpNet,
+        dad: Dad,
     },
     RemoveAddress {
         at: At,
@@ -69,6 +72,75 @@ pub enum Step {
     RemoveRoute {
         at: At,
         route: Route,
+    },
+    AddRule {
+        place: Place,
+        rule: Rule,
+    },
+    RemoveRule {
+        place: Place,
+        rule: Rule,
+    },
+    AddNeighbor {
+        at: At,
+        neighbor: Neighbor,
+    },
+    RemoveNeighbor {
+        at: At,
+        neighbor: Neighbor,
+    },
+    /// Sets those limits that are given.
+    SetSegments {
+        at: At,
+        segments: Segments,
+    },
+    /// Writes `value` to `/proc/sys/net/NAME`, seen from that namespace.
+    SetSysctl {
+        place: Place,
+        name: String,
+        value: String,
+    },
+    /// Sets what is named, by one request to the driver; the rest stays as it is.
+    SetEthtool {
+        at: At,
+        setting: EthtoolSetting,
+    },
+    /// Makes the VRF, up, unless there is one of this name and table.
+    AddVrf {
+        place: Place,
+        vrf: Vrf,
+    },
+    RemoveVrf {
+        place: Place,
+        vrf: Vrf,
+    },
+    /// Makes the interface a member of another one, or of none.
+    SetController {
+        at: At,
+        controller: Option<IfName>,
+    },
+    /// Detaches programs of others; those of `ours` stay. What is detached cannot be attached again
+    /// by us, so there is no way back.
+    DetachPrograms {
+        at: At,
+        programs: OtherPrograms,
+        ours: AttachmentId,
+    },
+    /// Makes an interface upon a device of the host, down.
+    AddSubinterface {
+        spec: SubinterfaceSpec,
+    },
+    /// Removes it from the host, if it is there.
+    RemoveSubinterface {
+        spec: SubinterfaceSpec,
+    },
+    /// Lets containers in that name the claim's devices: writes the claim's CDI specification.
+    WriteCdi {
+        spec: CdiSpec,
+    },
+    /// Lets no more containers in.
+    RemoveCdi {
+        claim: ClaimUid,
     },
     /// Into another namespace under a new name, in one call to the kernel. The interface is down
     /// and without addresses and filters afterwards; MTU, MAC address and attached links stay.
@@ -103,18 +175,38 @@ impl Step {
             (Self::SetMac { at, .. }, Was::Mac(mac)) => {
                 Some(Self::SetMac { at: at.clone(), mac: *mac })
             }
+            (Self::SetSegments { at, .. }, Was::Segments(segments)) => {
+                Some(Self::SetSegments { at: at.clone(), segments: *segments })
+            }
+            (Self::SetSysctl { place, name, .. }, Was::Value(value)) => Some(Self::SetSysctl {
+                place: place.clone(),
+                name: name.clone(),
+                value: value.clone(),
+            }),
+            (Self::SetEthtool { at, .. }, Was::Ethtool(setting)) => {
+                Some(Self::SetEthtool { at: at.clone(), setting: setting.clone() })
+            }
+            (Self::SetController { at, .. }, Was::Controller(controller)) => {
+                Some(Self::SetController { at: at.clone(), controller: controller.clone() })
+            }
             (
                 Self::ReplaceDatapath { .. }
                 | Self::RemoveDatapath { .. }
                 | Self::SetMtu { .. }
-                | Self::SetMac { .. },
+                | Self::SetMac { .. }
+                | Self::SetSegments { .. }
+                | Self::SetSysctl { .. }
+                | Self::SetEthtool { .. }
+                | Self::SetController { .. }
+                | Self::DetachPrograms { .. }
+                | Self::RemoveCdi { .. },
                 _,
             ) => None,
-            (Self::AddAddress { at, address }, _) => {
+            (Self::AddAddress { at, address, .. }, _) => {
                 Some(Self::RemoveAddress { at: at.clone(), address: *address })
             }
             (Self::RemoveAddress { at, address }, _) => {
-                Some(Self::AddAddress { at: at.clone(), address: *address })
+                Some(Self::AddAddress { at: at.clone(), address: *address, dad: Dad::Skip })
             }
             (Self::AddRoute { at, route }, _) => {
                 Some(Self::RemoveRoute { at: at.clone(), route: route.clone() })
@@ -122,6 +214,31 @@ impl Step {
             (Self::RemoveRoute { at, route }, _) => {
                 Some(Self::AddRoute { at: at.clone(), route: route.clone() })
             }
+            (Self::AddRule { place, rule }, _) => {
+                Some(Self::RemoveRule { place: place.clone(), rule: rule.clone() })
+            }
+            (Self::RemoveRule { place, rule }, _) => {
+                Some(Self::AddRule { place: place.clone(), rule: rule.clone() })
+            }
+            (Self::AddNeighbor { at, neighbor }, _) => {
+                Some(Self::RemoveNeighbor { at: at.clone(), neighbor: *neighbor })
+            }
+            (Self::RemoveNeighbor { at, neighbor }, _) => {
+                Some(Self::AddNeighbor { at: at.clone(), neighbor: *neighbor })
+            }
+            (Self::AddVrf { place, vrf }, _) => {
+                Some(Self::RemoveVrf { place: place.clone(), vrf: vrf.clone() })
+            }
+            (Self::RemoveVrf { place, vrf }, _) => {
+                Some(Self::AddVrf { place: place.clone(), vrf: vrf.clone() })
+            }
+            (Self::AddSubinterface { spec }, _) => {
+                Some(Self::RemoveSubinterface { spec: spec.clone() })
+            }
+            (Self::RemoveSubinterface { spec }, _) => {
+                Some(Self::AddSubinterface { spec: spec.clone() })
+            }
+            (Self::WriteCdi { spec }, _) => Some(Self::RemoveCdi { claim: spec.claim.clone() }),
             (Self::Move { from, to }, _) => Some(Self::Move { from: to.clone(), to: from.clone() }),
         }
     }
@@ -142,6 +259,21 @@ impl Step {
             Self::RemoveAddress { .. } => "remove_address",
             Self::AddRoute { .. } => "add_route",
             Self::RemoveRoute { .. } => "remove_route",
+            Self::AddRule { .. } => "add_rule",
+            Self::RemoveRule { .. } => "remove_rule",
+            Self::AddNeighbor { .. } => "add_neighbor",
+            Self::RemoveNeighbor { .. } => "remove_neighbor",
+            Self::SetSegments { .. } => "set_segments",
+            Self::SetSysctl { .. } => "set_sysctl",
+            Self::SetEthtool { .. } => "set_ethtool",
+            Self::AddVrf { .. } => "add_vrf",
+            Self::RemoveVrf { .. } => "remove_vrf",
+            Self::SetController { .. } => "set_controller",
+            Self::DetachPrograms { .. } => "detach_programs",
+            Self::AddSubinterface { .. } => "add_subinterface",
+            Self::RemoveSubinterface { .. } => "remove_subinterface",
+            Self::WriteCdi { .. } => "write_cdi",
+            Self::RemoveCdi { .. } => "remove_cdi",
             Self::Move { .. } => "move",
         }
     }
@@ -163,12 +295,46 @@ impl fmt::Display for Step {
             Self::SetDown { at } => write!(f, "set {at} down"),
             Self::SetMtu { at, mtu } => write!(f, "set MTU {mtu} on {at}"),
             Self::SetMac { at, mac } => write!(f, "set MAC address {mac} on {at}"),
-            Self::AddAddress { at, address } => write!(f, "add address {address} to {at}"),
+            Self::AddAddress { at, address, .. } => write!(f, "add address {address} to {at}"),
             Self::RemoveAddress { at, address } => write!(f, "remove address {address} from {at}"),
             Self::AddRoute { at, route } => write!(f, "add route {} to {at}", route.destination),
             Self::RemoveRoute { at, route } => {
                 write!(f, "remove route {} from {at}", route.destination)
             }
+            Self::AddRule { place, rule } => {
+                write!(f, "add rule {} to table {} in {place}", rule.priority, rule.table.0)
+            }
+            Self::RemoveRule { place, rule } => {
+                write!(f, "remove rule {} to table {} in {place}", rule.priority, rule.table.0)
+            }
+            Self::AddNeighbor { at, neighbor } => {
+                write!(f, "add neighbour {} to {at}", neighbor.destination)
+            }
+            Self::RemoveNeighbor { at, neighbor } => {
+                write!(f, "remove neighbour {} from {at}", neighbor.destination)
+            }
+            Self::SetSegments { at, .. } => write!(f, "set GSO and GRO sizes of {at}"),
+            Self::SetSysctl { place, name, value } => {
+                write!(f, "set net/{name} to {value:?} in {place}")
+            }
+            Self::SetEthtool { at, setting } => write!(f, "set {} of {at}", setting.noun()),
+            Self::AddVrf { place, vrf } => write!(f, "add VRF {} to {place}", vrf.name),
+            Self::RemoveVrf { place, vrf } => write!(f, "remove VRF {} from {place}", vrf.name),
+            Self::SetController { at, controller: Some(name) } => {
+                write!(f, "make {at} a member of {name}")
+            }
+            Self::SetController { at, controller: None } => {
+                write!(f, "make {at} a member of nothing")
+            }
+            Self::DetachPrograms { at, .. } => write!(f, "detach other programs from {at}"),
+            Self::AddSubinterface { spec } => {
+                write!(f, "add {} {} upon {}", spec.kind.name(), spec.name, spec.parent)
+            }
+            Self::RemoveSubinterface { spec } => {
+                write!(f, "remove {} {}", spec.kind.name(), spec.name)
+            }
+            Self::WriteCdi { spec } => write!(f, "write the CDI specification of {}", spec.claim),
+            Self::RemoveCdi { claim } => write!(f, "remove the CDI specification of {claim}"),
             Self::Move { from, to } => write!(f, "move {from} to {to}"),
         }
     }
@@ -183,6 +349,13 @@ pub enum Was {
     Otherwise,
     Mtu(u32),
     Mac(MacAddr),
+    /// The limits that were changed, as they were.
+    Segments(Segments),
+    /// The text of a sysctl, without the end of its line.
+    Value(String),
+    /// What was changed of an [`EthtoolSetting`], as it was.
+    Ethtool(EthtoolSetting),
+    Controller(Option<IfName>),
 }
 
 /// What to look at.
@@ -195,6 +368,27 @@ pub enum Subject {
     Datapath(AttachmentId),
     /// Everything that is pinned below our part of bpffs, recorded or not.
     AllDatapaths,
+    /// What the host has on an interface of its own.
+    Belongings(IfIndex),
+    /// What ethtool tells of an interface of the host.
+    Ethtool(IfName),
+    /// The host's interfaces that a device may have come back as, under whichever name.
+    Strays(Stray),
+    /// The cookie of a namespace.
+    Cookie(NetnsRef),
+    /// Claims with a CDI specification of ours, recorded or not.
+    AllCdi,
+    /// Interfaces of the host that have names as we give them to sub-interfaces.
+    AllSubinterfaces,
+}
+
+/// By what a device is known that fell back to the host when its namespace died.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Stray {
+    /// The address of the bus that the device is on; the surest sign.
+    pub pci: Option<PciAddress>,
+    /// The addresses that it may have.
+    pub macs: Vec<MacAddr>,
 }
 
 /// What was seen.
@@ -204,6 +398,12 @@ pub enum Observed {
     Interface(Option<InterfaceState>),
     Datapath(DatapathState),
     AllDatapaths(Vec<AttachmentId>),
+    Belongings(Box<Belongings>),
+    Ethtool(Box<EthtoolState>),
+    Strays(Vec<InterfaceState>),
+    Cookie(u64),
+    AllCdi(Vec<ClaimUid>),
+    AllSubinterfaces(Vec<IfName>),
 }
 
 /// What is there of a datapath.

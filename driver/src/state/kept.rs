@@ -12,10 +12,10 @@ const MOST: usize = 1024;
 /// The policies of an earlier boot's checkpoint, and how many more there were.
 pub(super) fn keep(content: Content) -> (Vec<KeptPolicy>, usize) {
     let Content { records, mut kept, .. } = content;
-    for Record { claim, pod, device, policy, phase, .. } in records {
+    for Record { claim, pod, device, share, policy, phase, .. } in records {
         // A claim on its way out has no further use for it.
         let Some(policy) = policy.filter(|_| phase != Phase::Unpreparing) else { continue };
-        let next = KeptPolicy { claim, pod, device: device.name, policy };
+        let next = KeptPolicy { claim, pod, device: device.name, share, policy };
         kept.retain(|former| former.id() != next.id());
         kept.push(next);
     }
@@ -44,6 +44,7 @@ mod tests {
             claim: claim(&format!("claim-{number}")),
             pod: pod("pod-a"),
             device: "eth1".parse().unwrap(),
+            share: None,
             policy: OperatorPolicy::default(),
         });
         Content { boot_id: "boot-1".to_owned(), records: Vec::new(), kept: kept.collect() }

@@ -236,7 +236,9 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::model::{BuildId, IfIndex, InterfaceState, Phase, Wishes};
+    use crate::model::{
+        Belongings, BuildId, EthtoolState, IfIndex, InterfaceState, Phase, Segments, Wishes,
+    };
     use crate::testing::{claim, device, pod};
 
     fn record(name: &str) -> Record {
@@ -245,11 +247,15 @@ mod tests {
             pod: pod("pod-a"),
             requests: vec!["nic".to_owned()],
             pool: "node-a".to_owned(),
+            share: None,
             device: device(name),
             wishes: Wishes::default(),
             datapath: None,
             policy: None,
             build: BuildId("build-1".to_owned()),
+            subinterface: None,
+            belongings: Belongings::default(),
+            ethtool: EthtoolState::default(),
             before: InterfaceState {
                 name: name.parse().unwrap(),
                 index: IfIndex(3),
@@ -258,6 +264,7 @@ mod tests {
                 up: true,
                 addresses: vec!["2001:db8::1/64".parse().unwrap()],
                 controller: None,
+                segments: Segments::default(),
             },
             sandbox: None,
             residue: Vec::new(),

@@ -1,8 +1,8 @@
 //! A record and traffic for the tests of this room and of `cli`.
 
 use crate::model::{
-    AttachmentId, BuildId, DirectionTraffic, IfIndex, IngressHook, InterfaceState, Origin,
-    PacketCount, Phase, Record, RuleTraffic, Traffic, Wishes,
+    AttachmentId, BuildId, DirectionTraffic, IfIndex, IngressHook, Origin, PacketCount, Phase,
+    Record, RuleTraffic, Traffic, Wishes,
 };
 use crate::testing::{claim, device, netns, pod};
 
@@ -11,30 +11,19 @@ pub(crate) fn record(device_name: &str) -> Record {
     let (claim, device) = (claim("nic"), device(device_name));
     let mut wishes = Wishes::default();
     wishes.interface.name = Some("net1".parse().unwrap());
-    let id = AttachmentId { claim: claim.uid.clone(), device: device.name.clone() };
+    let id = AttachmentId { claim: claim.uid.clone(), device: device.name.clone(), share: None };
     let datapath = crate::testing::spec(id, IngressHook::Xdp);
+    let phase = Phase::Attached { netns: netns(4_026_532_000), inside: IfIndex(3) };
+    let mut sample = crate::testing::record(device_name, None, phase);
+    sample.before.addresses = vec!["192.0.2.7/24".parse().unwrap()];
     Record {
         claim,
         pod: pod("web"),
         requests: vec!["nic".to_owned()],
-        pool: "node-a".to_owned(),
         wishes,
         datapath: Some(datapath),
-        policy: None,
         build: BuildId("0123abcd".to_owned()),
-        before: InterfaceState {
-            name: device.interface.clone(),
-            index: device.index,
-            mac: device.mac,
-            mtu: device.mtu,
-            up: true,
-            addresses: vec!["192.0.2.7/24".parse().unwrap()],
-            controller: None,
-        },
-        sandbox: Some("sandbox-1".to_owned()),
-        residue: Vec::new(),
-        phase: Phase::Attached { netns: netns(4_026_532_000), inside: IfIndex(3) },
-        device,
+        ..sample
     }
 }
 

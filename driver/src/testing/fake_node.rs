@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::model::{
     At, AttachmentId, By, DatapathSpec, EgressHook, IfIndex, IfName, IngressHook, InterfaceState,
-    MacAddr, NetnsId, Place, Route,
+    MacAddr, NetnsId, Place, Route, Segments,
 };
 use crate::node::{Node, StepError};
 use crate::plan::{DatapathState, Observed, Step, Subject, Was};
@@ -140,6 +140,7 @@ impl Node for FakeNode {
             Subject::AllDatapaths => {
                 Observed::AllDatapaths(self.world().datapaths.keys().cloned().collect())
             }
+            _ => return Err(error("not in the model".to_owned())),
         })
     }
 
@@ -169,6 +170,7 @@ impl World {
             up: found.up,
             addresses: found.addresses.clone(),
             controller: None,
+            segments: Segments::default(),
         })
     }
 
@@ -236,7 +238,9 @@ impl World {
                 let before = std::mem::replace(&mut self.at(at)?.mac, *mac);
                 Ok(if before == *mac { Was::Same } else { Was::Mac(before) })
             }
-            Step::AddAddress { at, address } => Ok(insert(&mut self.at(at)?.addresses, address)),
+            Step::AddAddress { at, address, .. } => {
+                Ok(insert(&mut self.at(at)?.addresses, address))
+            }
             Step::RemoveAddress { at, address } => {
                 Ok(remove_address(&mut self.at(at)?.addresses, *address))
             }
@@ -257,6 +261,7 @@ impl World {
             }
             Step::RemoveRoute { at, route } => Ok(remove(&mut self.at(at)?.routes, route)),
             Step::Move { from, to } => self.relocate(from, to),
+            _ => Err(error(format!("{step}: not in the model"))),
         }
     }
 

@@ -5,9 +5,10 @@ mod fake_node;
 pub use self::fake_node::{Death, FakeInterface, FakeNode, Fault, World};
 
 use crate::model::{
-    Action, AttachmentId, BuildId, ClaimRef, DatapathSpec, Device, EbpfAbilities, EgressHook,
-    FilterRule, FlowWishes, HookReason, IfIndex, IngressHook, InterfaceState, MacAddr, NetnsId,
-    NetnsRef, Origin, Phase, PodRef, Record, Sandbox, Telemetry, Wishes, XdpFeatures,
+    Action, AttachmentId, Belongings, BuildId, ClaimRef, DatapathSpec, Device, EbpfAbilities,
+    EgressHook, EthtoolState, FilterRule, FlowWishes, HookReason, IfIndex, IngressHook,
+    InterfaceState, MacAddr, NetnsId, NetnsRef, Origin, Phase, PodRef, Record, Sandbox, Segments,
+    Telemetry, Wishes, XdpFeatures,
 };
 
 /// What a test names must be well-formed; anything else is a mistake in the test.
@@ -103,18 +104,23 @@ pub fn record(name: &str, ingress: Option<IngressHook>, phase: Phase) -> Record 
         up: true,
         addresses: Vec::new(),
         controller: None,
+        segments: Segments::default(),
     };
     let mut record = Record {
         claim: claim("claim-a"),
         pod: pod("pod-a"),
         requests: Vec::new(),
         pool: "node-a".to_owned(),
+        share: None,
         device,
         wishes: Wishes::default(),
         datapath: None,
         policy: None,
         build: BuildId("old".to_owned()),
+        subinterface: None,
         before,
+        belongings: Belongings::default(),
+        ethtool: EthtoolState::default(),
         sandbox: phase.netns().map(|_| "sandbox-1".to_owned()),
         residue: Vec::new(),
         phase,

@@ -205,6 +205,7 @@ fn spec(filter: Option<Filter>, telemetry: Telemetry) -> DatapathSpec {
     let id = AttachmentId {
         claim: "bench".parse().expect("a claim's UID"),
         device: "nic0".parse().expect("a device's name"),
+        share: None,
     };
     DatapathSpec { telemetry, filter, ..testing::spec(id, IngressHook::Xdp) }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use driver::model::{By, DeviceName, IfIndex, IfName, InterfaceState, MacAddr};
+use driver::model::{By, DeviceName, IfIndex, IfName, InterfaceState, MacAddr, Segments};
 use driver::sys::netlink::{LinkStatistics, Netlink, NetlinkError};
 use driver::sys::netns::{Netns, NetnsError};
 use ipnet::{IpNet, Ipv4Net};
@@ -162,6 +162,7 @@ pub fn state_in(links: &Netlink, interface: &IfName) -> Result<Option<InterfaceS
         mtu: link.mtu,
         up: link.up,
         addresses,
+        segments: Segments::default(),
         controller: None,
     }))
 }

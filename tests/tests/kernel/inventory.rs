@@ -27,7 +27,7 @@ fn default_route(netlink: &Netlink, interface: &str) {
     netlink.add_address(index, "10.0.0.1/24".parse().unwrap()).unwrap();
     let gateway = Some("10.0.0.254".parse().unwrap());
     let destination = "0.0.0.0/0".parse().unwrap();
-    netlink.add_route(index, &Route { destination, gateway, source: None }).unwrap();
+    netlink.add_route(index, &Route { gateway, ..Route::to(destination) }).unwrap();
 }
 
 fn scan(sysfs: &Path) -> Scan {

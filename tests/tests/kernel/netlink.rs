@@ -20,11 +20,7 @@ fn net(text: &str) -> IpNet {
 }
 
 fn route(destination: &str, gateway: Option<&str>) -> Route {
-    Route {
-        destination: net(destination),
-        gateway: gateway.map(|text| text.parse().unwrap()),
-        source: None,
-    }
+    Route { gateway: gateway.map(|text| text.parse().unwrap()), ..Route::to(net(destination)) }
 }
 
 #[test]
@@ -112,7 +108,7 @@ fn a_destination_leads_through_one_interface() {
     in_own_namespaces(|_| {
         let netlink = Netlink::open().unwrap();
         let (v0, v1) = veth_pair(&netlink, "v0", "v1");
-        let route = Route { destination: net("203.0.113.0/24"), gateway: None, source: None };
+        let route = Route::to(net("203.0.113.0/24"));
         netlink.add_route(v0, &route).unwrap();
         let error = netlink.add_route(v1, &route).unwrap_err();
         assert!(error.is_exists(), "{error:?}");

@@ -14,10 +14,7 @@ use std::time::Duration;
 use driver::attach::{AttachError, Command, Desk, PrepareClaim, Wanted, Worker};
 use driver::dra::{self, Pool};
 use driver::inventory::Inventory;
-use driver::model::{
-    BuildId, ClaimRef, Device, EbpfAbilities, IfIndex, InterfaceState, Phase, PodRef, Record,
-    Wishes,
-};
+use driver::model::{BuildId, ClaimRef, Device, EbpfAbilities, IfIndex, Phase, PodRef, Record};
 use driver::telemetry::Metrics;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -138,6 +135,8 @@ fn prepared(wanted: &PrepareClaim) -> Vec<Record> {
 
 /// `device` prepared for `claim`, which wished nothing, and for pod-a.
 fn record(claim: ClaimRef, device: Device) -> Record {
+    let mut sample = driver::testing::record("eth1", None, Phase::Prepared);
+    sample.before.name = device.interface.clone();
     Record {
         claim,
         pod: PodRef {
@@ -147,23 +146,9 @@ fn record(claim: ClaimRef, device: Device) -> Record {
         },
         requests: vec!["a".to_owned()],
         pool: pool().node,
-        wishes: Wishes::default(),
-        datapath: None,
-        policy: None,
         build: BuildId::default(),
-        before: InterfaceState {
-            name: device.interface.clone(),
-            index: device.index,
-            mac: device.mac,
-            mtu: device.mtu,
-            up: true,
-            addresses: device.addresses.clone(),
-            controller: None,
-        },
-        sandbox: None,
-        residue: Vec::new(),
-        phase: Phase::Prepared,
         device,
+        ..sample
     }
 }
 

@@ -31,6 +31,7 @@ impl House {
             requests: vec!["nic".to_owned()],
             pool: "node-a".to_owned(),
             name: name.parse().unwrap(),
+            share: None,
             found: Some(device(name)),
             wishes: Wishes::default(),
         });

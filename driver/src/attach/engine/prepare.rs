@@ -8,8 +8,8 @@ use super::settle::Settled;
 use crate::attach::execute::{Done, Residue, Stopped, execute, roll_back, try_all};
 use crate::attach::{AttachError, PrepareClaim, Wanted};
 use crate::model::{
-    AttachmentId, By, ClaimUid, DatapathSpec, Device, DeviceName, InterfaceState, Phase, Place,
-    Record,
+    AttachmentId, Belongings, By, ClaimUid, DatapathSpec, Device, DeviceName, EthtoolState,
+    InterfaceState, Phase, Place, Record,
 };
 use crate::node::Node;
 use crate::plan::{DatapathState, Step, choose_hooks};
@@ -110,7 +110,11 @@ impl<N: Node> Engine<N> {
             .interface(Place::Host, By::Name(found.interface.clone()))
             .map_err(unseen)?
             .ok_or_else(gone)?;
-        let id = AttachmentId { claim: wanted.claim.uid.clone(), device: device.name.clone() };
+        let id = AttachmentId {
+            claim: wanted.claim.uid.clone(),
+            device: device.name.clone(),
+            share: device.share.clone(),
+        };
         let (policy, filter) = self.with_kept(&id, &device.wishes)?;
         if self.datapath(id.clone()).map_err(unseen)? != DatapathState::Absent {
             // Pins under this very name and no record: the checkpoint was lost. The program on the
@@ -130,12 +134,16 @@ impl<N: Node> Engine<N> {
             pod: wanted.pod.clone(),
             requests: device.requests.clone(),
             pool: device.pool.clone(),
+            share: device.share.clone(),
             device: found,
             wishes: device.wishes.clone(),
             datapath: None,
             policy,
             build: self.build.clone(),
+            subinterface: None,
             before,
+            belongings: Belongings::default(),
+            ethtool: EthtoolState::default(),
             sandbox: None,
             residue: Vec::new(),
             phase: Phase::Preparing,

@@ -84,12 +84,11 @@ fn wishes() -> Wishes {
             addresses: Some(vec!["198.51.100.10/24".parse().unwrap()]),
             mtu: Some(1400),
             mac: Some(MacAddr([2, 0, 0, 0, 1, 1])),
-            name: None,
+            ..InterfaceWishes::default()
         },
         routes: vec![Route {
-            destination: "203.0.113.0/24".parse().unwrap(),
             gateway: Some("198.51.100.1".parse().unwrap()),
-            source: None,
+            ..Route::to("203.0.113.0/24".parse().unwrap())
         }],
         ..Wishes::default()
     }
@@ -108,6 +107,7 @@ fn wanted(claim: ClaimRef) -> PrepareClaim {
             requests: vec!["nic".to_owned()],
             pool: "node-a".to_owned(),
             name: name.parse().unwrap(),
+            share: None,
             found: Some(device(name)),
             wishes,
         }

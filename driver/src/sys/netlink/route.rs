@@ -124,7 +124,7 @@ fn read(message: &RouteMessage) -> Option<Route> {
         }
     }
     let destination = IpNet::new(destination, message.header.destination_prefix_length).ok()?;
-    Some(Route { destination, gateway, source })
+    Some(Route { gateway, source, ..Route::to(destination) })
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
@@ -182,9 +182,9 @@ mod tests {
 
     fn route(destination: &str, gateway: Option<&str>, source: Option<&str>) -> Route {
         Route {
-            destination: destination.parse().unwrap(),
             gateway: gateway.map(|text| text.parse().unwrap()),
             source: source.map(|text| text.parse().unwrap()),
+            ..Route::to(destination.parse().unwrap())
         }
     }
 

@@ -32,6 +32,7 @@ pub(crate) fn id() -> AttachmentId {
     AttachmentId {
         claim: "6b1b2a5e-9a51-4b6c-8f3a-2f5a6f0a7c11".parse().unwrap(),
         device: "nic-1".parse().unwrap(),
+        share: None,
     }
 }
 

@@ -136,7 +136,11 @@ impl Deployed {
     }
 
     pub(super) fn id(&self, nth: usize) -> AttachmentId {
-        AttachmentId { claim: self.claim.uid.clone(), device: self.devices[nth].parse().unwrap() }
+        AttachmentId {
+            claim: self.claim.uid.clone(),
+            device: self.devices[nth].parse().unwrap(),
+            share: None,
+        }
     }
 
     /// What was counted for a device, as its pins tell, driver or not.

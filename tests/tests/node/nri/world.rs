@@ -7,9 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use driver::attach::{Command, Desk, Worker};
-use driver::model::{
-    BuildId, Device, EbpfAbilities, IfIndex, InterfaceState, Phase, Record, Sandbox, Wishes,
-};
+use driver::model::{BuildId, Phase, Record, Sandbox};
 use driver::nri::{Connection, NriConfig, Plugin};
 use driver::telemetry::Metrics;
 use tempfile::TempDir;
@@ -194,44 +192,8 @@ pub(super) fn record(pod_uid: &str) -> Record {
     Record {
         claim: serde_json::from_value(reference("nic", "claim-1")).unwrap(),
         pod: serde_json::from_value(reference("pod", pod_uid)).unwrap(),
-        requests: vec!["nic".to_owned()],
-        pool: "node-1".to_owned(),
-        device: Device {
-            name: "eth1".parse().unwrap(),
-            interface: "eth1".parse().unwrap(),
-            index: IfIndex(3),
-            mac: None,
-            mtu: 1500,
-            state: "up".to_owned(),
-            kind: "device".to_owned(),
-            encapsulation: "ether".to_owned(),
-            is_virtual: false,
-            addresses: Vec::new(),
-            pci: None,
-            numa_node: None,
-            driver: None,
-            speed_mbps: None,
-            sriov: None,
-            is_sriov_vf: false,
-            rdma_device: None,
-            ebpf: EbpfAbilities::default(),
-        },
-        wishes: Wishes::default(),
-        datapath: None,
-        policy: None,
         build: BuildId::default(),
-        before: InterfaceState {
-            name: "eth1".parse().unwrap(),
-            index: IfIndex(3),
-            mac: None,
-            mtu: 1500,
-            up: true,
-            addresses: Vec::new(),
-            controller: None,
-        },
-        sandbox: None,
-        residue: Vec::new(),
-        phase: Phase::Prepared,
+        ..driver::testing::record("eth1", None, Phase::Prepared)
     }
 }
 

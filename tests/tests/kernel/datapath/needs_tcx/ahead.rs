@@ -46,25 +46,10 @@ pub(crate) fn record(bench: &Bench, spec: &DatapathSpec) -> Record {
     Record {
         claim,
         pod: driver::testing::pod("web"),
-        requests: Vec::new(),
-        pool: String::new(),
-        wishes: driver::model::Wishes::default(),
         datapath: Some(spec.clone()),
-        policy: None,
         build: Datapath::build(),
-        before: driver::model::InterfaceState {
-            name: device.interface.clone(),
-            index: device.index,
-            mac: device.mac,
-            mtu: device.mtu,
-            up: true,
-            addresses: Vec::new(),
-            controller: None,
-        },
-        sandbox: None,
-        residue: Vec::new(),
-        phase: Phase::Attached { netns, inside },
         device,
+        ..driver::testing::record("eth7", None, Phase::Attached { netns, inside })
     }
 }
 
