@@ -70,6 +70,7 @@ pub(super) fn everything(name: &str) -> Device {
         speed_mbps: Some(100_000),
         sriov: Some(Sriov { total_vfs: 128, num_vfs: 4 }),
         rdma_device: Some("irdma0".to_owned()),
+        rdma_nodes: Vec::new(),
         ebpf: EbpfAbilities {
             xdp: Some(XdpFeatures(0b101_1011)),
             xdp_in_use: false,

@@ -187,6 +187,7 @@ impl Candidate {
             sriov: sysfs.sriov,
             is_sriov_vf: sysfs.physical_function.is_some(),
             rdma_device: sysfs.rdma_device,
+            rdma_nodes: sysfs.rdma_nodes,
             ebpf,
         }
     }

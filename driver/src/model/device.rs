@@ -1,5 +1,7 @@
 //! A device: what can be allocated, with everything that a claim may select it by.
 
+use std::path::PathBuf;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +40,9 @@ pub struct Device {
     pub is_sriov_vf: bool,
     /// The RDMA device over this interface, such as `mlx5_0`.
     pub rdma_device: Option<String>,
+    /// Its character devices, such as `/dev/infiniband/uverbs0`.
+    #[serde(default)]
+    pub rdma_nodes: Vec<PathBuf>,
     pub ebpf: EbpfAbilities,
 }
 

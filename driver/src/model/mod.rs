@@ -29,7 +29,7 @@ pub use self::interface::{At, By, InterfaceState, Place};
 pub use self::name::{DeviceName, DeviceNameError, IfName, IfNameError};
 pub use self::network::{
     Belongings, CHANNELS, COALESCE, EthtoolSetting, EthtoolState, Family, Inherit, IpvlanMode,
-    MacvlanMode, Neighbor, OtherPrograms, RINGS, Route, RouteProtocol, RouteScope, Rule, SYSCTLS,
+    MacvlanMode, Neighbor, OtherPrograms, RINGS, Route, RouteProtocol, RouteScope, Rule, SUBINTERFACE_PREFIX, SYSCTLS,
     Segments, SubinterfaceKind, SubinterfaceSpec, SysctlName, TableId, Vrf,
 };
 pub use self::problem::{Problem, Problems};

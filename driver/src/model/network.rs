@@ -227,6 +227,16 @@ impl EthtoolSetting {
             Self::Coalesce(_) => "interrupt coalescing",
         }
     }
+
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Features(entries) | Self::PrivateFlags(entries) => entries.is_empty(),
+            Self::Rings(entries) | Self::Channels(entries) | Self::Coalesce(entries) => {
+                entries.is_empty()
+            }
+        }
+    }
 }
 
 pub const RINGS: [&str; 4] = ["rx", "rxMini", "rxJumbo", "tx"];
@@ -269,6 +279,9 @@ pub struct Belongings {
     pub sysctls: Vec<(SysctlName, String)>,
 }
 
+/// What the names of sub-interfaces on the host begin with; eight hexadecimal digits follow.
+pub const SUBINTERFACE_PREFIX: &str = "weir-";
+
 /// An interface that is made upon a device for one attachment, and removed with it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -278,6 +291,9 @@ pub struct SubinterfaceSpec {
     pub parent: IfName,
     /// The parent that it is made upon, whatever has its name by then.
     pub parent_index: IfIndex,
+    /// The parent was down, and goes down again with its last sub-interface.
+    #[serde(default)]
+    pub parent_was_down: bool,
     pub kind: SubinterfaceKind,
 }
 

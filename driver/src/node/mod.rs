@@ -18,6 +18,10 @@ pub trait Node {
     ///
     /// Applying a step whose result is already there succeeds and reports [`Was::Same`].
     fn apply(&mut self, step: &Step) -> Result<Was, StepError>;
+
+    /// Told at the end of each command: nothing of a pod may be held open beyond it, since that
+    /// would keep its namespace alive.
+    fn rest(&mut self) {}
 }
 
 /// Why the node could not do or show something. Carries the cause's text: the executor only ever

@@ -1,44 +1,56 @@
 //! The journey of an interface from the host into a sandbox, and back.
 
 use super::Step;
+use super::luggage;
 use crate::model::{At, Dad, DatapathSpec, InterfaceState, NetnsRef, Place, Record};
 
-/// From the host, where the interface is as `before`, into the sandbox's namespace.
+/// From the host, where the interface is as `record.before` says, into the sandbox's namespace.
 ///
 /// Addresses go and the link goes down by steps of their own, though moving does the same: so that
 /// the way back puts them where they were.
-pub fn attach(record: &Record, before: &InterfaceState, netns: &NetnsRef) -> Vec<Step> {
-    let host = on_host(before);
+pub fn attach(record: &Record, netns: &NetnsRef) -> Vec<Step> {
+    let host = on_host(record);
     let pod = At { place: Place::Pod(netns.clone()), interface: record.pod_interface().clone() };
-    let wishes = &record.wishes.interface;
 
     let mut steps = Vec::new();
     // The last first: the first of a network takes the others of that network along, where
     // `promote_secondaries` is off (ip-sysctl), and then nobody would put those back.
-    for &address in before.addresses.iter().rev() {
+    for &address in record.before.addresses.iter().rev() {
         steps.push(Step::RemoveAddress { at: host.clone(), address });
     }
     steps.push(Step::SetDown { at: host.clone() });
     steps.push(Step::Move { from: host, to: pod.clone() });
-    // While it is down: no packet passes before its filters are there.
+    // While it is down: no packet passes before its filters are there, nor while programs of others
+    // are.
     steps.extend(attach_filters(record, &pod));
+    if let Some(programs) = record.wishes.interface.disable_ebpf_programs.clone() {
+        steps.push(Step::DetachPrograms { at: pod.clone(), programs, ours: record.id() });
+    }
+    steps.extend(looks(record, &pod));
+    steps.extend(luggage::vrf(record, &pod));
+    let dad = record.wishes.interface.dad;
+    for address in luggage::addresses(record) {
+        steps.push(Step::AddAddress { at: pod.clone(), address, dad });
+    }
+    steps.push(Step::SetUp { at: pod.clone() });
+    steps.extend(luggage::unpack(record, &pod));
+    steps
+}
+
+/// What the interface is like in itself, as the claim wishes it.
+fn looks(record: &Record, pod: &At) -> Vec<Step> {
+    let wishes = &record.wishes.interface;
+    let mut steps = Vec::new();
     if let Some(mtu) = wishes.mtu {
         steps.push(Step::SetMtu { at: pod.clone(), mtu });
     }
     if let Some(mac) = wishes.mac {
         steps.push(Step::SetMac { at: pod.clone(), mac });
     }
-    for &address in wishes.addresses.as_ref().unwrap_or(&before.addresses) {
-        steps.push(Step::AddAddress { at: pod.clone(), address, dad: wishes.dad });
+    if !wishes.segments.is_empty() {
+        steps.push(Step::SetSegments { at: pod.clone(), segments: wishes.segments });
     }
-    steps.push(Step::SetUp { at: pod.clone() });
-
-    // A gateway is only reachable once the route to it is there.
-    let (direct, by_gateway): (Vec<_>, Vec<_>) =
-        record.wishes.routes.iter().cloned().partition(|route| route.gateway.is_none());
-    for route in direct.into_iter().chain(by_gateway) {
-        steps.push(Step::AddRoute { at: pod.clone(), route });
-    }
+    steps.extend(luggage::sysctls(&wishes.sysctls, pod));
     steps
 }
 
@@ -67,22 +79,26 @@ fn attach_filters(record: &Record, at: &At) -> Option<Step> {
 /// with the move.
 pub fn detach(record: &Record, inside: &InterfaceState, netns: &NetnsRef) -> Vec<Step> {
     let pod = At { place: Place::Pod(netns.clone()), interface: inside.name.clone() };
-    let mut steps = vec![
-        Step::SetDown { at: pod.clone() },
-        Step::Move { from: pod, to: on_host(&record.before) },
-    ];
-    steps.extend(restore(&record.before));
+    let mut steps = luggage::leave(record, &pod);
+    steps.push(Step::SetDown { at: pod.clone() });
+    steps.extend(luggage::leave_vrf(record, &pod));
+    steps.push(Step::Move { from: pod, to: on_host(record) });
+    steps.extend(restore(record));
     steps
 }
 
-/// Gives an interface that is on the host, under its old name, its old looks. What is as it was
-/// already stays untouched, since every step can be applied twice.
-pub fn restore(before: &InterfaceState) -> Vec<Step> {
-    let host = on_host(before);
+/// Gives an interface that is on the host, under its old name, its old looks and belongings. What is
+/// as it was already stays untouched, since every step can be applied twice.
+pub fn restore(record: &Record) -> Vec<Step> {
+    let (host, before) = (on_host(record), &record.before);
     let mut steps = vec![Step::SetMtu { at: host.clone(), mtu: before.mtu }];
     if let Some(mac) = before.mac {
         steps.push(Step::SetMac { at: host.clone(), mac });
     }
+    if !before.segments.is_empty() {
+        steps.push(Step::SetSegments { at: host.clone(), segments: before.segments });
+    }
+    steps.extend(luggage::sysctls(&record.belongings.sysctls, &host));
     // First up, then addresses: going up from down loses IPv6 ones.
     if before.up {
         steps.push(Step::SetUp { at: host.clone() });
@@ -90,11 +106,18 @@ pub fn restore(before: &InterfaceState) -> Vec<Step> {
     for &address in &before.addresses {
         steps.push(Step::AddAddress { at: host.clone(), address, dad: Dad::Skip });
     }
+    for &neighbor in &record.belongings.neighbors {
+        steps.push(Step::AddNeighbor { at: host.clone(), neighbor });
+    }
+    for route in &record.belongings.routes {
+        steps.push(Step::AddRoute { at: host.clone(), route: route.clone() });
+    }
     steps
 }
 
-fn on_host(before: &InterfaceState) -> At {
-    At { place: Place::Host, interface: before.name.clone() }
+/// Where the interface is at home.
+pub(super) fn on_host(record: &Record) -> At {
+    At { place: Place::Host, interface: record.before.name.clone() }
 }
 
 #[cfg(test)]
@@ -111,7 +134,7 @@ mod tests {
     fn filters_are_attached_between_the_move_and_the_first_packet() {
         let record = prepared(Some(IngressHook::Clsact));
         let kinds: Vec<_> =
-            attach(&record, &record.before, &netns(100)).iter().map(Step::kind).collect();
+            attach(&record, &netns(100)).iter().map(Step::kind).collect();
         let at = |kind| kinds.iter().position(|other| *other == kind).unwrap();
         assert_eq!(at("attach_filters"), at("move") + 1);
         assert!(at("attach_filters") < at("set_up"));
@@ -121,7 +144,7 @@ mod tests {
     fn links_travel_by_themselves() {
         for ingress in [None, Some(IngressHook::Xdp), Some(IngressHook::Tcx)] {
             let record = prepared(ingress);
-            let steps = attach(&record, &record.before, &netns(100));
+            let steps = attach(&record, &netns(100));
             assert!(!steps.iter().any(|step| step.kind() == "attach_filters"), "{ingress:?}");
         }
     }

@@ -3,12 +3,19 @@
 //! Everything here is pure: a plan is data that can be logged, stored, compared and tested without
 //! a node. `attach` asks for plans and has a [`Node`](crate::node::Node) carry them out.
 
+mod containers;
+mod ethtool;
 mod hook;
 mod journey;
+mod luggage;
+mod prepare;
 mod settle;
 mod step;
 
+pub use self::containers::cdi;
+pub use self::ethtool::settings;
 pub use self::hook::{Hooks, choose_hooks};
 pub use self::journey::{attach, detach, replace, restore};
-pub use self::settle::{Seen, Settlement, settle};
+pub use self::prepare::{prepare, remake, subinterface_name, unprepare};
+pub use self::settle::{Seen, Settlement, settle, stray_of};
 pub use self::step::{DatapathState, Observed, Step, Stray, Subject, Was};

@@ -1,7 +1,7 @@
 //! What to do with an attachment whose end the driver did not see: it was killed, or the sandbox
 //! went without a word.
 
-use super::{DatapathState, Step, detach, journey};
+use super::{DatapathState, Step, Stray, detach, journey, prepare};
 use crate::model::{At, BuildId, InterfaceState, Phase, Place, Record};
 
 /// What was found of one attachment.
@@ -11,9 +11,9 @@ pub struct Seen {
     pub on_host: Option<InterfaceState>,
     /// The interface in the namespace that the record names, if any.
     pub in_pod: Option<InterfaceState>,
-    /// An interface on the host under the name that it had in the pod: where the kernel leaves
-    /// hardware when a namespace dies.
-    pub stranded: Option<InterfaceState>,
+    /// Interfaces on the host that may be it under another name: where the kernel leaves hardware
+    /// when a namespace dies.
+    pub strays: Vec<InterfaceState>,
     pub datapath: DatapathState,
 }
 
@@ -24,8 +24,8 @@ pub enum Settlement {
     Keep(Vec<Step>),
     /// Do these, and it is prepared: on the host, as it was.
     Free(Vec<Step>),
-    /// Do these, and forget it; kubelet will ask again if it still wants it.
-    Forget(Vec<Step>),
+    /// Take away what prepare made, and forget it; kubelet will ask again if it still wants it.
+    Forget { is_home: bool },
     /// The interface is nowhere. It may come back, so the record stays; nothing can be done now.
     Lost,
 }
@@ -37,34 +37,51 @@ pub fn settle(record: &Record, seen: &Seen, build: &BuildId) -> Settlement {
     let is_known = record.phase.inside().is_some();
     let in_pod = seen.in_pod.as_ref().filter(|state| is_known || is_ours(record, state));
     match (&record.phase, in_pod, on_host) {
-        (Phase::Preparing | Phase::Unpreparing, ..) => {
-            Settlement::Forget(vec![Step::RemoveDatapath { id: record.id() }])
+        (Phase::Preparing | Phase::Unpreparing, _, home) => {
+            Settlement::Forget { is_home: home.is_some() }
         }
         (Phase::Prepared, _, Some(_)) => Settlement::Keep(adopt(record, seen, build)),
+        (Phase::Prepared, ..) if record.subinterface.is_some() => {
+            Settlement::Keep(prepare::remake(record))
+        }
         (Phase::Attached { .. }, Some(inside), _) => {
             Settlement::Keep(refresh(record, Some(inside), seen, build))
         }
         (Phase::Attaching { netns } | Phase::Detaching { netns, .. }, Some(inside), _) => {
             Settlement::Free(detach(record, inside, netns))
         }
-        (_, _, Some(_)) => Settlement::Free(journey::restore(&record.before)),
-        _ => stranded(record, seen),
+        (_, _, Some(_)) => Settlement::Free(journey::restore(record)),
+        // It went with its namespace, as it had to. A new one is made when it is needed.
+        _ if record.subinterface.is_some() => Settlement::Free(Vec::new()),
+        _ => stray(record, seen),
     }
 }
 
+/// By what the device of `record` can be found on the host under whichever name.
+pub fn stray_of(record: &Record) -> Stray {
+    let mut macs: Vec<_> =
+        record.wishes.interface.mac.into_iter().chain(record.before.mac).collect();
+    macs.dedup();
+    Stray { pci: record.device.pci.as_ref().map(|pci| pci.address), macs }
+}
+
 /// The interface is neither in its pod nor at its place on the host. Perhaps the kernel has put it
-/// there under its name from the pod.
-fn stranded(record: &Record, seen: &Seen) -> Settlement {
-    match &seen.stranded {
-        Some(stranded) if is_ours(record, stranded) => {
-            let from = At { place: Place::Host, interface: stranded.name.clone() };
-            let to = At { place: Place::Host, interface: record.before.name.clone() };
-            let mut steps = vec![Step::SetDown { at: from.clone() }, Step::Move { from, to }];
-            steps.extend(journey::restore(&record.before));
-            Settlement::Free(steps)
-        }
-        _ => Settlement::Lost,
-    }
+/// there under its name from the pod, or as `dev%d` where that was taken (`default_device_exit_net()`
+/// in net/core/dev.c, Linux 6.12).
+fn stray(record: &Record, seen: &Seen) -> Settlement {
+    // One that is another's by its index in a pod cannot be here; several ports of one function may.
+    let ours: Vec<_> = seen.strays.iter().filter(|state| is_ours(record, state)).collect();
+    let found = match (ours.as_slice(), seen.strays.as_slice()) {
+        ([one, ..], _) => *one,
+        // The pod gave it an address of its own; nothing else is on that function.
+        ([], [one]) if record.device.pci.is_some() => one,
+        _ => return Settlement::Lost,
+    };
+    let from = At { place: Place::Host, interface: found.name.clone() };
+    let to = journey::on_host(record);
+    let mut steps = vec![Step::SetDown { at: from.clone() }, Step::Move { from, to }];
+    steps.extend(journey::restore(record));
+    Settlement::Free(steps)
 }
 
 /// Whether an interface that was found by name is the one that the record is about: the name alone
@@ -75,9 +92,11 @@ fn is_ours(record: &Record, state: &InterfaceState) -> bool {
 }
 
 /// The same for one that has its old name on the host: there its index tells as well, as long as it
-/// has not been away.
+/// has not been away. Names of sub-interfaces are of our own making.
 fn is_ours_on_host(record: &Record, state: &InterfaceState) -> bool {
-    state.index == record.before.index || is_ours(record, state)
+    record.subinterface.is_some()
+        || state.index == record.before.index
+        || is_ours(record, state)
 }
 
 /// Brings the datapath of an interface that is on the host to this build, whole.
@@ -135,7 +154,7 @@ mod tests {
     }
 
     fn nothing_seen() -> Seen {
-        Seen { on_host: None, in_pod: None, stranded: None, datapath: DatapathState::Attached }
+        Seen { on_host: None, in_pod: None, strays: Vec::new(), datapath: DatapathState::Attached }
     }
 
     fn settled(record: &Record, seen: &Seen) -> Settlement {
@@ -170,7 +189,7 @@ mod tests {
     #[test]
     fn hardware_that_fell_back_under_its_pod_name_gets_its_own_name_again() {
         for mac in [POD_MAC, HOST_MAC] {
-            let seen = Seen { stranded: Some(interface("net1", mac)), ..nothing_seen() };
+            let seen = Seen { strays: vec![interface("net1", mac)], ..nothing_seen() };
             let Settlement::Free(steps) = settled(&attached(), &seen) else { panic!() };
             let Step::Move { from, to } = &steps[1] else { panic!("{steps:?}") };
             assert_eq!((from.interface.as_str(), to.interface.as_str()), ("net1", "eth1"));
@@ -184,7 +203,7 @@ mod tests {
         let other = interface("net1", MacAddr([2, 0, 0, 0, 5, 5]));
         let home = interface("eth1", HOST_MAC);
         let seen = Seen { in_pod: Some(other), on_host: Some(home), ..nothing_seen() };
-        assert_eq!(settled(&record, &seen), Settlement::Free(journey::restore(&record.before)));
+        assert_eq!(settled(&record, &seen), Settlement::Free(journey::restore(&record)));
     }
 
     #[test]
@@ -198,7 +217,7 @@ mod tests {
     #[test]
     fn somebody_elses_interface_of_the_pod_name_is_left_alone() {
         let other = MacAddr([2, 0, 0, 0, 5, 5]);
-        let seen = Seen { stranded: Some(interface("net1", other)), ..nothing_seen() };
+        let seen = Seen { strays: vec![interface("net1", other)], ..nothing_seen() };
         assert_eq!(settled(&attached(), &seen), Settlement::Lost);
     }
 
@@ -212,5 +231,28 @@ mod tests {
         };
         let Settlement::Keep(steps) = settled(&record, &seen) else { panic!() };
         assert!(matches!(steps[..], [Step::RemoveDatapath { .. }, Step::InstallDatapath { .. }]));
+    }
+
+    #[test]
+    fn hardware_is_found_again_under_any_name_by_its_place_on_the_bus() {
+        let mut record = attached();
+        let other = MacAddr([2, 0, 0, 0, 5, 5]);
+        let seen = Seen { strays: vec![interface("dev3", other)], ..nothing_seen() };
+        assert_eq!(settled(&record, &seen), Settlement::Lost, "nobody knows what it is");
+
+        record.device.pci = Some(crate::model::PciFacts {
+            address: "0000:3b:00.0".parse().unwrap(),
+            root: "pci0000:3a".to_owned(),
+            vendor: None,
+            device: None,
+        });
+        let Settlement::Free(steps) = settled(&record, &seen) else { panic!() };
+        assert!(matches!(&steps[1], Step::Move { from, .. } if from.interface.as_str() == "dev3"));
+
+        let two = vec![interface("dev3", other), interface("dev4", HOST_MAC)];
+        let Settlement::Free(steps) = settled(&record, &Seen { strays: two, ..seen }) else {
+            panic!()
+        };
+        assert!(matches!(&steps[1], Step::Move { from, .. } if from.interface.as_str() == "dev4"));
     }
 }

@@ -1,8 +1,8 @@
 //! The node that only exists in memory, and small builders, for tests of every room.
 
-mod fake_node;
+mod fake;
 
-pub use self::fake_node::{Death, FakeInterface, FakeNode, Fault, World};
+pub use self::fake::{Death, FakeInterface, FakeNode, Fault, World};
 
 use crate::model::{
     Action, AttachmentId, Belongings, BuildId, ClaimRef, DatapathSpec, Device, EbpfAbilities,
@@ -37,6 +37,7 @@ pub fn device(name: &str) -> Device {
         sriov: None,
         is_sriov_vf: false,
         rdma_device: None,
+        rdma_nodes: Vec::new(),
         ebpf: EbpfAbilities {
             xdp: Some(XdpFeatures(0x23)),
             xdp_in_use: false,

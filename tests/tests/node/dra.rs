@@ -171,6 +171,7 @@ fn device(name: &str) -> Device {
         sriov: None,
         is_sriov_vf: false,
         rdma_device: None,
+        rdma_nodes: Vec::new(),
         ebpf: EbpfAbilities::default(),
     }
 }

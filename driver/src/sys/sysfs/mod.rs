@@ -43,6 +43,9 @@ pub struct SysfsFacts {
     pub physical_function: Option<PciAddress>,
     /// The first entry of `device/infiniband`.
     pub rdma_device: Option<String>,
+    /// The device's character devices below `/dev/infiniband`, and the one by which connections are
+    /// made, which all share; sorted, and none without an RDMA device.
+    pub rdma_nodes: Vec<PathBuf>,
     /// Which of the PCI function's ports the interface is, where that is not plain: a representor's
     /// `phys_port_name` such as `pf0vf1`, or a `dev_port` above 0.
     pub port: Option<String>,
@@ -96,7 +99,8 @@ impl Sysfs {
                 Some(link) => self.link_name(&link)?.and_then(|name| name.parse().ok()),
                 None => None,
             },
-            rdma_device: first_entry(&path.join("device").join("infiniband"))?,
+            rdma_device: entries(&path.join("device").join("infiniband"))?.into_iter().next(),
+            rdma_nodes: rdma_nodes(&path.join("device"))?,
             port: port(&path)?,
         }))
     }
@@ -200,18 +204,32 @@ fn text(path: &Path) -> Result<Option<String>, SysfsError> {
     }
 }
 
-fn first_entry(directory: &Path) -> Result<Option<String>, SysfsError> {
+/// Node names are those of the class devices (`ib_uverbs_add_one()` in
+/// drivers/infiniband/core/uverbs_main.c and `ib_umad_init_port()` in user_mad.c, Linux 6.12).
+fn rdma_nodes(device: &Path) -> Result<Vec<PathBuf>, SysfsError> {
+    let mut names = entries(&device.join("infiniband_verbs"))?;
+    names.extend(entries(&device.join("infiniband_mad"))?);
+    if !names.is_empty() {
+        names.push("rdma_cm".to_owned());
+    }
+    names.sort();
+    Ok(names.into_iter().map(|name| Path::new("/dev/infiniband").join(name)).collect())
+}
+
+/// Names of what is in a directory, sorted; none where there is no directory.
+fn entries(directory: &Path) -> Result<Vec<String>, SysfsError> {
     let error = |source| SysfsError::Read { path: directory.to_owned(), source };
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
-        Err(absence) if is_absence(&absence) => return Ok(None),
+        Err(absence) if is_absence(&absence) => return Ok(Vec::new()),
         Err(source) => return Err(error(source)),
     };
     let mut names = Vec::new();
     for entry in entries {
         names.extend(entry.map_err(error)?.file_name().into_string());
     }
-    Ok(names.into_iter().min())
+    names.sort();
+    Ok(names)
 }
 
 /// Whether a failed read means "this interface has no such attribute" rather than "reading broke".
@@ -267,6 +285,7 @@ mod tests {
             sriov: Some(Sriov { total_vfs: 64, num_vfs: 1 }),
             physical_function: None,
             rdma_device: None,
+            rdma_nodes: Vec::new(),
             port: None,
         };
         assert_eq!(found, expected);
@@ -320,6 +339,9 @@ mod tests {
             class/net/ens1 -> ../../devices/pci0000:d7/0000:d7:05.5/pci10000:00/10000:00:02.0/net/ens1
             class/net/rep0 -> ../../devices/pci0000:d7/0000:d7:05.5/pci10000:00/10000:00:02.0/net/rep0
             devices/pci0000:d7/0000:d7:05.5/pci10000:00/10000:00:02.0/infiniband/mlx5_bond_0/
+            devices/pci0000:d7/0000:d7:05.5/pci10000:00/10000:00:02.0/infiniband_mad/issm0/
+            devices/pci0000:d7/0000:d7:05.5/pci10000:00/10000:00:02.0/infiniband_mad/umad0/
+            devices/pci0000:d7/0000:d7:05.5/pci10000:00/10000:00:02.0/infiniband_verbs/uverbs0/
             devices/pci0000:d7/0000:d7:05.5/pci10000:00/10000:00:02.0/net/ens1/device -> ../../../10000:00:02.0
             devices/pci0000:d7/0000:d7:05.5/pci10000:00/10000:00:02.0/net/ens1/dev_port = 1
             devices/pci0000:d7/0000:d7:05.5/pci10000:00/10000:00:02.0/net/rep0/phys_port_name = pf0vf1
@@ -327,6 +349,8 @@ mod tests {
         );
         let found = facts(&tree, "ens1");
         assert_eq!(found.rdma_device.as_deref(), Some("mlx5_bond_0"));
+        let nodes = ["issm0", "rdma_cm", "umad0", "uverbs0"];
+        assert_eq!(found.rdma_nodes, nodes.map(|name| Path::new("/dev/infiniband").join(name)));
         assert_eq!(found.port.as_deref(), Some("1"));
         assert_eq!(found.pci.unwrap().root, "pci0000:d7", "not the domain behind the bridge");
         assert_eq!(facts(&tree, "rep0").port.as_deref(), Some("pf0vf1"));

@@ -1,0 +1,91 @@
+//! What is made while a device is prepared, and taken away when it is unprepared: all that is slow.
+
+use std::collections::BTreeSet;
+
+use super::journey::on_host;
+use super::{Step, ethtool};
+use crate::model::{
+    AttachmentId, EthtoolSetting, IfName, IfNameError, Place, Record, SUBINTERFACE_PREFIX,
+};
+
+/// Sets up a device of the host: its sub-interface, what its driver is set to, its datapath.
+///
+/// Nothing of the new record's name is wanted that is there already: it would be of no known build.
+pub fn prepare(record: &Record, settings: &[EthtoolSetting]) -> Vec<Step> {
+    let mut steps = vec![Step::RemoveDatapath { id: record.id() }];
+    steps.extend(make_subinterface(record));
+    for setting in settings {
+        steps.push(Step::SetEthtool { at: on_host(record), setting: setting.clone() });
+    }
+    steps.extend(install(record));
+    steps
+}
+
+/// Makes the sub-interface anew that vanished together with its sandbox's namespace. Its datapath, if
+/// it had one, has no links any more.
+pub fn remake(record: &Record) -> Vec<Step> {
+    let mut steps = vec![Step::RemoveDatapath { id: record.id() }];
+    steps.extend(make_subinterface(record));
+    steps.extend(install(record));
+    steps
+}
+
+fn make_subinterface(record: &Record) -> Vec<Step> {
+    let Some(spec) = &record.subinterface else {
+        return Vec::new();
+    };
+    let parent = crate::model::At { place: Place::Host, interface: spec.parent.clone() };
+    // No packet passes through a sub-interface whose parent is down, and a VLAN cannot go up.
+    vec![Step::SetUp { at: parent }, Step::AddSubinterface { spec: spec.clone() }]
+}
+
+fn install(record: &Record) -> Option<Step> {
+    let spec = record.datapath.clone()?;
+    Some(Step::InstallDatapath { spec, interface: record.before.name.clone() })
+}
+
+/// Takes away what prepare made. `is_home`: the interface is on the host; otherwise nobody knows
+/// where its driver's settings could be put back.
+pub fn unprepare(record: &Record, is_home: bool, parent_down: bool) -> Vec<Step> {
+    let mut steps = vec![Step::RemoveDatapath { id: record.id() }];
+    match &record.subinterface {
+        Some(spec) => {
+            steps.push(Step::RemoveSubinterface { spec: spec.clone() });
+            if parent_down {
+                let at = crate::model::At { place: Place::Host, interface: spec.parent.clone() };
+                steps.push(Step::SetDown { at });
+            }
+        }
+        None if is_home => {
+            for setting in ethtool::restoring(&record.ethtool) {
+                steps.push(Step::SetEthtool { at: on_host(record), setting });
+            }
+        }
+        None => {}
+    }
+    steps
+}
+
+/// The name of the sub-interface of `id` on the host: the same each time, unless another attachment
+/// has it.
+pub fn subinterface_name(
+    id: &AttachmentId,
+    taken: &BTreeSet<IfName>,
+) -> Result<IfName, IfNameError> {
+    let mut hash = 0x811c_9dc5_u32;
+    let mut mix = |bytes: &[u8]| {
+        // FNV-1a.
+        for byte in bytes {
+            hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        }
+        hash
+    };
+    let mut number = mix(id.to_string().as_bytes());
+    loop {
+        let name: IfName = format!("{SUBINTERFACE_PREFIX}{number:08x}").parse()?;
+        if !taken.contains(&name) {
+            return Ok(name);
+        }
+        number = number.wrapping_add(1);
+    }
+}
