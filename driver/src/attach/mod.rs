@@ -13,8 +13,10 @@
 mod engine;
 mod error;
 mod execute;
+mod notice;
 mod worker;
 
 pub use self::engine::Engine;
 pub use self::error::AttachError;
+pub use self::notice::{Notice, NoticeKind, Notices};
 pub use self::worker::{Changed, Command, Desk, Ordered, PrepareClaim, Wanted, Worker};
