@@ -1,5 +1,7 @@
 //! The engine: what the worker's thread does with each command.
 
+mod containers;
+mod draft;
 mod mend;
 mod policy;
 mod prepare;
@@ -14,11 +16,15 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use super::worker::{Command, Desk, Worker};
-use crate::attach::AttachError;
-use crate::model::{AttachmentId, BuildId, By, DeviceName, InterfaceState, Place, Record};
+use crate::attach::{AttachError, Notice, NoticeKind, Notices};
+use crate::model::{
+    AttachmentId, Belongings, BuildId, By, DeviceName, EthtoolState, IfIndex, IfName,
+    InterfaceState, Place, Record,
+};
 use crate::node::{Node, StepError};
 use crate::plan::{DatapathState, Observed, Subject};
 use crate::state::Checkpoint;
@@ -29,6 +35,8 @@ pub struct Engine<N> {
     node: N,
     checkpoint: Checkpoint,
     build: BuildId,
+    /// Where failures are told that nobody waits for; `None` where nobody listens.
+    notices: Option<Notices>,
     /// Since when an interface is nowhere to be found.
     lost: BTreeMap<AttachmentId, Instant>,
     /// How long programs that could not be replaced are left before that is tried again.
@@ -41,7 +49,13 @@ const PAUSE: Duration = Duration::from_secs(15);
 impl<N: Node> Engine<N> {
     /// An engine over what `checkpoint` remembers. Call [`Self::settle`] before anything else.
     pub fn new(node: N, checkpoint: Checkpoint, build: BuildId) -> Self {
-        Self { node, checkpoint, build, lost: BTreeMap::new(), pause: PAUSE }
+        Self { node, checkpoint, build, notices: None, lost: BTreeMap::new(), pause: PAUSE }
+    }
+
+    /// Has it leave notices for whoever has to hear of a failure beside the one who asked.
+    #[must_use]
+    pub fn telling(self, notices: Notices) -> Self {
+        Self { notices: Some(notices), ..self }
     }
 
     /// Starts the one thread that from now on changes the node, and answers the handle to it. What
@@ -72,46 +86,64 @@ impl<N: Node> Engine<N> {
                 Next::Command(command) => command,
                 Next::Due => {
                     self.mend();
+                    self.node.rest();
                     self.show(&desk);
                     due = None;
                     continue;
                 }
                 Next::End => return,
             };
-            // An answer that nobody waits for any more is no reason to stop: the command has run
-            // to its end, and the checkpoint says how it ended.
-            match command {
-                Command::Prepare { wanted, answer } => {
-                    let answered = self.prepare(&wanted);
-                    self.show(&desk);
-                    let _ = answer.send(answered);
-                }
-                Command::Unprepare { claim, answer } => {
-                    let answered = self.unprepare(&claim);
-                    self.show(&desk);
-                    let _ = answer.send(answered);
-                }
-                Command::Attach { sandbox, deadline, answer } => {
-                    let answered = self.attach(&sandbox, deadline);
-                    self.show(&desk);
-                    let _ = answer.send(answered);
-                }
-                Command::Detach { sandbox, answer } => {
-                    let answered = self.detach(&sandbox);
-                    self.show(&desk);
-                    let _ = answer.send(answered);
-                }
-                Command::SetPolicy { selection, policy, answer } => {
-                    let answered = self.set_policy(&selection, policy.as_ref());
-                    self.show(&desk);
-                    let _ = answer.send(answered);
-                }
-                Command::Synchronize { sandboxes, answer } => {
-                    self.synchronize(&sandboxes);
-                    self.show(&desk);
-                    let _ = answer.send(());
-                }
+            self.obey(command, &desk);
+        }
+    }
+
+    /// Does what a command asks for, and answers. An answer that nobody waits for any more is no
+    /// reason to stop: the command has run to its end, and the checkpoint says how it ended.
+    fn obey(&mut self, command: Command, desk: &Desk) {
+        match command {
+            Command::Prepare { wanted, answer } => {
+                let answered = self.prepare(&wanted);
+                self.finish(desk, answer, answered);
             }
+            Command::Unprepare { claim, answer } => {
+                let answered = self.unprepare(&claim);
+                self.finish(desk, answer, answered);
+            }
+            Command::Attach { sandbox, deadline, answer } => {
+                let answered = self.attach(&sandbox, deadline);
+                self.finish(desk, answer, answered);
+            }
+            Command::Detach { sandbox, answer } => {
+                let answered = self.detach(&sandbox);
+                self.finish(desk, answer, answered);
+            }
+            Command::SetPolicy { selection, policy, answer } => {
+                let answered = self.set_policy(&selection, policy.as_ref());
+                self.finish(desk, answer, answered);
+            }
+            Command::Synchronize { sandboxes, answer } => {
+                self.synchronize(&sandboxes);
+                self.finish(desk, answer, ());
+            }
+        }
+    }
+
+    fn finish<T>(&mut self, desk: &Desk, answer: oneshot::Sender<T>, answered: T) {
+        self.show(desk);
+        let _ = answer.send(answered);
+        self.node.rest();
+    }
+
+    /// Leaves a notice about what became of a device.
+    fn tell(&self, record: &Record, kind: NoticeKind, message: String) {
+        if let Some(notices) = &self.notices {
+            notices.leave(Notice {
+                claim: record.claim.clone(),
+                pod: Some(record.pod.clone()),
+                device: Some(record.device.name.clone()),
+                kind,
+                message,
+            });
         }
     }
 
@@ -141,6 +173,21 @@ impl<N: Node> Engine<N> {
     fn datapath(&mut self, id: AttachmentId) -> Result<DatapathState, StepError> {
         match self.node.observe(&Subject::Datapath(id))? {
             Observed::Datapath(state) => Ok(state),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// What the host has on one of its interfaces.
+    fn belongings(&mut self, index: IfIndex) -> Result<Belongings, StepError> {
+        match self.node.observe(&Subject::Belongings(index))? {
+            Observed::Belongings(belongings) => Ok(*belongings),
+            _ => Err(mismatch()),
+        }
+    }
+
+    fn ethtool(&mut self, interface: IfName) -> Result<EthtoolState, StepError> {
+        match self.node.observe(&Subject::Ethtool(interface))? {
+            Observed::Ethtool(state) => Ok(*state),
             _ => Err(mismatch()),
         }
     }

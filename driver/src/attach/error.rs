@@ -1,6 +1,7 @@
 use crate::model::{ClaimRef, ClaimUid, DeviceName, PodRef, Problems, Selection};
 use crate::node::StepError;
 use crate::plan::{DatapathState, Step};
+use crate::telemetry::chain;
 
 /// Why a device could not be prepared, attached or given back.
 #[derive(Debug, thiserror::Error)]
@@ -9,6 +10,10 @@ pub enum AttachError {
     /// The device is neither prepared for this claim nor on the host.
     #[error("device {device} is not on this node")]
     NoSuchDevice { device: DeviceName },
+
+    /// Several devices of the claim cannot be had, each for its own reason.
+    #[error("{}", several(.0))]
+    Several(Vec<Self>),
 
     /// Another claim holds the device.
     #[error("device {device} is in use by claim {holder} ({uid})", uid = .holder.uid)]
@@ -99,11 +104,27 @@ fn residue_text(residue: &[String]) -> String {
     }
 }
 
+fn several(errors: &[AttachError]) -> String {
+    let texts: Vec<_> = errors.iter().map(|error| chain(error)).collect();
+    texts.join("; ")
+}
+
 impl AttachError {
+    /// An error that tells all of `errors`, if there are any.
+    pub(super) fn all_of(mut errors: Vec<Self>) -> Result<(), Self> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Self::Several(errors)),
+        }
+    }
+
     /// The value of the `reason` metric label: one of a fixed set, free of names and numbers.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoSuchDevice { .. } => "no_such_device",
+            // The first stands for all.
+            Self::Several(errors) => errors.first().map_or("several", Self::reason),
             Self::InUse { .. } => "in_use",
             Self::Impossible { .. } => "impossible",
             Self::HostNetwork { .. } => "host_network",

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::model::Dad;
 use crate::node::{Node, StepError};
 use crate::plan::Step;
 
@@ -42,7 +43,14 @@ pub(super) fn execute(
                 tracing::debug!(%step, ?was, "applied");
                 done.undo.extend(step.undo(&was));
             }
-            Err(source) => return Err(Stopped::Failed { step: Box::new(step.clone()), source }),
+            Err(source) => {
+                if let Step::RemoveAddress { at, address } = step {
+                    // It may be gone all the same, and must not come back after its secondaries.
+                    let (at, address) = (at.clone(), *address);
+                    done.undo.push(Step::AddAddress { at, address, dad: Dad::Skip });
+                }
+                return Err(Stopped::Failed { step: Box::new(step.clone()), source });
+            }
         }
     }
     Ok(())
@@ -51,25 +59,46 @@ pub(super) fn execute(
 /// Takes everything back, newest first. Never stops early: a step that cannot be undone is
 /// answered as residue, and those before it are still tried.
 pub(super) fn roll_back(node: &mut impl Node, done: Done) -> Vec<Residue> {
-    try_all(node, done.undo.into_iter().rev())
+    put_back(node, done.undo.into_iter().rev())
+}
+
+/// Applies all steps of a way back, whichever fail, and tries each that fails once more: the reason
+/// may be gone by then, such as a device that was busy. At once, because the order means something:
+/// the first address of a network is its primary one.
+pub(super) fn put_back(
+    node: &mut impl Node,
+    steps: impl IntoIterator<Item = Step>,
+) -> Vec<Residue> {
+    let mut failed = Vec::new();
+    for step in steps {
+        let first = try_each(node, [step]);
+        failed.extend(try_each(node, first.into_iter().map(|residue| residue.step)));
+    }
+    told(failed)
 }
 
 /// Applies all steps, whichever fail. What comes after a failed move is about an interface that is
 /// not there, so it fails as well and is residue too.
 pub(super) fn try_all(node: &mut impl Node, steps: impl IntoIterator<Item = Step>) -> Vec<Residue> {
-    steps
-        .into_iter()
-        .filter_map(|step| match node.apply(&step) {
-            Ok(was) => {
-                tracing::debug!(%step, ?was, "applied");
-                None
-            }
-            Err(error) => {
-                tracing::error!(%step, %error, "left behind");
-                Some(Residue { step, error })
-            }
-        })
-        .collect()
+    told(try_each(node, steps))
+}
+
+fn told(failed: Vec<Residue>) -> Vec<Residue> {
+    for Residue { step, error } in &failed {
+        tracing::error!(%step, %error, "left behind");
+    }
+    failed
+}
+
+fn try_each(node: &mut impl Node, steps: impl IntoIterator<Item = Step>) -> Vec<Residue> {
+    let mut failed = Vec::new();
+    for step in steps {
+        match node.apply(&step) {
+            Ok(was) => tracing::debug!(%step, ?was, "applied"),
+            Err(error) => failed.push(Residue { step, error }),
+        }
+    }
+    failed
 }
 
 impl std::fmt::Display for Residue {

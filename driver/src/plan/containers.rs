@@ -60,7 +60,10 @@ mod tests {
     }
 
     fn names(record: &Record, all: &[&Record]) -> Vec<String> {
-        environment(record, all).into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+        environment(record, all)
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect()
     }
 
     #[test]

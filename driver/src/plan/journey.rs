@@ -87,6 +87,16 @@ pub fn detach(record: &Record, inside: &InterfaceState, netns: &NetnsRef) -> Vec
     steps
 }
 
+/// Takes back what an attach that failed may have left in the sandbox, beside the interface.
+pub fn leave(record: &Record, netns: &NetnsRef) -> Vec<Step> {
+    let pod = At { place: Place::Pod(netns.clone()), interface: record.pod_interface().clone() };
+    let mut steps = luggage::leave(record, &pod);
+    if let Some(vrf) = record.wishes.interface.vrf.clone() {
+        steps.push(Step::RemoveVrf { place: pod.place, vrf });
+    }
+    steps
+}
+
 /// Gives an interface that is on the host, under its old name, its old looks and belongings. What is
 /// as it was already stays untouched, since every step can be applied twice.
 pub fn restore(record: &Record) -> Vec<Step> {
@@ -133,8 +143,7 @@ mod tests {
     #[test]
     fn filters_are_attached_between_the_move_and_the_first_packet() {
         let record = prepared(Some(IngressHook::Clsact));
-        let kinds: Vec<_> =
-            attach(&record, &netns(100)).iter().map(Step::kind).collect();
+        let kinds: Vec<_> = attach(&record, &netns(100)).iter().map(Step::kind).collect();
         let at = |kind| kinds.iter().position(|other| *other == kind).unwrap();
         assert_eq!(at("attach_filters"), at("move") + 1);
         assert!(at("attach_filters") < at("set_up"));

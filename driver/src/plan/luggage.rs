@@ -4,9 +4,7 @@
 use ipnet::IpNet;
 
 use super::Step;
-use crate::model::{
-    At, Family, Neighbor, Record, Route, RouteScope, Rule, SysctlName, TableId, Vrf,
-};
+use crate::model::{At, Family, Neighbor, Record, Route, RouteScope, Rule, SysctlName};
 
 /// The addresses inside: those of the claim, or else the host's if they are inherited.
 pub(super) fn addresses(record: &Record) -> Vec<IpNet> {
@@ -30,10 +28,10 @@ fn routes(record: &Record) -> Vec<Route> {
         record.wishes.interface.inherit.has_routes() && !wished.iter().any(is_said)
     });
     let table = record.wishes.interface.vrf.as_ref().map(|vrf| vrf.table);
-    let all = inherited.chain(wished).cloned().map(|route| Route {
-        table: table.unwrap_or(route.table),
-        ..route
-    });
+    let all = inherited
+        .chain(wished)
+        .cloned()
+        .map(|route| Route { table: table.unwrap_or(route.table), ..route });
     let (direct, by_gateway): (Vec<_>, Vec<_>) = all.partition(|route| route.gateway.is_none());
     direct.into_iter().map(on_link).chain(by_gateway).collect()
 }
@@ -60,9 +58,8 @@ fn rules(record: &Record) -> Vec<Rule> {
 
 fn neighbors(record: &Record) -> Vec<Neighbor> {
     let wished = &record.wishes.neighbors;
-    let is_said = |neighbor: &Neighbor| {
-        wished.iter().any(|other| other.destination == neighbor.destination)
-    };
+    let is_said =
+        |neighbor: &Neighbor| wished.iter().any(|other| other.destination == neighbor.destination);
     let is_inherited = record.wishes.interface.inherit.has_neighbors();
     let inherited = record.belongings.neighbors.iter().filter(|n| is_inherited && !is_said(n));
     inherited.chain(wished).copied().collect()

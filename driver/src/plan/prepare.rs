@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::journey::on_host;
 use super::{Step, ethtool};
 use crate::model::{
-    AttachmentId, EthtoolSetting, IfName, IfNameError, Place, Record, SUBINTERFACE_PREFIX,
+    At, AttachmentId, EthtoolSetting, IfName, IfNameError, Place, Record, SUBINTERFACE_PREFIX,
 };
 
 /// Sets up a device of the host: its sub-interface, what its driver is set to, its datapath.
@@ -34,7 +34,7 @@ fn make_subinterface(record: &Record) -> Vec<Step> {
     let Some(spec) = &record.subinterface else {
         return Vec::new();
     };
-    let parent = crate::model::At { place: Place::Host, interface: spec.parent.clone() };
+    let parent = At { place: Place::Host, interface: spec.parent.clone() };
     // No packet passes through a sub-interface whose parent is down, and a VLAN cannot go up.
     vec![Step::SetUp { at: parent }, Step::AddSubinterface { spec: spec.clone() }]
 }
@@ -50,9 +50,9 @@ pub fn unprepare(record: &Record, is_home: bool, parent_down: bool) -> Vec<Step>
     let mut steps = vec![Step::RemoveDatapath { id: record.id() }];
     match &record.subinterface {
         Some(spec) => {
-            steps.push(Step::RemoveSubinterface { spec: spec.clone() });
+            steps.push(Step::RemoveSubinterface { name: spec.name.clone() });
             if parent_down {
-                let at = crate::model::At { place: Place::Host, interface: spec.parent.clone() };
+                let at = At { place: Place::Host, interface: spec.parent.clone() };
                 steps.push(Step::SetDown { at });
             }
         }

@@ -94,9 +94,7 @@ fn is_ours(record: &Record, state: &InterfaceState) -> bool {
 /// The same for one that has its old name on the host: there its index tells as well, as long as it
 /// has not been away. Names of sub-interfaces are of our own making.
 fn is_ours_on_host(record: &Record, state: &InterfaceState) -> bool {
-    record.subinterface.is_some()
-        || state.index == record.before.index
-        || is_ours(record, state)
+    record.subinterface.is_some() || state.index == record.before.index || is_ours(record, state)
 }
 
 /// Brings the datapath of an interface that is on the host to this build, whole.

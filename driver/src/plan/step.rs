@@ -132,7 +132,7 @@ pub enum Step {
     },
     /// Removes it from the host, if it is there.
     RemoveSubinterface {
-        spec: SubinterfaceSpec,
+        name: IfName,
     },
     /// Lets containers in that name the claim's devices: writes the claim's CDI specification.
     WriteCdi {
@@ -199,6 +199,7 @@ impl Step {
                 | Self::SetEthtool { .. }
                 | Self::SetController { .. }
                 | Self::DetachPrograms { .. }
+                | Self::RemoveSubinterface { .. }
                 | Self::RemoveCdi { .. },
                 _,
             ) => None,
@@ -233,10 +234,7 @@ impl Step {
                 Some(Self::AddVrf { place: place.clone(), vrf: vrf.clone() })
             }
             (Self::AddSubinterface { spec }, _) => {
-                Some(Self::RemoveSubinterface { spec: spec.clone() })
-            }
-            (Self::RemoveSubinterface { spec }, _) => {
-                Some(Self::AddSubinterface { spec: spec.clone() })
+                Some(Self::RemoveSubinterface { name: spec.name.clone() })
             }
             (Self::WriteCdi { spec }, _) => Some(Self::RemoveCdi { claim: spec.claim.clone() }),
             (Self::Move { from, to }, _) => Some(Self::Move { from: to.clone(), to: from.clone() }),
@@ -330,9 +328,7 @@ impl fmt::Display for Step {
             Self::AddSubinterface { spec } => {
                 write!(f, "add {} {} upon {}", spec.kind.name(), spec.name, spec.parent)
             }
-            Self::RemoveSubinterface { spec } => {
-                write!(f, "remove {} {}", spec.kind.name(), spec.name)
-            }
+            Self::RemoveSubinterface { name } => write!(f, "remove {name}"),
             Self::WriteCdi { spec } => write!(f, "write the CDI specification of {}", spec.claim),
             Self::RemoveCdi { claim } => write!(f, "remove the CDI specification of {claim}"),
             Self::Move { from, to } => write!(f, "move {from} to {to}"),

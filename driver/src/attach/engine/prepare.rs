@@ -1,54 +1,77 @@
 //! Prepare and unprepare: what is slow is done here, while the interface is still on the host.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Engine;
+use super::draft::{Draft, check_names};
 use super::settle::Settled;
-use crate::attach::execute::{Done, Residue, Stopped, execute, roll_back, try_all};
-use crate::attach::{AttachError, PrepareClaim, Wanted};
-use crate::model::{
-    AttachmentId, Belongings, By, ClaimUid, DatapathSpec, Device, DeviceName, EthtoolState,
-    InterfaceState, Phase, Place, Record,
-};
+use super::travel::Failure;
+use crate::attach::execute::{Done, Residue, Stopped, execute, put_back, roll_back};
+use crate::attach::{AttachError, NoticeKind, PrepareClaim, Wanted};
+use crate::model::{By, ClaimUid, DeviceName, Phase, Place, Record, SubinterfaceSpec};
 use crate::node::Node;
-use crate::plan::{DatapathState, Step, choose_hooks};
+use crate::plan::{self, Step};
 
 impl<N: Node> Engine<N> {
     /// Prepares all devices of a claim or none.
     pub(super) fn prepare(&mut self, wanted: &PrepareClaim) -> Result<Vec<Record>, AttachError> {
         // First decide for all devices, then touch the first.
-        check_names(wanted)?;
+        let mut errors = check_names(wanted);
         let mut answer = Vec::new();
-        let mut new = Vec::new();
+        let mut drafts = Vec::new();
         for device in &wanted.devices {
-            match self.known(wanted, device)? {
-                Some(record) => answer.push(record),
-                None => new.push(self.draft(wanted, device)?),
+            match self.known(wanted, device) {
+                Ok(Some(record)) => answer.push(record),
+                Ok(None) => match self.draft(wanted, device) {
+                    Ok(draft) => drafts.push(draft),
+                    Err(error) => errors.push(error),
+                },
+                Err(error) => errors.push(error),
             }
         }
-        if let Some(first) = new.first() {
-            let device = first.device.name.clone();
-            self.record(&device, new.iter().cloned())?;
-        }
+        AttachError::all_of(errors)?;
+        answer.extend(self.set_up(drafts)?);
+        Ok(answer)
+    }
+
+    /// Makes of drafts what is prepared, or nothing.
+    fn set_up(&mut self, drafts: Vec<Draft>) -> Result<Vec<Record>, AttachError> {
+        let Some(first) = drafts.first().map(|draft| draft.record.device.name.clone()) else {
+            return Ok(Vec::new());
+        };
+        self.record(&first, drafts.iter().map(|draft| draft.record.clone()))?;
         let mut done = Done::default();
-        for record in &new {
-            if let Err(stopped) = execute(&mut self.node, &install(record), None, &mut done) {
-                return Err(self.give_up(&new, done, record.device.name.clone(), stopped));
+        let mut new: Vec<_> = drafts.iter().map(|draft| draft.record.clone()).collect();
+        for (draft, record) in drafts.iter().zip(&mut new) {
+            let steps = plan::prepare(&draft.record, &draft.settings);
+            let made = execute(&mut self.node, &steps, None, &mut done)
+                .map_err(|stopped| Failure::Stopped(record.device.name.clone(), stopped))
+                .and_then(|()| self.look_at_subinterface(record));
+            if let Err(failure) = made {
+                let residue = self.abandon(&new, done);
+                return Err(failure.into_error(residue.iter().map(ToString::to_string).collect()));
             }
-        }
-        for record in &mut new {
             record.phase = Phase::Prepared;
         }
-        if let Some(first) = new.first() {
-            let device = first.device.name.clone();
-            if let Err(error) = self.record(&device, new.iter().cloned()) {
-                self.abandon(&new, done);
-                return Err(error);
-            }
+        if let Err(error) = self.record(&first, new.iter().cloned()) {
+            self.abandon(&new, done);
+            return Err(error);
         }
-        answer.extend(new);
-        Ok(answer)
+        Ok(new)
+    }
+
+    /// Only now there is a sub-interface to look at.
+    pub(super) fn look_at_subinterface(&mut self, record: &mut Record) -> Result<(), Failure> {
+        let Some(spec) = &record.subinterface else {
+            return Ok(());
+        };
+        let device = record.device.name.clone();
+        match self.interface(Place::Host, By::Name(spec.name.clone())) {
+            Ok(Some(state)) => record.before = state,
+            Ok(None) => return Err(Failure::Vanished(device)),
+            Err(source) => return Err(Failure::Unseen(device, source)),
+        }
+        Ok(())
     }
 
     /// The record of a device that this claim has prepared already.
@@ -57,17 +80,20 @@ impl<N: Node> Engine<N> {
         wanted: &PrepareClaim,
         device: &Wanted,
     ) -> Result<Option<Record>, AttachError> {
-        let holder = self.checkpoint.records().find(|record| record.device.name == device.name);
+        // Shares of one device have a holder each; whoever has it whole has all of it.
+        let is_same = |record: &&Record| {
+            record.device.name == device.name
+                && (record.share == device.share
+                    || record.share.is_none()
+                    || device.share.is_none())
+        };
+        let holder = self.checkpoint.records().find(is_same).cloned();
         match holder {
             None => Ok(None),
-            Some(record) if record.claim.uid != wanted.claim.uid => Err(AttachError::InUse {
-                device: device.name.clone(),
-                holder: record.claim.clone(),
-            }),
-            Some(record) => {
-                let record = record.clone();
-                self.renew(record, wanted)
+            Some(record) if record.claim.uid != wanted.claim.uid => {
+                Err(AttachError::InUse { device: device.name.clone(), holder: record.claim })
             }
+            Some(record) => self.renew(record, wanted),
         }
     }
 
@@ -101,88 +127,12 @@ impl<N: Node> Engine<N> {
         Ok(Some(record))
     }
 
-    /// What will be recorded of a device that is new to us.
-    fn draft(&mut self, wanted: &PrepareClaim, device: &Wanted) -> Result<Record, AttachError> {
-        let gone = || AttachError::NoSuchDevice { device: device.name.clone() };
-        let unseen = |source| AttachError::Observe { device: device.name.clone(), source };
-        let mut found = device.found.clone().ok_or_else(gone)?;
-        let before = self
-            .interface(Place::Host, By::Name(found.interface.clone()))
-            .map_err(unseen)?
-            .ok_or_else(gone)?;
-        let id = AttachmentId {
-            claim: wanted.claim.uid.clone(),
-            device: device.name.clone(),
-            share: device.share.clone(),
-        };
-        let (policy, filter) = self.with_kept(&id, &device.wishes)?;
-        if self.datapath(id.clone()).map_err(unseen)? != DatapathState::Absent {
-            // Pins under this very name and no record: the checkpoint was lost. The program on the
-            // interface is ours, and makes way for the one that is installed.
-            tracing::warn!(device = %device.name, claim = %wanted.claim, "a datapath of no record");
-            found.ebpf.xdp_in_use = false;
-        }
-        if let Some(reason) = reason_to_stay(&found, &before) {
-            return Err(AttachError::Impossible { device: device.name.clone(), reason });
-        }
-        // Programs are attached at the MTU that it has here, and run at the one that it gets.
-        let mtu = device.wishes.interface.mtu.unwrap_or(before.mtu).max(before.mtu);
-        let hooks = choose_hooks(&device.wishes.ebpf, &found, mtu)
-            .map_err(|reason| AttachError::Impossible { device: device.name.clone(), reason })?;
-        let mut record = Record {
-            claim: wanted.claim.clone(),
-            pod: wanted.pod.clone(),
-            requests: device.requests.clone(),
-            pool: device.pool.clone(),
-            share: device.share.clone(),
-            device: found,
-            wishes: device.wishes.clone(),
-            datapath: None,
-            policy,
-            build: self.build.clone(),
-            subinterface: None,
-            before,
-            belongings: Belongings::default(),
-            ethtool: EthtoolState::default(),
-            sandbox: None,
-            residue: Vec::new(),
-            phase: Phase::Preparing,
-        };
-        record.datapath = hooks.map(|hooks| DatapathSpec {
-            id: record.id(),
-            ingress: hooks.ingress,
-            why: hooks.why,
-            egress: hooks.egress,
-            telemetry: device.wishes.ebpf.telemetry,
-            flows: device.wishes.ebpf.flows,
-            generation: DatapathSpec::FIRST_GENERATION,
-            filter,
-        });
-        if record.policy.is_some() && record.datapath.is_none() {
-            let (device, claim) = (id.device, id.claim);
-            let reason = "the claim wants no programs".to_owned();
-            return Err(AttachError::KeptPolicy { device, claim, reason });
-        }
-        Ok(record)
-    }
-
-    /// Takes back a prepare that failed at `device`, and says why it did.
-    fn give_up(
-        &mut self,
-        new: &[Record],
-        done: Done,
-        device: DeviceName,
-        stopped: Stopped,
-    ) -> AttachError {
-        let residue = self.abandon(new, done).iter().map(ToString::to_string).collect();
-        stopped.at(device, residue)
-    }
-
+    /// Takes back a prepare that failed.
     fn abandon(&mut self, new: &[Record], done: Done) -> Vec<Residue> {
         let mut residue = roll_back(&mut self.node, done);
-        // A failed install undoes itself; where it could not, the record must not go.
-        let remove = new.iter().map(|record| Step::RemoveDatapath { id: record.id() });
-        residue.extend(try_all(&mut self.node, remove));
+        // A step that failed may have changed something all the same.
+        let remove = new.iter().rev().flat_map(|record| plan::unprepare(record, true, false));
+        residue.extend(put_back(&mut self.node, remove.collect::<Vec<_>>()));
         if residue.is_empty() {
             let ids: Vec<_> = new.iter().map(Record::id).collect();
             if let Err(error) = self.checkpoint.remove(&ids) {
@@ -208,13 +158,6 @@ impl<N: Node> Engine<N> {
                 .map_err(|stopped| stopped.at(device, Vec::new()))?;
         }
         Ok(())
-    }
-
-    /// Whether an interface will not come back: a virtual one went with its namespace, hardware has
-    /// had its time.
-    fn is_given_up(&self, record: &Record) -> bool {
-        let since = self.lost.get(&record.id());
-        since.is_some_and(|since| record.device.is_virtual || since.elapsed() >= LOST_FOR_GOOD)
     }
 
     /// Removes everything that prepare made for a claim.
@@ -243,67 +186,77 @@ impl<N: Node> Engine<N> {
             }
             tracing::error!(device = %record.device.name, %claim, "the interface did not come back");
         }
-        for mut record in self.select(|record| record.claim.uid == *claim) {
-            let (id, device) = (record.id(), record.device.name.clone());
+        self.shut_out([claim.clone()]);
+        let mut records = self.select(|record| record.claim.uid == *claim);
+        records.reverse();
+        for mut record in records {
             record.phase = Phase::Unpreparing;
-            self.record(&device, [record])?;
-            let steps = [Step::RemoveDatapath { id: id.clone() }];
-            execute(&mut self.node, &steps, None, &mut Done::default())
-                .map_err(|stopped| stopped.at(device.clone(), Vec::new()))?;
-            self.checkpoint
-                .remove([&id])
-                .map_err(|error| AttachError::Record { device, message: error.to_string() })?;
+            self.record(&record.device.name.clone(), [record.clone()])?;
+            let is_home = matches!(self.at_home(&record), Ok(Some(_)));
+            if is_home && !record.residue.is_empty() {
+                self.pay_debt(&record);
+            }
+            self.clear(record, is_home)?;
         }
         Ok(())
+    }
+
+    /// Tries for the last time to put back what could not be before.
+    fn pay_debt(&mut self, record: &Record) {
+        for residue in put_back(&mut self.node, plan::restore(record)) {
+            self.tell(record, NoticeKind::Residue, residue.to_string());
+        }
+    }
+
+    /// Takes away what prepare made of an attachment, and forgets it.
+    pub(super) fn clear(&mut self, record: Record, is_home: bool) -> Result<(), AttachError> {
+        let device = record.device.name.clone();
+        let parent_down = self.parent_goes_down(&record)?;
+        let (settings, steps): (Vec<_>, Vec<_>) = plan::unprepare(&record, is_home, parent_down)
+            .into_iter()
+            .partition(|step| matches!(step, Step::SetEthtool { .. }));
+        execute(&mut self.node, &steps, None, &mut Done::default())
+            .map_err(|stopped| stopped.at(device.clone(), Vec::new()))?;
+        // What a driver does not take back is no reason to hold up the claim's end.
+        for residue in put_back(&mut self.node, settings) {
+            self.tell(&record, NoticeKind::Residue, residue.to_string());
+        }
+        self.checkpoint
+            .remove([&record.id()])
+            .map_err(|error| AttachError::Record { device, message: error.to_string() })
+    }
+
+    /// Whether the device under a sub-interface goes down with it. Where it has others, the next one
+    /// to go is told to see to it.
+    fn parent_goes_down(&mut self, record: &Record) -> Result<bool, AttachError> {
+        let Some(spec) = record.subinterface.as_ref().filter(|spec| spec.parent_was_down) else {
+            return Ok(false);
+        };
+        let others = self.select(|other| {
+            let is_upon = |made: &SubinterfaceSpec| made.parent == spec.parent;
+            other.id() != record.id() && other.subinterface.as_ref().is_some_and(is_upon)
+        });
+        let Some(mut heir) = others.into_iter().next() else {
+            return Ok(true);
+        };
+        if let Some(spec) = &mut heir.subinterface {
+            spec.parent_was_down = true;
+        }
+        self.record(&heir.device.name.clone(), [heir])?;
+        Ok(false)
+    }
+
+    /// Whether an interface will not come back: a virtual one went with its namespace, hardware has
+    /// had its time.
+    fn is_given_up(&self, record: &Record) -> bool {
+        let since = self.lost.get(&record.id());
+        since.is_some_and(|since| record.device.is_virtual || since.elapsed() >= LOST_FOR_GOOD)
     }
 }
 
 /// How long the interface of hardware may be nowhere before its claim is let go. The kernel gives it
 /// back when its namespace dies, which it does in the background (`cleanup_net()`).
 const LOST_FOR_GOOD: Duration = Duration::from_mins(1);
-
-/// Interfaces that the kernel keeps in their namespace (`netns_immutable`, Linux 6.18).
-const IMMOVABLE: [&str; 5] = ["bond", "bridge", "openvswitch", "team", "vrf"];
-
-/// Why a device cannot be given to a pod and taken back, as far as it can be told beforehand.
-fn reason_to_stay(device: &Device, now: &InterfaceState) -> Option<String> {
-    if IMMOVABLE.contains(&device.kind.as_str()) {
-        return Some(format!("the kernel does not let a {} leave its namespace", device.kind));
-    }
-    now.controller.map(|index| {
-        format!(
-            "{} is a member of another interface (index {index}), and would be lost to it",
-            now.name
-        )
-    })
-}
-
-/// Refuses names that cannot all be had in one pod.
-fn check_names(wanted: &PrepareClaim) -> Result<(), AttachError> {
-    let mut names = BTreeSet::new();
-    for device in &wanted.devices {
-        let own = device.found.as_ref().map(|found| &found.interface);
-        let Some(name) = device.wishes.interface.name.as_ref().or(own) else { continue };
-        let reason = if name.as_str() == "eth0" {
-            "interface.name: eth0 is the pod's own interface, choose another name".to_owned()
-        } else if !names.insert(name) {
-            format!("interface.name: another device of the claim is called {name} in the pod, too")
-        } else {
-            continue;
-        };
-        return Err(AttachError::Impossible { device: device.name.clone(), reason });
-    }
-    Ok(())
-}
-
-/// Nothing of a new record's name is wanted that is there already: it would be of no known build.
-fn install(record: &Record) -> Vec<Step> {
-    let interface = record.before.name.clone();
-    let install = |spec: &DatapathSpec| Step::InstallDatapath { spec: spec.clone(), interface };
-    let mut steps = vec![Step::RemoveDatapath { id: record.id() }];
-    steps.extend(record.datapath.as_ref().map(install));
-    steps
-}
 
 impl Stopped {
     /// The error to answer when a plan stopped at `device`.

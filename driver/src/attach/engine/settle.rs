@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use super::Engine;
-use crate::attach::execute::try_all;
-use crate::model::{By, Phase, Place, Record};
+use super::{Engine, mismatch};
+use crate::attach::NoticeKind;
+use crate::attach::execute::{Residue, put_back, try_all};
+use crate::model::{By, IfName, InterfaceState, Phase, Place, Record};
 use crate::node::{Node, StepError};
-use crate::plan::{DatapathState, Seen, Settlement, Step, settle};
+use crate::plan::{DatapathState, Observed, Seen, Settlement, Step, Subject, settle, stray_of};
 
 /// How an attachment was settled, with the record as it is now where that is of use.
 #[derive(Debug)]
@@ -32,9 +33,11 @@ impl<N: Node> Engine<N> {
             let settled = self.settle_one(record);
             tracing::info!(%device, was = phase, now = settled.word(), "settled");
         }
+        self.reconcile_admissions();
+        self.node.rest();
     }
 
-    /// Removes datapaths that no record names: what a lost checkpoint left behind.
+    /// Removes datapaths and sub-interfaces that no record names: what a lost checkpoint left behind.
     ///
     /// Not to be called where a checkpoint was set aside: then pods that run may be behind them.
     pub fn sweep(&mut self) {
@@ -46,6 +49,27 @@ impl<N: Node> Engine<N> {
                 try_all(&mut self.node, ids.into_iter().map(|id| Step::RemoveDatapath { id }));
             }
             Err(error) => tracing::error!(%error, "cannot look for datapaths that nobody knows"),
+        }
+        match self.unrecorded_subinterfaces() {
+            Ok(names) => {
+                for name in names {
+                    tracing::warn!(%name, "removing a sub-interface that nobody knows");
+                    try_all(&mut self.node, [Step::RemoveSubinterface { name }]);
+                }
+            }
+            Err(error) => tracing::error!(%error, "cannot look for sub-interfaces"),
+        }
+        self.node.rest();
+    }
+
+    fn unrecorded_subinterfaces(&mut self) -> Result<Vec<IfName>, StepError> {
+        match self.node.observe(&Subject::AllSubinterfaces)? {
+            Observed::AllSubinterfaces(mut names) => {
+                let mut recorded = self.checkpoint.records().flat_map(|r| &r.subinterface);
+                names.retain(|name| !recorded.any(|spec| spec.name == *name));
+                Ok(names)
+            }
+            _ => Err(mismatch()),
         }
     }
 
@@ -69,7 +93,8 @@ impl<N: Node> Engine<N> {
         match settlement {
             Settlement::Keep(steps) => {
                 let is_new = !steps.is_empty();
-                if !try_all(&mut self.node, steps).is_empty() {
+                let done = try_all(&mut self.node, steps).is_empty();
+                if !done || self.look_at_subinterface_of(&mut record).is_err() {
                     self.keep(record);
                     return Settled::Stuck;
                 }
@@ -80,18 +105,20 @@ impl<N: Node> Engine<N> {
                 Settled::Kept(self.keep(record))
             }
             Settlement::Free(steps) => self.bring_home(record, steps),
-            Settlement::Forget(steps) => {
-                if !try_all(&mut self.node, steps).is_empty() {
-                    return Settled::Stuck;
+            Settlement::Forget { is_home } => match self.clear(record, is_home) {
+                Ok(()) => Settled::Forgotten,
+                Err(error) => {
+                    tracing::error!(%device, %error, "cannot be cleared away");
+                    Settled::Stuck
                 }
-                if let Err(error) = self.checkpoint.remove([&record.id()]) {
-                    tracing::error!(%device, %error, "cannot remove the record");
-                    return Settled::Stuck;
-                }
-                Settled::Forgotten
-            }
+            },
             Settlement::Lost => {
                 tracing::error!(%device, interface = %record.before.name, "the interface is gone");
+                if !self.lost.contains_key(&record.id()) {
+                    let message =
+                        format!("interface {} is nowhere to be found", record.before.name);
+                    self.tell(&record, NoticeKind::Lost, message);
+                }
                 self.lost.entry(record.id()).or_insert_with(Instant::now);
                 record.phase = record.phase.leaving();
                 self.keep(record);
@@ -100,16 +127,35 @@ impl<N: Node> Engine<N> {
         }
     }
 
+    /// What a sub-interface that was made anew is like; what has been in a sandbox stays as recorded.
+    fn look_at_subinterface_of(&mut self, record: &mut Record) -> Result<(), StepError> {
+        if record.phase != Phase::Prepared || record.subinterface.is_none() {
+            return Ok(());
+        }
+        if let Some(state) = self.at_home(record)? {
+            record.before = state;
+        }
+        Ok(())
+    }
+
+    pub(super) fn at_home(&mut self, record: &Record) -> Result<Option<InterfaceState>, StepError> {
+        self.interface(Place::Host, By::Name(record.before.name.clone()))
+    }
+
     /// Home is on the host under the old name. Whatever else could not be put back is residue, and
     /// no reason to hold up the pod's end.
     fn bring_home(&mut self, mut record: Record, steps: Vec<Step>) -> Settled {
-        let residue = try_all(&mut self.node, steps);
-        let at_home = self.interface(Place::Host, By::Name(record.before.name.clone()));
-        if !residue.is_empty() && !matches!(at_home, Ok(Some(_))) {
+        let residue = put_back(&mut self.node, steps);
+        let is_home = matches!(self.at_home(&record), Ok(Some(_)));
+        // A sub-interface that went with its namespace is made anew when it is needed.
+        if !residue.is_empty() && !is_home && record.subinterface.is_none() {
             self.keep(record);
             return Settled::Stuck;
         }
         record.residue = residue.iter().map(ToString::to_string).collect();
+        if !residue.is_empty() {
+            self.tell(&record, NoticeKind::Residue, told(&residue));
+        }
         record.phase = Phase::Prepared;
         record.sandbox = None;
         Settled::Freed(self.keep(record))
@@ -131,14 +177,33 @@ impl<N: Node> Engine<N> {
             }
             None => None,
         };
-        let on_host = self.interface(Place::Host, By::Name(record.before.name.clone()))?;
-        let stranded = if pod_name == record.before.name {
-            None
-        } else {
-            self.interface(Place::Host, By::Name(pod_name))?
+        let on_host = self.at_home(record)?;
+        let strays = match (&in_pod, &on_host, &record.subinterface) {
+            (None, _, None) if record.phase.netns().is_some() => self.strays(record)?,
+            _ => Vec::new(),
         };
-        Ok(Seen { on_host, in_pod, stranded, datapath: self.datapath(record.id())? })
+        Ok(Seen { on_host, in_pod, strays, datapath: self.datapath(record.id())? })
     }
+
+    /// Interfaces of the host that may be the record's; without those that others are about.
+    fn strays(&mut self, record: &Record) -> Result<Vec<InterfaceState>, StepError> {
+        match self.node.observe(&Subject::Strays(stray_of(record)))? {
+            Observed::Strays(mut found) => {
+                let is_home = |name: &IfName| {
+                    let mut others = self.checkpoint.records().filter(|r| r.id() != record.id());
+                    *name == record.before.name || others.any(|other| other.before.name == *name)
+                };
+                found.retain(|state| !is_home(&state.name));
+                Ok(found)
+            }
+            _ => Err(mismatch()),
+        }
+    }
+}
+
+/// Everything that was left behind, in one text.
+fn told(residue: &[Residue]) -> String {
+    residue.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl Settled {

@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use super::Engine;
 use super::settle::Settled;
-use crate::attach::AttachError;
-use crate::attach::execute::{Done, Stopped, execute, roll_back, try_all};
+use crate::attach::execute::{Done, Stopped, execute, put_back, roll_back};
+use crate::attach::{AttachError, NoticeKind};
 use crate::model::{By, DeviceName, IfIndex, NetnsRef, Phase, Place, Record, Sandbox};
 use crate::node::{Node, StepError};
 use crate::plan::{self, DatapathState};
+use crate::telemetry::chain;
 
 impl<N: Node> Engine<N> {
     /// Moves all devices of the sandbox's pod into it, or none.
@@ -89,10 +90,16 @@ impl<N: Node> Engine<N> {
                 AttachError::Stranded { device: device() }
             });
         }
-        let now = self
-            .interface(Place::Host, By::Name(record.before.name.clone()))
-            .map_err(unseen)?
-            .ok_or_else(|| AttachError::NoSuchDevice { device: device() })?;
+        let at_home = By::Name(record.before.name.clone());
+        let mut now = self.interface(Place::Host, at_home.clone()).map_err(unseen)?;
+        if now.is_none() && record.subinterface.is_some() {
+            // It went with its last sandbox.
+            if let Settled::Kept(kept) = self.settle_one(record.clone()) {
+                *record = kept;
+            }
+            now = self.interface(Place::Host, at_home).map_err(unseen)?;
+        }
+        let now = now.ok_or_else(|| AttachError::NoSuchDevice { device: device() })?;
         if record.datapath.is_some() {
             let mut state = self.datapath(record.id()).map_err(unseen)?;
             if state != DatapathState::Attached || !record.build.is_known() {
@@ -113,6 +120,7 @@ impl<N: Node> Engine<N> {
         // What the host had may have changed since prepare, and what it has now is put back. Not so
         // after a return that failed in part: then what it had before is still owed.
         if record.residue.is_empty() {
+            record.belongings = self.belongings(now.index).map_err(unseen)?;
             record.before = now;
         }
         record.sandbox = Some(sandbox.id.clone());
@@ -138,7 +146,7 @@ impl<N: Node> Engine<N> {
         let mut done = Done::default();
         let mut failed = None;
         for record in &mut records {
-            let steps = plan::attach(record, &record.before, netns);
+            let steps = plan::attach(record, netns);
             let outcome = execute(&mut self.node, &steps, Some(deadline), &mut done)
                 .map_err(|stopped| Failure::Stopped(record.device.name.clone(), stopped))
                 .and_then(|()| self.index_inside(record, netns));
@@ -152,12 +160,28 @@ impl<N: Node> Engine<N> {
         }
         let failed = match failed {
             Some(failure) => failure,
-            None => match self.record(&first, records.iter().cloned()) {
+            None => match self.let_in(&first, &records, netns, &mut done) {
                 Ok(()) => return Ok(records),
-                Err(error) => Failure::Unrecorded(error),
+                Err(failure) => failure,
             },
         };
         Err(self.undo_all(records, done, failed))
+    }
+
+    /// Writes down that everything is attached, and then lets containers in: whatever happens after
+    /// this, a start finds them with their device.
+    fn let_in(
+        &mut self,
+        first: &DeviceName,
+        records: &[Record],
+        netns: &NetnsRef,
+        done: &mut Done,
+    ) -> Result<(), Failure> {
+        self.record(first, records.iter().cloned()).map_err(Failure::Unrecorded)?;
+        let unseen = |source| Failure::Unseen(first.clone(), source);
+        let steps = self.admission(records, netns).map_err(unseen)?;
+        execute(&mut self.node, &steps, None, done)
+            .map_err(|stopped| Failure::Stopped(first.clone(), stopped))
     }
 
     fn index_inside(&mut self, record: &Record, netns: &NetnsRef) -> Result<IfIndex, Failure> {
@@ -172,11 +196,15 @@ impl<N: Node> Engine<N> {
 
     /// Brings every device of a failed attach back to where it was, and says why it failed.
     fn undo_all(&mut self, mut records: Vec<Record>, done: Done, failed: Failure) -> AttachError {
+        self.shut_out(records.iter().map(|record| record.claim.uid.clone()));
         let mut residue = roll_back(&mut self.node, done);
         if residue.is_empty() {
             // What went along with something else has no undo of its own.
-            let restore = records.iter().flat_map(|record| plan::restore(&record.before));
-            residue = try_all(&mut self.node, restore);
+            let rest = records.iter().flat_map(|record| {
+                let leave = record.phase.netns().map(|netns| plan::leave(record, netns));
+                leave.into_iter().flatten().chain(plan::restore(record))
+            });
+            residue = put_back(&mut self.node, rest);
         }
         for record in &mut records {
             // With residue the device may be anywhere on its way: `Detaching` says so, and the next
@@ -188,10 +216,18 @@ impl<N: Node> Engine<N> {
                 record.phase = record.phase.clone().leaving();
             }
         }
-        if let Err(error) = self.checkpoint.put(records) {
+        if let Err(error) = self.checkpoint.put(records.clone()) {
             tracing::error!(%error, "an attach that was undone is still recorded as under way");
         }
-        failed.into_error(residue.iter().map(ToString::to_string).collect())
+        let error = failed.into_error(residue.iter().map(ToString::to_string).collect());
+        for record in &records {
+            self.tell(record, NoticeKind::AttachFailed, chain(&error));
+        }
+        if !residue.is_empty() {
+            // A step that failed may have done something all the same.
+            self.free(records);
+        }
+        error
     }
 
     /// Takes all devices out of a sandbox that stops, newest first.
@@ -211,6 +247,7 @@ impl<N: Node> Engine<N> {
     /// that are there.
     pub(super) fn free(&mut self, records: Vec<Record>) -> Vec<Record> {
         let mut freed = Vec::new();
+        self.shut_out(records.iter().map(|record| record.claim.uid.clone()));
         for mut record in records {
             record.phase = record.phase.leaving();
             if let Err(error) = self.checkpoint.put([record.clone()]) {
@@ -240,19 +277,23 @@ impl<N: Node> Engine<N> {
             }
         }
         self.free(strays);
+        self.reconcile_admissions();
         for record in self.select(|record| record.phase == Phase::Prepared) {
             if sandboxes.iter().any(|sandbox| sandbox.pod.uid == record.pod.uid) {
                 tracing::warn!(
                     device = %record.device.name, pod = %record.pod,
                     "the pod's sandbox started while nobody was there to attach its device"
                 );
+                let message = "the sandbox started without it; its containers that name the claim \
+                               cannot start";
+                self.tell(&record, NoticeKind::RunningWithout, message.to_owned());
             }
         }
     }
 }
 
 /// Why an attach did not come to its end.
-enum Failure {
+pub(super) enum Failure {
     Stopped(DeviceName, Stopped),
     Vanished(DeviceName),
     Unseen(DeviceName, StepError),
@@ -260,7 +301,7 @@ enum Failure {
 }
 
 impl Failure {
-    fn into_error(self, residue: Vec<String>) -> AttachError {
+    pub(super) fn into_error(self, residue: Vec<String>) -> AttachError {
         match self {
             Self::Stopped(device, stopped) => stopped.at(device, residue),
             Self::Vanished(device) => AttachError::NoSuchDevice { device },

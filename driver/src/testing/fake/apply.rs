@@ -48,13 +48,13 @@ impl World {
                 if !interface.up {
                     return Err(error(format!("{at}: network is down")));
                 }
-                Ok(insert(&mut interface.neighbors, neighbor))
+                Ok(insert_sorted(&mut interface.neighbors, neighbor))
             }
             Step::RemoveNeighbor { at, neighbor } => {
                 Ok(remove(&mut self.at(at)?.neighbors, neighbor))
             }
             Step::AddRule { place, rule } => {
-                Ok(insert(self.rules.entry(key(place)).or_default(), rule))
+                Ok(insert_sorted(self.rules.entry(key(place)).or_default(), rule))
             }
             Step::RemoveRule { place, rule } => {
                 let was = remove(self.rules.entry(key(place)).or_default(), rule);
@@ -68,9 +68,9 @@ impl World {
                 Ok(if before == *controller { Was::Same } else { Was::Controller(before) })
             }
             Step::AddSubinterface { spec } => self.add_subinterface(spec),
-            Step::RemoveSubinterface { spec } => {
+            Step::RemoveSubinterface { name } => {
                 let host = self.interfaces.entry(None).or_default();
-                Ok(was(host.remove(&spec.name).is_none()))
+                Ok(was(host.remove(name).is_none()))
             }
             Step::WriteCdi { spec } => {
                 let before = self.cdi.insert(spec.claim.clone(), spec.clone());
@@ -78,6 +78,15 @@ impl World {
             }
             Step::RemoveCdi { claim } => Ok(was(self.cdi.remove(claim).is_none())),
             Step::Move { from, to } => self.relocate(from, to),
+        }
+    }
+
+    /// Whether a file is so already: it is then not touched, and nothing can go wrong.
+    pub(super) fn is_written(&self, step: &Step) -> bool {
+        match step {
+            Step::WriteCdi { spec } => self.cdi.get(&spec.claim) == Some(spec),
+            Step::RemoveCdi { claim } => !self.cdi.contains_key(claim),
+            _ => false,
         }
     }
 
@@ -141,7 +150,7 @@ impl World {
     fn set_segments(&mut self, at: &At, segments: Segments) -> Result<Was, StepError> {
         let interface = self.at(at)?;
         let (is, mut before) = (&mut interface.segments, Segments::default());
-        let mut set = |is: &mut Option<u32>, wished: Option<u32>, before: &mut Option<u32>| {
+        let set = |is: &mut Option<u32>, wished: Option<u32>, before: &mut Option<u32>| {
             if wished.is_some() && wished != *is {
                 *before = std::mem::replace(is, wished);
             }
@@ -191,17 +200,17 @@ impl World {
         if interface.routes.iter().any(|other| is_same(other) && other != route) {
             return Err(error(format!("{at}: file exists")));
         }
-        Ok(insert(&mut interface.routes, route))
+        Ok(insert_sorted(&mut interface.routes, route))
     }
 
     fn add_vrf(&mut self, place: &Place, vrf: &Vrf) -> Result<Was, StepError> {
         let is_taken = self.interfaces.get(&key(place)).is_some_and(|n| n.contains_key(&vrf.name));
-        let vrfs = self.vrfs.entry(key(place)).or_default();
-        match vrfs.get(&vrf.name) {
+        match self.vrfs.get(&key(place)).and_then(|vrfs| vrfs.get(&vrf.name)) {
             Some(table) if *table == vrf.table => Ok(Was::Same),
             Some(_) => Err(error(format!("{}: has another table", vrf.name))),
             None if is_taken => Err(error(format!("{}: file exists", vrf.name))),
             None => {
+                let vrfs = self.vrfs.entry(key(place)).or_default();
                 vrfs.insert(vrf.name.clone(), vrf.table);
                 Ok(Was::Otherwise)
             }
@@ -213,7 +222,8 @@ impl World {
         let vrfs = self.vrfs.entry(key(place)).or_default();
         let was = was(vrfs.remove(&vrf.name).is_none());
         self.vrfs.retain(|_, vrfs| !vrfs.is_empty());
-        for interface in self.interfaces.get_mut(&key(place)).into_iter().flat_map(|n| n.values_mut())
+        for interface in
+            self.interfaces.get_mut(&key(place)).into_iter().flat_map(|n| n.values_mut())
         {
             interface.controller.take_if(|name| *name == vrf.name);
         }
@@ -336,6 +346,13 @@ fn insert<T: Clone + PartialEq>(all: &mut Vec<T>, one: &T) -> Was {
     }
     all.push(one.clone());
     Was::Otherwise
+}
+
+/// For what has no order.
+fn insert_sorted<T: Clone + Ord>(all: &mut Vec<T>, one: &T) -> Was {
+    let was = insert(all, one);
+    all.sort();
+    was
 }
 
 fn remove<T: PartialEq>(all: &mut Vec<T>, one: &T) -> Was {

@@ -51,6 +51,11 @@ impl FakeNode {
         Self { world: Arc::clone(&self.world), fault, applied: 0 }
     }
 
+    /// How many steps this driver has had applied.
+    pub fn applied(&self) -> usize {
+        self.applied
+    }
+
     /// Makes the namespace of a sandbox.
     pub fn add_netns(&self, id: NetnsId) {
         self.world().interfaces.entry(Some(id)).or_default();
@@ -95,6 +100,9 @@ impl Node for FakeNode {
     }
 
     fn apply(&mut self, step: &Step) -> Result<Was, StepError> {
+        if self.world().is_written(step) {
+            return Ok(Was::Same);
+        }
         self.tick(Fault::FailAt)?;
         self.tick(Fault::DieBefore)?;
         let was = self.world().apply(step)?;

@@ -148,9 +148,8 @@ impl World {
 
     fn strays(&self, stray: &Stray) -> Vec<InterfaceState> {
         let host = &self.interfaces[&None];
-        let fallen = host.iter().filter(|(_, found)| {
-            found.is_hardware && stray.macs.contains(&found.mac)
-        });
+        let fallen =
+            host.iter().filter(|(_, found)| found.is_hardware && stray.macs.contains(&found.mac));
         fallen.map(|(name, found)| found.state(name)).collect()
     }
 
