@@ -29,8 +29,9 @@ pub use self::interface::{At, By, InterfaceState, Place};
 pub use self::name::{DeviceName, DeviceNameError, IfName, IfNameError};
 pub use self::network::{
     Belongings, CHANNELS, COALESCE, EthtoolSetting, EthtoolState, Family, Inherit, IpvlanMode,
-    MacvlanMode, Neighbor, OtherPrograms, RINGS, Route, RouteProtocol, RouteScope, Rule, SYSCTLS,
-    Segments, SubinterfaceKind, SubinterfaceSpec, SysctlName, TableId, Vrf,
+    MacvlanMode, Neighbor, OtherPrograms, RINGS, Route, RouteProtocol, RouteScope, Rule,
+    SUBINTERFACE_PREFIX, SYSCTLS, Segments, SubinterfaceKind, SubinterfaceSpec, SysctlName,
+    TableId, Vrf,
 };
 pub use self::problem::{Problem, Problems};
 pub use self::record::{BuildId, DatapathSpec, KeptPolicy, Phase, Record};

@@ -269,6 +269,9 @@ pub struct Belongings {
     pub sysctls: Vec<(SysctlName, String)>,
 }
 
+/// What names of sub-interfaces begin with on the host; eight hexadecimal digits follow.
+pub const SUBINTERFACE_PREFIX: &str = "weir-";
+
 /// An interface that is made upon a device for one attachment, and removed with it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

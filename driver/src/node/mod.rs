@@ -18,6 +18,10 @@ pub trait Node {
     ///
     /// Applying a step whose result is already there succeeds and reports [`Was::Same`].
     fn apply(&mut self, step: &Step) -> Result<Was, StepError>;
+
+    /// Lets go of what was kept open to make the next call quicker, such as a socket in a pod's
+    /// namespace, which keeps that namespace alive. Called when a command has come to its end.
+    fn rest(&mut self) {}
 }
 
 /// Why the node could not do or show something. Carries the cause's text: the executor only ever

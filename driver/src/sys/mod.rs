@@ -8,5 +8,6 @@ pub mod clock;
 pub mod netlink;
 pub mod netns;
 pub mod socket;
+pub mod sysctl;
 pub mod sysfs;
 pub mod xdp;
