@@ -12,6 +12,7 @@ use super::{Node, StepError};
 use crate::datapath::Datapath;
 use crate::model::{At, Place};
 use crate::plan::{Observed, Step, Subject, Was};
+use crate::sys::ethtool::EthtoolError;
 use crate::sys::netlink::NetlinkError;
 use crate::sys::netns::NetnsError;
 use crate::sys::sysctl::SysctlError;
@@ -49,7 +50,7 @@ impl Node for LinuxNode {
             Subject::Belongings(index) => {
                 Observed::Belongings(Box::new(observe::belongings(places, *index)?))
             }
-            Subject::Ethtool(_) => return Err(not_yet("ethtool")),
+            Subject::Ethtool(name) => Observed::Ethtool(Box::new(setting::ethtool(places, name)?)),
             Subject::Strays(stray) => {
                 Observed::Strays(observe::strays(places.netlink(&Place::Host)?, stray)?)
             }
@@ -99,7 +100,7 @@ impl Node for LinuxNode {
             Step::SetSysctl { place, name, value } => {
                 setting::set_sysctl(places, place, name, value)
             }
-            Step::SetEthtool { .. } => Err(not_yet("ethtool")),
+            Step::SetEthtool { at, setting } => setting::set_ethtool(places, at, setting),
             Step::AddVrf { place, vrf } => link::add_vrf(places, place, vrf),
             Step::RemoveVrf { place, vrf } => link::remove_vrf(places, place, vrf),
             Step::AddSubinterface { spec } => link::add_subinterface(places, spec),
@@ -132,4 +133,10 @@ macro_rules! step_error_from {
     )*};
 }
 
-step_error_from!(NetlinkError, NetnsError, SysctlError, crate::datapath::DatapathError);
+step_error_from!(
+    EthtoolError,
+    NetlinkError,
+    NetnsError,
+    SysctlError,
+    crate::datapath::DatapathError
+);

@@ -144,7 +144,6 @@ pub(super) fn cookie(places: &mut Places, netns: &NetnsRef) -> Result<u64, StepE
     Ok(places.netlink(&Place::Pod(netns.clone()))?.namespace_cookie()?)
 }
 
-/// What ethtool tells of an interface of the host.
 pub(super) fn on_host(interface: &IfName) -> At {
     At { place: Place::Host, interface: interface.clone() }
 }

@@ -3,6 +3,7 @@
 use super::absent;
 use crate::model::{At, By, IfIndex, NetnsRef, Place};
 use crate::node::StepError;
+use crate::sys::ethtool::{Ethtool, EthtoolError};
 use crate::sys::netlink::{LinkFacts, Netlink, NetlinkError};
 use crate::sys::netns::Netns;
 use crate::sys::sysctl::{SysctlError, Sysctls};
@@ -25,12 +26,13 @@ pub(super) struct Open {
     pub(super) netns: Netns,
     pub(super) netlink: Netlink,
     sysctls: Option<Sysctls>,
+    ethtool: Option<Ethtool>,
 }
 
 impl Open {
     fn new(netns: Netns) -> Result<Self, NetlinkError> {
         let netlink = Netlink::open_in(&netns)?;
-        Ok(Self { netns, netlink, sysctls: None })
+        Ok(Self { netns, netlink, sysctls: None, ethtool: None })
     }
 
     pub(super) fn sysctls(&mut self) -> Result<&Sysctls, SysctlError> {
@@ -39,6 +41,14 @@ impl Open {
             None => Sysctls::of(&self.netns)?,
         };
         Ok(self.sysctls.insert(opened))
+    }
+
+    pub(super) fn ethtool(&mut self) -> Result<&Ethtool, EthtoolError> {
+        let opened = match self.ethtool.take() {
+            Some(opened) => opened,
+            None => Ethtool::open_in(&self.netns)?,
+        };
+        Ok(self.ethtool.insert(opened))
     }
 }
 
@@ -49,6 +59,7 @@ impl Places {
             netns: Netns::of_this_thread()?,
             netlink: Netlink::open()?,
             sysctls: Some(Sysctls::of_this_thread()?),
+            ethtool: None,
         };
         Ok(Self { host, pod: None, last: None })
     }

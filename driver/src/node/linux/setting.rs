@@ -1,7 +1,8 @@
 //! Settings of the network stack, and of drivers.
 
+use super::observe::on_host;
 use super::places::Places;
-use crate::model::Place;
+use crate::model::{At, EthtoolSetting, EthtoolState, IfName, Place};
 use crate::node::StepError;
 use crate::plan::Was;
 
@@ -18,4 +19,21 @@ pub(super) fn set_sysctl(
     }
     sysctls.write(name, value)?;
     Ok(Was::Value(was))
+}
+
+/// What ethtool tells of an interface of the host.
+pub(super) fn ethtool(places: &mut Places, interface: &IfName) -> Result<EthtoolState, StepError> {
+    let at = on_host(interface);
+    let index = places.link(&at)?.1.index;
+    Ok(places.at(&at.place)?.ethtool()?.state(index)?)
+}
+
+pub(super) fn set_ethtool(
+    places: &mut Places,
+    at: &At,
+    setting: &EthtoolSetting,
+) -> Result<Was, StepError> {
+    let index = places.index(at)?.1;
+    let was = places.at(&at.place)?.ethtool()?.set(index, setting)?;
+    Ok(was.map_or(Was::Same, Was::Ethtool))
 }

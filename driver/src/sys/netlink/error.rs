@@ -59,6 +59,11 @@ impl NetlinkError {
         self.errno().is_some_and(|errno| absences.contains(&errno))
     }
 
+    /// Whether the driver or the kernel knows nothing of the kind.
+    pub fn is_unsupported(&self) -> bool {
+        self.errno() == Some(libc::EOPNOTSUPP)
+    }
+
     fn errno(&self) -> Option<i32> {
         match self {
             Self::Refused { source, .. } => source.raw_os_error(),
