@@ -81,6 +81,7 @@ impl<N: Node> Engine<N> {
         let mut waiting = VecDeque::new();
         let mut due = None;
         loop {
+            self.node.rest();
             due = self.is_unsure().then(|| due.unwrap_or_else(|| Instant::now() + self.pause));
             let command = match next(&mut desk, &mut waiting, clock, due) {
                 Next::Command(command) => command,

@@ -279,7 +279,7 @@ pub struct Belongings {
     pub sysctls: Vec<(SysctlName, String)>,
 }
 
-/// What the names of sub-interfaces on the host begin with; eight hexadecimal digits follow.
+/// What names of sub-interfaces begin with on the host; eight hexadecimal digits follow.
 pub const SUBINTERFACE_PREFIX: &str = "weir-";
 
 /// An interface that is made upon a device for one attachment, and removed with it.

@@ -19,8 +19,8 @@ pub trait Node {
     /// Applying a step whose result is already there succeeds and reports [`Was::Same`].
     fn apply(&mut self, step: &Step) -> Result<Was, StepError>;
 
-    /// Told at the end of each command: nothing of a pod may be held open beyond it, since that
-    /// would keep its namespace alive.
+    /// Lets go of what was kept open to make the next call quicker, such as a socket in a pod's
+    /// namespace, which keeps that namespace alive. Called when a command has come to its end.
     fn rest(&mut self) {}
 }
 

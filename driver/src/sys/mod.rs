@@ -5,8 +5,10 @@
 
 pub mod bpf;
 pub mod clock;
+pub mod ethtool;
 pub mod netlink;
 pub mod netns;
 pub mod socket;
+pub mod sysctl;
 pub mod sysfs;
 pub mod xdp;

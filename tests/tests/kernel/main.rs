@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bench;
+mod config;
 mod datapath;
 mod driver;
 mod inventory;

@@ -146,7 +146,9 @@ fn routes_come_back_as_added_and_without_what_the_kernel_made() {
             netlink.add_route(v0, route).unwrap();
         }
         routes.sort_unstable();
-        assert_eq!(netlink.routes(v0).unwrap(), routes);
+        let mut found = netlink.routes(v0).unwrap();
+        found.sort_unstable();
+        assert_eq!(found, routes);
         assert_eq!(netlink.routes(v1).unwrap(), []);
         assert_eq!(netlink.default_route_interfaces().unwrap(), [v0]);
 

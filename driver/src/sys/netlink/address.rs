@@ -11,19 +11,34 @@ use rtnetlink::packet_route::address::{
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Netlink, NetlinkError};
-use crate::model::IfIndex;
+use crate::model::{Dad, IfIndex};
 
 impl Netlink {
-    /// The interface's addresses, in the kernel's order. Without IPv6 link-local ones, which the kernel makes by
-    /// itself. None of an interface that does not exist.
+    /// The interface's addresses, in the kernel's order. Without IPv6 link-local ones, which the
+    /// kernel makes by itself. None of an interface that does not exist.
     pub fn addresses(&self, index: IfIndex) -> Result<Vec<IpNet>, NetlinkError> {
-        Ok(self.all_addresses()?.remove(&index).unwrap_or_default())
+        Ok(self.list_addresses(Some(index))?.remove(&index).unwrap_or_default())
     }
 
     /// [`addresses`](Self::addresses) of all interfaces that have any.
     pub fn all_addresses(&self) -> Result<BTreeMap<IfIndex, Vec<IpNet>>, NetlinkError> {
-        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        let answers = self.socket.list(&"list addresses", &request)?;
+        self.list_addresses(None)
+    }
+
+    /// The kernel filters by the header's index (`inet_valid_dump_ifaddr_req()` in
+    /// `net/ipv4/devinet.c`, Linux 6.12).
+    fn list_addresses(
+        &self,
+        index: Option<IfIndex>,
+    ) -> Result<BTreeMap<IfIndex, Vec<IpNet>>, NetlinkError> {
+        let mut message = AddressMessage::default();
+        message.header.index = index.map_or(0, |index| index.0);
+        let request = RouteNetlinkMessage::GetAddress(message);
+        let answers = match self.socket.list(&"list addresses", &request) {
+            Ok(answers) => answers,
+            Err(error) if index.is_some() && error.is_absent() => Vec::new(),
+            Err(error) => return Err(error),
+        };
         let mut addresses: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for answer in answers {
             let RouteNetlinkMessage::NewAddress(message) = answer else { continue };
@@ -35,9 +50,19 @@ impl Netlink {
         Ok(addresses)
     }
 
-    /// Assigns an address. An IPv6 address is usable at once: it skips the search for duplicates
-    /// (`IFA_F_NODAD`).
+    /// Assigns an address that can be used at once.
     pub fn add_address(&self, index: IfIndex, address: IpNet) -> Result<(), NetlinkError> {
+        self.add_address_with(index, address, Dad::Skip)
+    }
+
+    /// Assigns an address. An IPv6 address that skips the search for duplicates (`IFA_F_NODAD`) is
+    /// usable at once; IPv4 has no such search.
+    pub fn add_address_with(
+        &self,
+        index: IfIndex,
+        address: IpNet,
+        dad: Dad,
+    ) -> Result<(), NetlinkError> {
         let request = format_args!("add address {address} to interface {index}");
         let mut message = assignment(index, address);
         match address {
@@ -45,6 +70,7 @@ impl Netlink {
                 message.attributes.push(AddressAttribute::Broadcast(v4.broadcast()));
             }
             IpNet::V4(_) => {}
+            IpNet::V6(_) if dad == Dad::Run => {}
             IpNet::V6(_) => {
                 message.header.flags = AddressHeaderFlags::Nodad;
                 message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));

@@ -34,6 +34,9 @@ pub enum NetlinkError {
     #[error("{request}: interrupted by changes {attempts} times")]
     Interrupted { request: String, attempts: usize },
 
+    #[error("ask for the cookie of a network namespace")]
+    Cookie(#[source] io::Error),
+
     #[error("wait for changes of the network")]
     Events(#[source] io::Error),
 }
@@ -49,10 +52,16 @@ impl NetlinkError {
     }
 
     /// Whether what was to be changed, removed or shown is not there: the interface (`ENODEV`, and
-    /// `ENXIO` from IPv6), the address (`EADDRNOTAVAIL`) or the route (`ESRCH`).
+    /// `ENXIO` from IPv6), the address (`EADDRNOTAVAIL`), the route (`ESRCH`), or the rule, the
+    /// neighbour or the table (`ENOENT`).
     pub fn is_absent(&self) -> bool {
-        let absences = [libc::ENODEV, libc::ENXIO, libc::EADDRNOTAVAIL, libc::ESRCH];
+        let absences = [libc::ENODEV, libc::ENXIO, libc::EADDRNOTAVAIL, libc::ESRCH, libc::ENOENT];
         self.errno().is_some_and(|errno| absences.contains(&errno))
+    }
+
+    /// Whether the driver or the kernel knows nothing of the kind.
+    pub fn is_unsupported(&self) -> bool {
+        self.errno() == Some(libc::EOPNOTSUPP)
     }
 
     fn errno(&self) -> Option<i32> {
@@ -70,6 +79,7 @@ impl NetlinkError {
             Self::Lost { .. } => "lost",
             Self::Timeout { .. } => "timeout",
             Self::Interrupted { .. } => "interrupted",
+            Self::Cookie(_) => "cookie",
             Self::Events(_) => "events",
         }
     }

@@ -10,8 +10,9 @@ use rtnetlink::packet_route::link::{
 };
 use rtnetlink::{LinkUnspec, LinkVeth};
 
-use super::{Netlink, NetlinkError};
-use crate::model::{By, IfIndex, IfName, MacAddr};
+use super::virtual_link::{self, Made};
+use super::{Netlink, NetlinkError, segments};
+use crate::model::{By, IfIndex, IfName, MacAddr, Segments};
 use crate::sys::netns::Netns;
 
 /// What netlink tells of an interface.
@@ -39,6 +40,12 @@ pub struct LinkFacts {
     pub is_loopback: bool,
     /// Ids of attached XDP programs, sorted.
     pub xdp_programs: Vec<u32>,
+    pub segments: Segments,
+    /// What it is, where it is of software and of a kind that we make.
+    pub made: Option<Made>,
+    /// What the device is called on its bus (`IFLA_PARENT_DEV_NAME`), such as the address of a PCI
+    /// function.
+    pub bus_device: Option<String>,
 }
 
 /// What an interface has counted since it exists, by its driver.
@@ -76,8 +83,12 @@ impl LinkFacts {
             parent: None,
             is_loopback: header.link_layer_type == LinkLayerType::Loopback,
             xdp_programs: Vec::new(),
+            segments: Segments::default(),
+            made: None,
+            bus_device: None,
         };
         for attribute in message.attributes {
+            segments::note(&attribute, &mut facts.segments);
             match attribute {
                 LinkAttribute::IfName(text) => name = text.parse().ok(),
                 LinkAttribute::Address(bytes) => {
@@ -91,6 +102,7 @@ impl LinkFacts {
                 LinkAttribute::Link(index) => facts.parent = some_index(index),
                 LinkAttribute::LinkNetNsId(_) => peer_is_elsewhere = true,
                 LinkAttribute::LinkInfo(infos) => {
+                    facts.made = virtual_link::made(&infos);
                     for info in infos {
                         if let LinkInfo::Kind(kind) = info {
                             peer_is_elsewhere |= has_peer(&kind);
@@ -98,6 +110,7 @@ impl LinkFacts {
                         }
                     }
                 }
+                LinkAttribute::ParentDevName(name) => facts.bus_device = Some(name),
                 LinkAttribute::Xdp(attributes) => facts.xdp_programs = xdp_programs(&attributes),
                 _ => {}
             }
@@ -248,8 +261,19 @@ impl Netlink {
         netns: &Netns,
         name: &IfName,
     ) -> Result<(), NetlinkError> {
+        self.move_between(index, netns, &Self::open_in(netns)?, name)
+    }
+
+    /// [`move_to`](Self::move_to), by a socket that is open in `netns` already.
+    pub fn move_between(
+        &self,
+        index: IfIndex,
+        netns: &Netns,
+        there: &Self,
+        name: &IfName,
+    ) -> Result<(), NetlinkError> {
         let request = format!("move interface {index} to {} as {name}", netns.id());
-        if Self::open_in(netns)?.find(&By::Name(name.clone()))?.is_some() {
+        if there.find(&By::Name(name.clone()))?.is_some() {
             return Err(NetlinkError::Refused {
                 request,
                 explanation: Some("the name is taken there".to_owned()),
@@ -278,7 +302,7 @@ impl Netlink {
         self.socket.ask(&request, RouteNetlinkMessage::DelLink(message), 0).map(drop)
     }
 
-    fn change(
+    pub(super) fn change(
         &self,
         request: &dyn std::fmt::Display,
         message: LinkMessage,

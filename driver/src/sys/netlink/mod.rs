@@ -1,4 +1,4 @@
-//! Route netlink of one namespace: interfaces, addresses, routes, filters, and news of changes.
+//! Route netlink of one namespace: interfaces, addresses, routes, rules, neighbours, filters, and news of changes.
 //!
 //! Every call blocks until the kernel has answered, so [`Netlink`] belongs on plain threads, never
 //! on a worker of an async runtime. A request names what it acts on by index; whether its result
@@ -13,10 +13,17 @@ mod error;
 mod events;
 mod filter;
 mod link;
+mod neighbor;
 mod route;
+mod rule;
+mod segments;
 mod socket;
+mod virtual_link;
 
 use std::fmt;
+
+use netlink_sys::protocols::NETLINK_ROUTE;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 
 use crate::sys::netns::Netns;
 
@@ -24,21 +31,28 @@ pub use self::error::NetlinkError;
 pub use self::events::LinkEvents;
 pub use self::filter::{FilterFacts, Side};
 pub use self::link::{LinkFacts, LinkStatistics};
-use self::socket::RouteSocket;
+pub use self::segments::{replaced, unknown_limit};
+pub(in crate::sys) use self::socket::AskSocket;
+pub use self::virtual_link::Made;
 
 /// A route netlink socket of one namespace.
 ///
 /// It can go to another thread and stays in its namespace all the same. It keeps that namespace
 /// alive: drop it promptly where the namespace is a pod's.
 pub struct Netlink {
-    socket: RouteSocket,
+    socket: AskSocket<RouteNetlinkMessage>,
 }
 
 impl Netlink {
     /// Opens a socket in the namespace of the calling thread.
     pub fn open() -> Result<Self, NetlinkError> {
-        let socket = RouteSocket::open().map_err(NetlinkError::Open)?;
+        let socket = AskSocket::open(NETLINK_ROUTE).map_err(NetlinkError::Open)?;
         Ok(Self { socket })
+    }
+
+    /// Which namespace it is, by a number that no other one gets before the machine starts anew.
+    pub fn namespace_cookie(&self) -> Result<u64, NetlinkError> {
+        self.socket.namespace_cookie().map_err(NetlinkError::Cookie)
     }
 
     /// Opens a socket in `netns`, by a short visit.

@@ -3,18 +3,18 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::marker::PhantomData;
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
-use rtnetlink::packet_route::RouteNetlinkMessage;
 
 use super::NetlinkError;
 use super::error::{explanation, text};
@@ -30,50 +30,79 @@ const ATTEMPTS: usize = 5;
 /// (`netlink_dump()` in `net/netlink/af_netlink.c`, Linux 6.12), or one message.
 const DATAGRAM_LEN: usize = 64 * 1024;
 
-/// A route netlink socket of the namespace that it was opened in.
+/// A netlink socket of the namespace that it was opened in, for one kind of messages.
 ///
 /// Not `Sync`: two threads that shared it would read each other's answers.
-pub(super) struct RouteSocket {
+pub(in crate::sys) struct AskSocket<M> {
     socket: Socket,
     sequence: Cell<u32>,
+    messages: PhantomData<fn() -> M>,
 }
 
 /// One request's answers, and whether the kernel noticed changes while it listed.
-struct Answers {
-    messages: Vec<RouteNetlinkMessage>,
+struct Answers<M> {
+    messages: Vec<M>,
     interrupted: bool,
 }
 
-impl RouteSocket {
-    /// Opens a socket in the namespace of the calling thread, where it stays.
-    pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+impl<M> AskSocket<M>
+where
+    M: Clone + NetlinkSerializable + NetlinkDeserializable,
+{
+    /// Opens a socket for `protocol` in the namespace of the calling thread, where it stays.
+    ///
+    /// The kernel checks requests strictly, and so lists only what was asked for: of one interface, or
+    /// of one table (`NETLINK_GET_STRICT_CHK`, netlink(7), Linux 4.20).
+    pub(in crate::sys) fn open(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
+        socket.set_netlink_get_strict_chk(true)?;
         let timeout = TimeVal::new(TIMEOUT.as_secs().cast_signed(), 0);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
-        Ok(Self { socket, sequence: Cell::new(0) })
+        Ok(Self { socket, sequence: Cell::new(0), messages: PhantomData })
+    }
+
+    /// The cookie of the socket's namespace (`SO_NETNS_COOKIE`, Linux 5.14).
+    pub(in crate::sys) fn namespace_cookie(&self) -> io::Result<u64> {
+        let mut cookie = 0_u64;
+        let mut len = size_of::<u64>() as libc::socklen_t;
+        // SAFETY: `cookie` is a live value of the size that `len` says, and the kernel writes no more
+        // than that.
+        let status = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_NETNS_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut len,
+            )
+        };
+        if status != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(cookie)
     }
 
     /// Sends a request and waits until the kernel has acknowledged it. Answers what the kernel sent
     /// before that.
-    pub(super) fn ask(
+    pub(in crate::sys) fn ask(
         &self,
         request: &dyn fmt::Display,
-        message: RouteNetlinkMessage,
+        message: M,
         flags: u16,
-    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+    ) -> Result<Vec<M>, NetlinkError> {
         self.exchange(request, message, NLM_F_REQUEST | NLM_F_ACK | flags)
             .map(|answers| answers.messages)
     }
 
     /// Lists everything of a kind, as it was at one moment.
-    pub(super) fn list(
+    pub(in crate::sys) fn list(
         &self,
         request: &dyn fmt::Display,
-        message: &RouteNetlinkMessage,
-    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        message: &M,
+    ) -> Result<Vec<M>, NetlinkError> {
         for _ in 0..ATTEMPTS {
             let answers = self.exchange(request, message.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
             if !answers.interrupted {
@@ -86,9 +115,9 @@ impl RouteSocket {
     fn exchange(
         &self,
         request: &dyn fmt::Display,
-        message: RouteNetlinkMessage,
+        message: M,
         flags: u16,
-    ) -> Result<Answers, NetlinkError> {
+    ) -> Result<Answers<M>, NetlinkError> {
         let sequence = self.sequence.get().wrapping_add(1);
         self.sequence.set(sequence);
         self.send(message, flags, sequence)
@@ -103,7 +132,7 @@ impl RouteSocket {
         }
     }
 
-    fn send(&self, message: RouteNetlinkMessage, flags: u16, sequence: u32) -> io::Result<()> {
+    fn send(&self, message: M, flags: u16, sequence: u32) -> io::Result<()> {
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         header.sequence_number = sequence;
@@ -135,11 +164,11 @@ impl RouteSocket {
 }
 
 /// Takes the messages of one datagram; whether they were the last of this request.
-fn read(
+fn read<M: NetlinkDeserializable>(
     datagram: &[u8],
     sequence: u32,
     request: &dyn fmt::Display,
-    answers: &mut Answers,
+    answers: &mut Answers<M>,
 ) -> Result<bool, NetlinkError> {
     let mut rest = datagram;
     while let Some(bytes) = rest.first_chunk::<4>() {
@@ -149,7 +178,7 @@ fn read(
         };
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
 
-        let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(one) {
+        let message = match NetlinkMessage::<M>::deserialize(one) {
             Ok(message) => message,
             Err(error) => {
                 // One odd interface must not hide all the others.

@@ -1,0 +1,10 @@
+//! Every step on real interfaces: applied twice, read back by other means than our own, taken back,
+//! and read back again.
+
+mod addresses;
+mod belongings;
+mod facts;
+mod links;
+mod routes;
+mod settings;
+mod stage;
