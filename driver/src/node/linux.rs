@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use super::{Node, StepError};
+use crate::cdi::CdiDir;
 use crate::datapath::Datapath;
 use crate::model::{At, By, IfIndex, InterfaceState, Place, Segments};
 use crate::plan::{Observed, Step, Subject, Was};
@@ -16,6 +17,7 @@ pub struct LinuxNode {
     host: Netlink,
     host_netns: Netns,
     datapath: Datapath,
+    cdi: CdiDir,
 }
 
 impl LinuxNode {
@@ -26,8 +28,8 @@ impl LinuxNode {
     /// # Errors
     ///
     /// [`StepError`] when no netlink socket can be had.
-    pub fn open(datapath: Datapath) -> Result<Self, StepError> {
-        Ok(Self { host: Netlink::open()?, host_netns: Netns::of_this_thread()?, datapath })
+    pub fn open(datapath: Datapath, cdi: CdiDir) -> Result<Self, StepError> {
+        Ok(Self { host: Netlink::open()?, host_netns: Netns::of_this_thread()?, datapath, cdi })
     }
 
     /// Calls `work` with a socket of the namespace at `place`. The socket of a pod is closed
@@ -126,6 +128,7 @@ impl Node for LinuxNode {
             Subject::Interface { place, by } => self.interface(place, by).map(Observed::Interface),
             Subject::Datapath(id) => Ok(Observed::Datapath(self.datapath.observe(id)?)),
             Subject::AllDatapaths => Ok(Observed::AllDatapaths(self.datapath.all()?)),
+            Subject::AllCdi => Ok(Observed::AllCdi(self.cdi.all()?)),
             _ => Err(StepError { message: "not possible yet".to_owned() }),
         }
     }
@@ -181,6 +184,8 @@ impl Node for LinuxNode {
             }),
             Step::RemoveRoute { at, route } => self
                 .change(at, |netlink, link| unless_gone(netlink.remove_route(link.index, route))),
+            Step::WriteCdi { spec } => Ok(self.cdi.write(spec)?),
+            Step::RemoveCdi { claim } => Ok(self.cdi.remove(claim)?),
             Step::Move { from, to } => self.relocate(from, to),
             _ => Err(StepError { message: format!("{step}: not possible yet") }),
         }
@@ -237,4 +242,4 @@ macro_rules! step_error_from {
     )*};
 }
 
-step_error_from!(NetlinkError, NetnsError, crate::datapath::DatapathError);
+step_error_from!(NetlinkError, NetnsError, crate::cdi::CdiError, crate::datapath::DatapathError);

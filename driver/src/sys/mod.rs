@@ -5,6 +5,8 @@
 
 pub mod bpf;
 pub mod clock;
+pub mod cookie;
+pub mod gate;
 pub mod netlink;
 pub mod netns;
 pub mod socket;

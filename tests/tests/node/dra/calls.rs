@@ -18,7 +18,7 @@ fn prepared(request: &str, device: &str) -> PreparedDevice {
         requests: vec![request.to_owned()],
         pool: "node-a".to_owned(),
         device: device.to_owned(),
-        cdi_device_ids: Vec::new(),
+        cdi_device_ids: vec![format!("{DRIVER}/nic=c1-{device}")],
     }
 }
 
