@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Copies instead of overlays: the box's file system is a tmpfs, and the images are small.
-pub(super) const SNAPSHOTTER: &str = "native";
+const SNAPSHOTTER: &str = "native";
 
 /// The pods' own network, beside which they get their NICs. Sandboxes need one to start.
 pub(super) const NETWORK: &str = r#"{

@@ -93,7 +93,8 @@ impl Containerd {
     pub fn import_images(&self) -> Result<()> {
         let mut ctr = Command::new(program(&self.packages, "ctr")?);
         ctr.arg("--address").arg(self.socket()).args(["--namespace", "k8s.io"]);
-        ctr.args(["images", "import", "--snapshotter", config::SNAPSHOTTER]);
+        // Unpacked when the first container is made, by who knows how.
+        ctr.args(["images", "import", "--no-unpack"]);
         let output = ctr.arg(self.packages.join("image.tar")).output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "ctr ended with {}: {said}", output.status);

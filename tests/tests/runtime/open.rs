@@ -8,7 +8,7 @@ use tests::node::{self, CDI_DIR};
 use tests::sandbox::traffic::Stream;
 
 use super::ring::{netns_of, on_containerd};
-use super::world::{answer_in, looks, nothing_is_left, route, talk, until};
+use super::world::{answer_in, looks, nic, nothing_is_left, route, talk, until};
 
 fn specifications() -> usize {
     fs::read_dir(CDI_DIR).map_or(0, Iterator::count)
@@ -94,7 +94,6 @@ fn a_driver_that_is_restarted_under_load_loses_nothing() {
 #[test]
 fn a_containerd_that_is_restarted_finds_its_pods_as_they_were() {
     on_containerd(|ring| {
-        let before = looks(&ring.node, 0);
         let (web, ids) = ring.prepare("web");
         let pod = ring.run(&web, 0);
         let container = ring.start_container(&pod, "c", &ids);
@@ -119,8 +118,14 @@ fn a_containerd_that_is_restarted_finds_its_pods_as_they_were() {
         ring.start_container(&pod, "c2", &ids);
         talk(&ring.node, 0);
         echo.stop();
+        // It does not tell of the end of a sandbox that it made before its restart (`needsStopping`
+        // in `pkg/nri/nri.go` of 1.7.24 and `internal/nri/nri.go` of 2.1.9), so the NIC, which is a
+        // virtual one, goes with its namespace, and kubelet's call finds that out.
         ring.cri.remove(&pod).unwrap();
-        assert_eq!(looks(&ring.node, 0), before);
+        until("the NIC dies with its namespace", || {
+            let gone = ring.node.network.count(nic(&ring.node, 0)).is_err();
+            if gone { Ok(()) } else { Err("its far end is there".to_owned()) }
+        });
         ring.node.unprepare(&web.claims()).unwrap();
         nothing_is_left();
     });
