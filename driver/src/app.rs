@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{AdminError, Door};
 use crate::attach::{Engine, Worker};
+use crate::cdi::{CdiDir, CdiError, Gate};
 use crate::config::Config;
 use crate::datapath::{self, Datapath, DatapathError, MapCounters};
 use crate::dra::{self, Pool, ServeError};
@@ -35,6 +36,8 @@ pub enum AppError {
     Checkpoint(#[from] CheckpointError),
     #[error("open the datapath")]
     Datapath(#[from] DatapathError),
+    #[error("open the directory of CDI specifications, or put up the gate")]
+    Cdi(#[from] CdiError),
     #[error("open the node")]
     Node(#[from] StepError),
     #[error("look for devices")]
@@ -109,7 +112,9 @@ fn start_worker(config: &Config) -> Result<Worker, AppError> {
         datapath = datapath.logging_drops();
     }
     let build = datapath.attaches();
-    let mut engine = Engine::new(LinuxNode::open(datapath)?, checkpoint, build);
+    let gate = Gate::install(&config.gate_dir)?;
+    let cdi = CdiDir::open(&config.cdi_dir, &config.driver_name, gate)?;
+    let mut engine = Engine::new(LinuxNode::open(datapath, cdi)?, checkpoint, build);
     engine.settle();
     if is_whole {
         engine.sweep();

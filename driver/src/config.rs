@@ -30,6 +30,10 @@ pub struct Config {
     pub bpffs: PathBuf,
     /// Where the checkpoint lies. Must outlive the driver's pod.
     pub state_dir: PathBuf,
+    /// Where the container runtime looks for CDI specifications.
+    pub cdi_dir: PathBuf,
+    /// Where the gate is put. The runtime has to find it under the same path.
+    pub gate_dir: PathBuf,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub listen: SocketAddr,
     pub log_format: LogFormat,
@@ -62,6 +66,11 @@ impl TryFrom<&NodeArgs> for Config {
         let mut problems = Problems::default();
         check_name("--node-name", &args.node_name, LONGEST_NODE_NAME, &mut problems);
         check_name("--driver-name", &args.driver_name, LONGEST_DRIVER_NAME, &mut problems);
+        if args.driver_name.starts_with(|c: char| c.is_ascii_digit()) {
+            // `ValidateVendorName` in container-device-interface.
+            let message = "starts with a digit, which no name of a CDI device may";
+            problems.add("--driver-name", message);
+        }
         let kubelet_root = absolute("--kubelet-root", &args.kubelet_root, &mut problems);
         let nri_socket = absolute("--nri-socket", &args.nri_socket, &mut problems);
         if args.nri_socket.len() > MAX_PATH_LEN {
@@ -75,6 +84,8 @@ impl TryFrom<&NodeArgs> for Config {
         let sysfs = absolute("--sysfs", &args.sysfs, &mut problems);
         let bpffs = absolute("--bpffs", &args.bpffs, &mut problems);
         let state_dir = absolute("--state-dir", &args.state_dir, &mut problems);
+        let cdi_dir = absolute("--cdi-dir", &args.cdi_dir, &mut problems);
+        let gate_dir = absolute("--gate-dir", &args.gate_dir, &mut problems);
         let needed = socket::needed_path_len(&admin::socket_path(&state_dir));
         if needed > MAX_PATH_LEN {
             let message =
@@ -105,6 +116,8 @@ impl TryFrom<&NodeArgs> for Config {
             sysfs,
             bpffs,
             state_dir,
+            cdi_dir,
+            gate_dir,
             listen,
             log_format,
             log_drops: args.log_drops,
@@ -193,6 +206,8 @@ mod tests {
             sysfs: "sys".to_owned(),
             bpffs: String::new(),
             state_dir: ".".to_owned(),
+            cdi_dir: "cdi".to_owned(),
+            gate_dir: "bin".to_owned(),
             listen: "9177".to_owned(),
             log_format: "xml".to_owned(),
             log_drops: false,
@@ -209,6 +224,8 @@ mod tests {
                 "--sysfs: \"sys\" is not an absolute path",
                 "--bpffs: \"\" is not an absolute path",
                 "--state-dir: \".\" is not an absolute path",
+                "--cdi-dir: \"cdi\" is not an absolute path",
+                "--gate-dir: \"bin\" is not an absolute path",
                 "--listen: \"9177\" is no address such as [::]:9177",
                 "--log-format: \"xml\" is not text or json",
                 "--attach-budget-ms: \"99\" is not a number from 100 to 60000",
@@ -222,6 +239,9 @@ mod tests {
         assert!(Config::try_from(&NodeArgs { driver_name: name(63), ..args() }).is_ok());
         let problems = problems_of(&NodeArgs { driver_name: name(64), ..args() });
         assert_eq!(problems, ["--driver-name: 64 bytes are more than 63"]);
+        let problems = problems_of(&NodeArgs { driver_name: "3.dev".to_owned(), ..args() });
+        let rule = "starts with a digit, which no name of a CDI device may";
+        assert_eq!(problems, [format!("--driver-name: {rule}")]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod node;
 pub mod attach;
 pub mod state;
 
+pub mod cdi;
 pub mod datapath;
 
 pub mod sys;

@@ -3,6 +3,7 @@
 
 pub mod api_server;
 pub mod bench;
+pub mod containerd;
 pub mod demo;
 pub mod kubelet;
 pub mod node;

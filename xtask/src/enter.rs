@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::AsRawFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
@@ -14,18 +14,27 @@ use nix::sys::socket::{
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::runtime;
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
+    /// Control groups to be in, and to see as the roots of all.
+    #[arg(long = "cgroup", value_name = "DIR")]
+    cgroups: Vec<PathBuf>,
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<OsString>,
 }
 
 /// The words that, before a command, run it in namespaces of its own: whatever it leaves behind goes
 /// with them, whichever way it ends. `xtask` is this program's file.
-pub(crate) fn words(xtask: &Path) -> Result<Vec<&str>> {
+pub(crate) fn words<'w>(xtask: &'w Path, cgroups: &'w [PathBuf]) -> Result<Vec<&'w str>> {
     let xtask = xtask.to_str().context("the path of this program is not UTF-8")?;
     let mut words = vec!["unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork"];
-    words.extend(["--kill-child", "--mount-proc", xtask, "enter", "--"]);
+    words.extend(["--kill-child", "--mount-proc", xtask, "enter"]);
+    for cgroup in cgroups {
+        words.extend(["--cgroup", cgroup.to_str().context("a path is not UTF-8")?]);
+    }
+    words.push("--");
     Ok(words)
 }
 
@@ -34,9 +43,15 @@ pub(crate) fn words(xtask: &Path) -> Result<Vec<&str>> {
 /// This process stays, as process 1: it takes care of orphans, and when it ends the kernel ends
 /// every process that is left. As process 1 the command itself would be deaf to Ctrl-C.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if !arguments.cgroups.is_empty() {
+        runtime::join(&arguments.cgroups)?;
+    }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     // A sysfs shows the interfaces of the namespace that it was mounted in.
     mount(Some("sysfs"), "/sys", Some("sysfs"), flags, None::<&str>).context("mount /sys")?;
+    if !arguments.cgroups.is_empty() {
+        runtime::mount_groups()?;
+    }
     mount(Some("tmpfs"), "/run", Some("tmpfs"), flags, Some("mode=0755")).context("mount /run")?;
     loopback_up().context("set the loopback interface up")?;
 

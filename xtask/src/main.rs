@@ -14,6 +14,7 @@ mod ebpf;
 mod enter;
 mod linker;
 mod lint;
+mod runtime;
 mod rust_src;
 mod rustc;
 mod setup;

@@ -1,9 +1,11 @@
 //! `cargo xtask test`: the rings of tests, from those that need nothing to those that need a kernel.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::runtime::{self, Cgroups};
 use crate::rustc::Rustc;
 use crate::workspace::Workspace;
 use crate::{ebpf, enter, setup, shell, vm};
@@ -36,13 +38,15 @@ enum Ring {
     Kernel,
     /// Tests of the kernel ring on kernels of Debian, in emulated machines. Fetches about 500 MB once.
     Vm,
+    /// The driver and its pods on real container runtimes; needs root. Fetches about 100 MB once.
+    Runtime,
     /// Unit, node and kernel.
     All,
 }
 
 impl Arguments {
     fn has(&self, ring: Ring) -> bool {
-        let is_in_all = ring != Ring::Vm;
+        let is_in_all = !matches!(ring, Ring::Vm | Ring::Runtime);
         self.rings.is_empty() && is_in_all
             || self.rings.iter().any(|&picked| picked == ring || picked == Ring::All && is_in_all)
     }
@@ -56,10 +60,11 @@ impl Arguments {
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    let needs_root = arguments.has(Ring::Kernel) || arguments.has(Ring::Runtime);
     ensure!(
-        !arguments.has(Ring::Kernel) || nix::unistd::geteuid().is_root(),
-        "the kernel ring makes network namespaces and loads eBPF programs: run it as root, or pick \
-         other rings with `--ring unit --ring node`"
+        !needs_root || nix::unistd::geteuid().is_root(),
+        "the rings kernel and runtime make network namespaces and load eBPF programs: run them as root, or \
+         pick other rings with `--ring unit --ring node`"
     );
     ensure!(
         arguments.kernels.is_empty() || arguments.has(Ring::Vm),
@@ -69,26 +74,45 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     if arguments.has(Ring::Vm) {
         vm::prepare(workspace, &kernels)?;
     }
+    let mut runtimes = Vec::new();
+    if arguments.has(Ring::Runtime) {
+        for release in &runtime::RELEASES {
+            runtimes.push((release.series, release.ensure(workspace)?));
+        }
+    }
     setup::packages()?;
     ebpf::build(workspace)?;
     if arguments.has(Ring::Unit) {
         shell::say("ring unit");
-        ring(workspace, &["--lib", "--bins"], &arguments.further, &[])?;
+        ring(workspace, &["--lib", "--bins"], &arguments.further, &[], None)?;
     }
-    if [Ring::Node, Ring::Kernel, Ring::Vm].into_iter().any(|ring| arguments.has(ring)) {
+    if [Ring::Node, Ring::Kernel, Ring::Vm, Ring::Runtime]
+        .into_iter()
+        .any(|ring| arguments.has(ring))
+    {
         // Cargo builds the programs of a test's own package only, and the driver is another.
         workspace.build_programs()?;
     }
     if arguments.has(Ring::Node) {
         shell::say("ring node");
-        ring(workspace, &["--test", "node"], &arguments.further, &[])?;
+        ring(workspace, &["--test", "node"], &arguments.further, &[], None)?;
     }
     // The file that this process was started from may have been replaced by the build.
     let xtask = workspace.program("xtask");
     if arguments.has(Ring::Kernel) {
         shell::say("ring kernel, in namespaces of its own");
-        in_kernel(workspace, &arguments.further, &enter::words(&xtask)?)?;
+        in_kernel(workspace, &arguments.further, &enter::words(&xtask, &[])?)?;
     }
+    let mut bad = Vec::new();
+    for (series, folder) in runtimes {
+        shell::say(&format!("ring runtime, containerd {series}, in namespaces of its own"));
+        // What the other one does is of interest also where this one fails.
+        if let Err(error) = on_containerd(workspace, &folder, &arguments.further) {
+            eprintln!("{error:#}");
+            bad.push(series);
+        }
+    }
+    ensure!(bad.is_empty(), "the runtime ring failed on containerd {}", bad.join(" and "));
     if arguments.has(Ring::Vm) {
         shell::say("ring vm, one guest after the other");
         in_guests(workspace, &kernels, &arguments.further)?;
@@ -114,7 +138,18 @@ fn in_kernel(workspace: &Workspace, further: &[String], words: &[&str]) -> Resul
     let runner = runner(&Rustc::ask(&workspace.root)?, words);
     // The tests share what is one per namespace, such as the bpffs root.
     let further = [&["--test-threads=1".to_owned()], further].concat();
-    ring(workspace, &["--test", "kernel"], &further, &["--config".to_owned(), runner])
+    ring(workspace, &["--test", "kernel"], &further, &["--config".to_owned(), runner], None)
+}
+
+/// Runs the tests that need a container runtime, on the one in `folder`.
+fn on_containerd(workspace: &Workspace, folder: &Path, further: &[String]) -> Result<()> {
+    let (xtask, cgroups) = (workspace.program("xtask"), Cgroups::make()?);
+    let words = enter::words(&xtask, cgroups.folders())?;
+    let runner = runner(&Rustc::ask(&workspace.root)?, &words);
+    // Each test has namespaces and a runtime of its own, but they share what the machine has.
+    let further = [&["--test-threads=1".to_owned()], further].concat();
+    let options = ["--config".to_owned(), runner];
+    ring(workspace, &["--test", "runtime"], &further, &options, Some(folder))
 }
 
 fn ring(
@@ -122,10 +157,14 @@ fn ring(
     targets: &[&str],
     further: &[String],
     options: &[String],
+    containerd: Option<&Path>,
 ) -> Result<()> {
     let mut cargo = workspace.cargo("test");
     workspace.select(&mut cargo).args(targets).args(options).arg("--no-fail-fast");
     environment(workspace, &mut cargo);
+    if let Some(containerd) = containerd {
+        cargo.env("WEIR_CONTAINERD", containerd);
+    }
     cargo.arg("--").args(further);
     shell::run(&mut cargo)
 }
@@ -147,12 +186,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_vm_ring_runs_only_where_it_is_picked() {
-        let has_vm = |rings: &[Ring]| {
-            Arguments { rings: rings.to_vec(), ..Arguments::default() }.has(Ring::Vm)
-        };
-        assert!(!has_vm(&[]));
-        assert!(!has_vm(&[Ring::All]));
-        assert!(has_vm(&[Ring::All, Ring::Vm]));
+    fn rings_that_fetch_much_run_only_where_they_are_picked() {
+        for far in [Ring::Vm, Ring::Runtime] {
+            let has = |rings: &[Ring]| {
+                Arguments { rings: rings.to_vec(), ..Arguments::default() }.has(far)
+            };
+            assert!(!has(&[]));
+            assert!(!has(&[Ring::All]));
+            assert!(has(&[Ring::All, far]));
+        }
     }
 }

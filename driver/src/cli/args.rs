@@ -49,6 +49,12 @@ pub struct NodeArgs {
     /// Where the driver remembers what is prepared. Must outlive its pod.
     #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     pub state_dir: String,
+    /// Where the container runtime looks for CDI specifications.
+    #[arg(long, value_name = "DIR", default_value = "/var/run/cdi")]
+    pub cdi_dir: String,
+    /// Where a program is put that the runtime calls, on the host and here under the same path.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/weir/bin")]
+    pub gate_dir: String,
     /// Where /metrics, /healthz and /readyz are served.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9177")]
     pub listen: String,

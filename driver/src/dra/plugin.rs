@@ -72,7 +72,7 @@ impl Plugin {
                 (so_far, Ok(records)) if records.is_empty() => so_far,
                 (_, Ok(_)) => Outcome::Success,
             };
-            answers.insert(claim.uid, prepare_answer(prepared));
+            answers.insert(claim.uid, prepare_answer(prepared, &self.0.pool.driver));
         }
         self.0.metrics.dra_request("NodePrepareResources", outcome, begun.elapsed());
         v1::NodePrepareResourcesResponse { claims: answers }
@@ -152,10 +152,13 @@ fn claim_ref(claim: &v1::Claim) -> Result<ClaimRef, ClaimError> {
     }
 }
 
-fn prepare_answer(prepared: Result<Vec<Record>, ClaimError>) -> v1::NodePrepareResourceResponse {
+fn prepare_answer(
+    prepared: Result<Vec<Record>, ClaimError>,
+    driver: &str,
+) -> v1::NodePrepareResourceResponse {
     match prepared {
         Ok(records) => v1::NodePrepareResourceResponse {
-            devices: records.into_iter().map(device).collect(),
+            devices: records.into_iter().map(|record| device(record, driver)).collect(),
             error: String::new(),
         },
         Err(error) => {
@@ -165,13 +168,15 @@ fn prepare_answer(prepared: Result<Vec<Record>, ClaimError>) -> v1::NodePrepareR
     }
 }
 
-/// A device needs no CDI id: it reaches the pod through its namespace, not through a container.
-fn device(record: Record) -> v1::Device {
+/// The device itself reaches the pod through its namespace. Its CDI id is what keeps containers out
+/// that come without it: the runtime knows the id only while the device is attached.
+fn device(record: Record, driver: &str) -> v1::Device {
+    let cdi_id = record.id().cdi_id(driver);
     v1::Device {
         request_names: record.requests,
         pool_name: record.pool,
         device_name: record.device.name.into(),
-        cdi_device_ids: Vec::new(),
+        cdi_device_ids: vec![cdi_id],
         share_id: None,
     }
 }

@@ -30,7 +30,17 @@ pub struct CdiDevice {
     pub nodes: Vec<PathBuf>,
 }
 
+/// What kind of device a CDI specification of the driver is about: `weir.dev/nic`.
+pub fn cdi_kind(driver: &str) -> String {
+    format!("{driver}/nic")
+}
+
 impl AttachmentId {
+    /// The whole name of the attachment's CDI device, as kubelet passes it on to the runtime.
+    pub fn cdi_id(&self, driver: &str) -> String {
+        format!("{}={}", cdi_kind(driver), self.cdi_device())
+    }
+
     /// The name of the attachment's CDI device. Fixed at prepare, before there is a sandbox.
     pub fn cdi_device(&self) -> String {
         match &self.share {

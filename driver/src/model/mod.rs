@@ -18,7 +18,7 @@ mod traffic;
 mod wishes;
 
 pub use self::address::{MacAddr, MacAddrError, PciAddress, PciAddressError};
-pub use self::cdi::{CdiDevice, CdiSpec};
+pub use self::cdi::{CdiDevice, CdiSpec, cdi_kind};
 pub use self::device::{Device, EbpfAbilities, PciFacts, Sriov, XdpFeatures};
 pub use self::hook::{EgressHook, HookReason, IngressHook};
 pub use self::identity::{

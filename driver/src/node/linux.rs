@@ -9,6 +9,7 @@ mod travel;
 
 use self::places::Places;
 use super::{Node, StepError};
+use crate::cdi::CdiDir;
 use crate::datapath::Datapath;
 use crate::model::{At, Place};
 use crate::plan::{Observed, Step, Subject, Was};
@@ -23,6 +24,7 @@ use crate::telemetry::chain;
 pub struct LinuxNode {
     places: Places,
     datapath: Datapath,
+    cdi: CdiDir,
 }
 
 impl LinuxNode {
@@ -33,8 +35,8 @@ impl LinuxNode {
     /// # Errors
     ///
     /// [`StepError`] when no netlink socket can be had.
-    pub fn open(datapath: Datapath) -> Result<Self, StepError> {
-        Ok(Self { places: Places::open()?, datapath })
+    pub fn open(datapath: Datapath, cdi: CdiDir) -> Result<Self, StepError> {
+        Ok(Self { places: Places::open()?, datapath, cdi })
     }
 }
 
@@ -55,7 +57,7 @@ impl Node for LinuxNode {
                 Observed::Strays(observe::strays(places.netlink(&Place::Host)?, stray)?)
             }
             Subject::Cookie(netns) => Observed::Cookie(observe::cookie(places, netns)?),
-            Subject::AllCdi => return Err(not_yet("CDI")),
+            Subject::AllCdi => Observed::AllCdi(self.cdi.all()?),
             Subject::AllSubinterfaces => {
                 Observed::AllSubinterfaces(observe::subinterfaces(places.netlink(&Place::Host)?)?)
             }
@@ -104,8 +106,9 @@ impl Node for LinuxNode {
             Step::AddVrf { place, vrf } => link::add_vrf(places, place, vrf),
             Step::RemoveVrf { place, vrf } => link::remove_vrf(places, place, vrf),
             Step::AddSubinterface { spec } => link::add_subinterface(places, spec),
-            Step::RemoveSubinterface { spec } => link::remove_subinterface(places, spec),
-            Step::WriteCdi { .. } | Step::RemoveCdi { .. } => Err(not_yet("CDI")),
+            Step::RemoveSubinterface { name } => link::remove_subinterface(places, name),
+            Step::WriteCdi { spec } => Ok(self.cdi.write(spec)?),
+            Step::RemoveCdi { claim } => Ok(self.cdi.remove(claim)?),
             Step::Move { from, to } => travel::relocate(places, from, to),
         }
     }
@@ -138,5 +141,6 @@ step_error_from!(
     NetlinkError,
     NetnsError,
     SysctlError,
+    crate::cdi::CdiError,
     crate::datapath::DatapathError
 );

@@ -5,7 +5,9 @@
 
 pub mod bpf;
 pub mod clock;
+pub mod cookie;
 pub mod ethtool;
+pub mod gate;
 pub mod netlink;
 pub mod netns;
 pub mod socket;

@@ -1,6 +1,6 @@
 //! Network namespaces: opened, told apart, and entered by threads that never come back.
 //!
-//! The only place that calls `setns(2)`. It never reads `/proc/self/ns/net`, which shows the main
+//! The only place of the driver that calls `setns(2)`. It never reads `/proc/self/ns/net`, which shows the main
 //! thread's namespace whoever asks.
 
 use std::fs::{File, OpenOptions};
@@ -17,6 +17,7 @@ use nix::libc;
 use nix::sched::{self, CloneFlags};
 use nix::sys::statfs::{self, NSFS_MAGIC};
 
+use super::cookie;
 use crate::model::{NetnsId, NetnsRef};
 
 /// An open network namespace.
@@ -59,6 +60,9 @@ pub enum NetnsError {
 
     #[error("enter network namespace {id}")]
     Enter { id: NetnsId, source: Errno },
+
+    #[error("ask for the cookie of network namespace {id}")]
+    Cookie { id: NetnsId, source: io::Error },
 
     #[cfg(any(test, feature = "testing"))]
     #[error("make network namespace {}", .path.display())]
@@ -164,6 +168,16 @@ impl Netns {
                 .map_err(NetnsError::Spawn)?;
             visitor.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
         })
+    }
+
+    /// A number that no other namespace gets until the node restarts, unlike its inode's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`], and [`NetnsError::Cookie`].
+    pub fn cookie(&self) -> Result<u64, NetnsError> {
+        let cookie = self.run(|_| cookie::of_this_thread())?;
+        cookie.map_err(|source| NetnsError::Cookie { id: self.id, source })
     }
 
     fn identified(file: File) -> io::Result<Self> {

@@ -22,7 +22,7 @@ use kube::ResourceExt;
 pub use self::metrics::{Counted, Samples};
 use crate::api_server::Server;
 use crate::kubelet::{Answers, Kubelet, PreparedDevice};
-use crate::runtime::{self, PodSandbox};
+use crate::runtime::{self, Container, ContainerError, PodSandbox};
 use crate::sandbox::{NETNS_DIRECTORY, Network, Process};
 use crate::scheduler;
 
@@ -36,6 +36,10 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const ROOT: &str = "/run/box";
 /// Where the driver keeps its checkpoint.
 pub const STATE_DIR: &str = "/run/box/state";
+/// Where the runtime looks for CDI specifications.
+pub const CDI_DIR: &str = "/run/cdi";
+/// Where the runtime listens, below [`ROOT`].
+const NRI_SOCKET: &str = "nri.sock";
 /// Where the driver serves `/metrics`.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9177);
 /// Where the driver mounts bpffs.
@@ -46,6 +50,8 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 pub struct Node {
     pub driver: Process,
     pub runtime: runtime::Runtime,
+    /// Whether the driver is told to meet `runtime`.
+    is_ours: bool,
     pub kubelet: Kubelet,
     pub server: Server,
     pub tokio: tokio::runtime::Runtime,
@@ -55,6 +61,17 @@ pub struct Node {
 impl Node {
     /// Starts everything but the driver, in the namespaces of the calling thread.
     pub fn new(weir: &Path, nics: u8, options: runtime::Options) -> Result<Self> {
+        Self::with_driver_at(&Path::new(ROOT).join(NRI_SOCKET), weir, nics, options)
+    }
+
+    /// As [`Self::new`], for a driver that a container runtime at `nri_socket` calls. Where that is
+    /// another one than ours, it is not asked whether the driver is there.
+    pub fn with_driver_at(
+        nri_socket: &Path,
+        weir: &Path,
+        nics: u8,
+        options: runtime::Options,
+    ) -> Result<Self> {
         let root = Path::new(ROOT);
         fs::create_dir_all(root).context("make the node's directory")?;
         let network = Network::new(nics)?;
@@ -66,11 +83,13 @@ impl Node {
             let _entered = tokio.enter();
             Kubelet::start(&root.join("kubelet")).context("start kubelet")?
         };
-        let socket = root.join("nri.sock");
+        let socket = root.join(NRI_SOCKET);
+        let is_ours = socket == nri_socket;
         let runtime =
             runtime::Runtime::start(&socket, options).context("start the container runtime")?;
-        let driver = Process::new(weir.to_owned(), arguments(root), root.join("weir.log"));
-        Ok(Self { driver, runtime, kubelet, server, tokio, network })
+        let driver =
+            Process::new(weir.to_owned(), arguments(root, nri_socket), root.join("weir.log"));
+        Ok(Self { driver, runtime, is_ours, kubelet, server, tokio, network })
     }
 
     /// Starts the driver and waits until it says that it is ready.
@@ -97,7 +116,8 @@ impl Node {
         }
         let limit = PATIENCE;
         self.tokio.block_on(self.kubelet.wait_for_driver(DRIVER, limit))?;
-        ensure!(self.runtime.wait_for_plugin(limit), "the driver is not registered over NRI");
+        let is_there = !self.is_ours || self.runtime.wait_for_plugin(limit);
+        ensure!(is_there, "the driver is not registered over NRI");
         Ok(started.elapsed())
     }
 
@@ -152,6 +172,12 @@ impl Node {
         Ok((netns, took))
     }
 
+    /// Starts a container of the pod that uses its claims: `ids` is what the driver answered kubelet
+    /// about them.
+    pub fn start_container(&self, pod: &Pod, ids: &[String]) -> Result<Container, ContainerError> {
+        self.runtime.start_container(&sandbox(pod).id, Path::new(CDI_DIR), ids)
+    }
+
     /// Ends the pod's sandbox. Its namespace goes with the last who holds it open.
     pub fn stop_sandbox(&self, pod: &Pod) -> Result<()> {
         let sandbox = sandbox(pod);
@@ -160,6 +186,11 @@ impl Node {
         let path = sandbox.netns.unwrap_or_default();
         Netns::remove(&path).with_context(|| format!("remove {}", path.display()))
     }
+}
+
+/// Whether the driver says that it is ready now.
+pub fn is_ready() -> bool {
+    metrics::fetch(LISTEN, "/readyz").is_ok_and(|page| page.status == 200)
 }
 
 /// What the driver shows on `/metrics` now.
@@ -182,7 +213,7 @@ pub fn residue() -> Vec<String> {
             found.push(format!("a record in {}", file.display()));
         }
     }
-    for spec in files_below(Path::new("/run/cdi")) {
+    for spec in files_below(Path::new(CDI_DIR)) {
         found.push(format!("CDI spec {}", spec.display()));
     }
     for netns in files_below(Path::new(NETNS_DIRECTORY)) {
@@ -202,7 +233,7 @@ pub fn claim_ref(claim: &ResourceClaim) -> Result<ClaimRef> {
     })
 }
 
-fn arguments(root: &Path) -> Vec<OsString> {
+fn arguments(root: &Path, nri_socket: &Path) -> Vec<OsString> {
     let at = |name: &str| root.join(name).into_os_string();
     vec![
         "node".into(),
@@ -213,9 +244,13 @@ fn arguments(root: &Path) -> Vec<OsString> {
         "--kubelet-root".into(),
         at("kubelet"),
         "--nri-socket".into(),
-        at("nri.sock"),
+        nri_socket.into(),
         "--state-dir".into(),
         STATE_DIR.into(),
+        "--cdi-dir".into(),
+        CDI_DIR.into(),
+        "--gate-dir".into(),
+        at("bin"),
         "--bpffs".into(),
         BPFFS.into(),
         "--listen".into(),

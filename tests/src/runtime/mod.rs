@@ -6,6 +6,7 @@
 //! fails on an event that it does not know, and a plugin that overruns its time is disconnected and
 //! the pod goes on without it.
 
+mod containers;
 mod messages;
 mod mux;
 mod plugins;
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use self::containers::{Container, ContainerError};
 pub use self::messages::{Netns, PodSandbox};
 use self::mux::lock;
 use self::plugins::{PLUGIN, Plugin, Shared, State};
@@ -184,6 +186,25 @@ impl Runtime {
         let sandbox = state.sandboxes.remove(at);
         let netns = self.shared.options.netns_at_stop;
         self.shared.tell(&mut state, 3, "RemovePodSandbox", &sandbox, netns)
+    }
+
+    /// Starts a container in a sandbox, with the CDI devices that `ids` name in `directory`.
+    ///
+    /// # Errors
+    ///
+    /// The sandbox goes on without it.
+    pub fn start_container(
+        &self,
+        id: &str,
+        directory: &Path,
+        ids: &[String],
+    ) -> Result<Container, ContainerError> {
+        let state = lock(&self.shared.state);
+        let sandbox = state.sandboxes.iter().find(|known| known.id == id);
+        let netns = sandbox.and_then(|sandbox| sandbox.netns.clone());
+        drop(state);
+        let netns = netns.ok_or_else(|| ContainerError::NoSandbox(id.to_owned()))?;
+        containers::start(&netns, directory, ids)
     }
 
     /// Calls any method of the first plugin.

@@ -68,7 +68,7 @@ impl Guest<'_> {
             let file = self.share.join(name);
             fs::write(&file, content).with_context(|| format!("write {}", file.display()))
         };
-        let words = enter::words(xtask)?.into_iter().map(OsString::from);
+        let words = enter::words(xtask, &[])?.into_iter().map(OsString::from);
         let words: Vec<_> = words.chain(command.iter().cloned()).collect();
         let folder = env::current_dir().context("find the current folder")?;
         write("run", script(&folder, env::vars_os(), &words)?.as_bytes())?;

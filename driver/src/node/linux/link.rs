@@ -3,7 +3,9 @@
 use super::change::unless_gone;
 use super::observe::on_host;
 use super::places::Places;
-use crate::model::{At, By, IfName, MacAddr, Place, Segments, SubinterfaceSpec, Vrf};
+use crate::model::{
+    At, By, IfName, MacAddr, Place, SUBINTERFACE_PREFIX, Segments, SubinterfaceSpec, Vrf,
+};
 use crate::node::StepError;
 use crate::plan::Was;
 use crate::sys::netlink::{self, Made};
@@ -121,16 +123,14 @@ pub(super) fn add_subinterface(
 }
 
 /// What is no longer upon that parent is removed all the same: a name like this is ours.
-pub(super) fn remove_subinterface(
-    places: &mut Places,
-    spec: &SubinterfaceSpec,
-) -> Result<Was, StepError> {
+pub(super) fn remove_subinterface(places: &mut Places, name: &IfName) -> Result<Was, StepError> {
     places.forget_names();
-    let at = on_host(&spec.name);
+    let at = on_host(name);
     let netlink = places.netlink(&at.place)?;
     let Some(link) = netlink.link(&By::Name(at.interface))? else { return Ok(Was::Same) };
-    if link.kind != spec.kind.name() {
-        return Err(taken(&spec.name, &described(spec)));
+    let is_ours = name.as_str().starts_with(SUBINTERFACE_PREFIX);
+    if !is_ours || !["macvlan", "ipvlan", "vlan"].contains(&link.kind.as_str()) {
+        return Err(taken(name, "sub-interface of ours"));
     }
     unless_gone(netlink.delete(link.index))
 }

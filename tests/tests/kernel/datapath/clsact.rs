@@ -3,6 +3,7 @@
 use std::thread;
 
 use aya::programs::XdpMode;
+use driver::cdi::{CdiDir, Gate};
 use driver::datapath::{CounterSource as _, Datapath, DatapathError, MapCounters, ahead, programs};
 use driver::model::{
     Action, Ahead, By, DatapathSpec, DefaultAction, EgressHook, IngressHook, InterfaceState, Phase,
@@ -212,8 +213,11 @@ fn seen(node: &mut LinuxNode, bench: &Bench, place: Place) -> InterfaceState {
 fn the_journey_there_and_back_filters_in_the_pod_and_leaves_nothing() {
     let bench = Bench::new(1500);
     let spec = filtering();
+    let home = tempfile::tempdir().unwrap();
+    let gate = Gate::install(home.path()).unwrap();
+    let cdi = CdiDir::open(home.path(), "weir.dev", gate).unwrap();
     let mut node =
-        bench.host.run(|| LinuxNode::open(Datapath::open(bench.bpffs()).unwrap()).unwrap());
+        bench.host.run(|| LinuxNode::open(Datapath::open(bench.bpffs()).unwrap(), cdi).unwrap());
     let mut record = driver::testing::record(NIC, None, Phase::Prepared);
     let before = seen(&mut node, &bench, Place::Host);
     record.before = before.clone();

@@ -4,6 +4,7 @@
 mod attach;
 mod demo;
 mod drops;
+mod gate;
 mod look;
 mod policy;
 mod publish;

@@ -39,17 +39,22 @@ pub(super) fn on_a_node(nics: u8, options: runtime::Options, test: impl FnOnce(&
                 .expect("the kernel ring needs root");
             furnish().unwrap();
             let mut node = Node::new(&told("WEIR_BINARY"), nics, options).unwrap();
-            node.server.apply(&format!("{}\n---\n{}", host(), class())).unwrap();
-            for nth in 0..nics {
-                let peer = format!("198.18.{nth}.1/24").parse().unwrap();
-                node.network.address_far_end(nic(&node, nth), peer).unwrap();
-            }
+            introduce(&node);
             node.start_driver().unwrap();
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| test(&mut node)));
             assert!(outcome.is_ok(), "the driver said last:\n{}", node.driver.log_tail());
         });
         tester.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
     });
+}
+
+/// Has the API server know the node and a class for its NICs, and the wires have addresses.
+pub(super) fn introduce(node: &Node) {
+    node.server.apply(&format!("{}\n---\n{}", host(), class())).unwrap();
+    for (nth, nic) in node.network.nics().iter().enumerate() {
+        let peer = format!("198.18.{nth}.1/24").parse().unwrap();
+        node.network.address_far_end(nic, peer).unwrap();
+    }
 }
 
 fn host() -> Value {

@@ -18,7 +18,7 @@ fn prepared(request: &str, device: &str) -> PreparedDevice {
         requests: vec![request.to_owned()],
         pool: "node-a".to_owned(),
         device: device.to_owned(),
-        cdi_device_ids: Vec::new(),
+        cdi_device_ids: vec![format!("{DRIVER}/nic=c1-{device}")],
     }
 }
 
@@ -202,8 +202,10 @@ async fn the_bytes_on_the_wire_are_kubelets() {
     // claims=1 { namespace=1 "default", uid=2 "c1", name=3 "nics" }
     let request = b"\x0a\x13\x0a\x07default\x12\x02c1\x1a\x04nics";
     // claims=1 { key=1 "c1", value=2 { devices=1 {
-    //     request_names=1 "r0", pool_name=2 "node-a", device_name=3 "eth1" } } }
-    let response = b"\x0a\x1a\x0a\x02c1\x12\x14\x0a\x12\x0a\x02r0\x12\x06node-a\x1a\x04eth1";
+    //     request_names=1 "r0", pool_name=2 "node-a", device_name=3 "eth1",
+    //     cdi_device_ids=4 "weir.dev/nic=c1-eth1" } } }
+    let response = b"\x0a\x30\x0a\x02c1\x12\x2a\x0a\x28\x0a\x02r0\x12\x06node-a\x1a\x04eth1\
+        \x22\x14weir.dev/nic=c1-eth1";
 
     for version in ["v1", "v1beta1"] {
         let method =
