@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{AdminError, Door};
-use crate::attach::{Engine, Worker};
+use crate::attach::{Engine, Notices, Worker};
 use crate::config::Config;
 use crate::datapath::{self, Datapath, DatapathError, MapCounters};
 use crate::dra::{self, Pool, ServeError};
@@ -159,14 +159,7 @@ async fn serve(
     let (asked, stop) = (worker.clone(), shutdown.clone());
     background.spawn(async move { door.serve(asked, stop).await.map_err(AppError::Operator) });
 
-    let driver = &shared.pool.driver;
-    let (client, present) = (shared.client.clone(), worker.watch());
-    let status = dra::StatusWriter::new(driver, client, to_report, sightings, present);
-    let stop = shutdown.clone();
-    background.spawn(async move {
-        status.run(stop).await;
-        Ok(())
-    });
+    let notices = spawn_tellers(&shared, worker, to_report, sightings, &shutdown, &mut background);
 
     if config.log_drops {
         let log = DropLog::new(&config.bpffs, worker);
@@ -178,7 +171,8 @@ async fn serve(
     }
 
     spawn_publisher(&shared, worker, &inventory, &shutdown, &mut background);
-    let edges = Edges::start(config, &shared, worker, inventory, attached, &mut background);
+    let edges =
+        Edges::start(config, &shared, worker, inventory, (attached, notices), &mut background);
 
     let outcome = until_stopped(worker, &mut background).await;
     tracing::info!("stopping");
@@ -209,6 +203,38 @@ fn spawn_watch(
         watch.run(stop).await;
         Ok(())
     });
+}
+
+/// Starts who writes events and statuses. Whatever goes wrong is to be left at the place that this
+/// answers.
+fn spawn_tellers(
+    shared: &Shared,
+    worker: &Worker,
+    attached: mpsc::UnboundedReceiver<Vec<Record>>,
+    sightings: watch::Receiver<Sightings>,
+    shutdown: &CancellationToken,
+    background: &mut JoinSet<Result<(), AppError>>,
+) -> Notices {
+    let (notices, to_tell) = Notices::pair();
+    let (told, also) = mpsc::unbounded_channel();
+    let (pool, client) = (shared.pool.clone(), shared.client.clone());
+    let events = dra::Events::new(pool, client, to_tell, told, Arc::clone(&shared.metrics));
+    let stop = shutdown.clone();
+    background.spawn(async move {
+        events.run(stop).await;
+        Ok(())
+    });
+
+    let (client, present) = (shared.client.clone(), worker.watch());
+    let news = dra::News { attached, notices: also };
+    let driver = &shared.pool.driver;
+    let status = dra::StatusWriter::new(driver, client, news, sightings, present);
+    let stop = shutdown.clone();
+    background.spawn(async move {
+        status.run(stop).await;
+        Ok(())
+    });
+    notices
 }
 
 fn spawn_publisher(
@@ -249,7 +275,7 @@ impl Edges {
         shared: &Shared,
         worker: &Worker,
         inventory: Inventory,
-        attached: mpsc::UnboundedSender<Vec<Record>>,
+        (attached, notices): (mpsc::UnboundedSender<Vec<Record>>, Notices),
         background: &mut JoinSet<Result<(), AppError>>,
     ) -> Self {
         let nri_config = NriConfig {
@@ -279,6 +305,7 @@ impl Edges {
             inventory,
             connection,
             metrics,
+            notices,
         );
         let dra_stop = CancellationToken::new();
         let (stop, root) = (dra_stop.clone(), config.kubelet_root.clone());

@@ -4,6 +4,7 @@
 
 mod api;
 mod calls;
+mod events;
 mod publishing;
 mod sockets;
 mod status;
@@ -11,7 +12,7 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use driver::attach::{AttachError, Command, Desk, PrepareClaim, Wanted, Worker};
+use driver::attach::{AttachError, Command, Desk, Notice, Notices, PrepareClaim, Wanted, Worker};
 use driver::dra::{self, Pool};
 use driver::inventory::Inventory;
 use driver::model::{BuildId, ClaimRef, Device, EbpfAbilities, IfIndex, Phase, PodRef, Record};
@@ -19,7 +20,7 @@ use driver::telemetry::Metrics;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::kubelet::{Driver, Kubelet, Service};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,8 @@ struct World {
     runtime: watch::Sender<bool>,
     /// What kubelet said of the registration.
     registered: watch::Receiver<bool>,
+    /// What the plugin would have claims told.
+    notices: mpsc::Receiver<Notice>,
     shutdown: CancellationToken,
     served: JoinHandle<Result<(), dra::ServeError>>,
 }
@@ -61,6 +64,7 @@ impl World {
         tokio::spawn(work(desk, pause));
         let inventory = Inventory::fixed(vec![device("eth1"), device("eth2")]);
         let (runtime, connected) = watch::channel(true);
+        let (left, notices) = Notices::pair();
         let plugin = dra::Plugin::new(
             pool(),
             api.client(),
@@ -68,12 +72,13 @@ impl World {
             inventory,
             connected,
             Metrics::new(),
+            left,
         );
         let (verdict, registered) = watch::channel(false);
         let shutdown = CancellationToken::new();
         let (path, token) = (root.path().to_owned(), shutdown.clone());
         let served = tokio::spawn(async move { dra::serve(plugin, &path, verdict, token).await });
-        Self { root, api, worker, runtime, registered, shutdown, served }
+        Self { root, api, worker, runtime, registered, notices, shutdown, served }
     }
 
     /// The plugin as a kubelet that knows `services` has it.
