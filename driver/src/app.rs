@@ -26,7 +26,9 @@ use crate::model::{Phase, Record};
 use crate::node::{LinuxNode, StepError};
 use crate::nri::{self, NriConfig};
 use crate::state::{self, Checkpoint, CheckpointError, Found};
-use crate::telemetry::{self, Condition, DropLog, Metrics, Readiness, Sightings, Watch};
+use crate::telemetry::{
+    self, AllVitals, Condition, DropLog, Metrics, Readiness, Shown, Sightings, Watch,
+};
 
 /// Why the driver could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +146,10 @@ async fn serve(
 
     let (attached, to_report) = mpsc::unbounded_channel();
     let (seen, sightings) = watch::channel(Sightings::default());
-    spawn_watch(config, &shared, worker, (seen, attached.clone()), &shutdown, &mut background);
+    let (felt, vitals) = watch::channel(AllVitals::default());
+    let shown = Shown { sightings: seen, vitals: felt };
+    spawn_watch(config, &shared, worker, (shown, attached.clone()), &shutdown, &mut background);
+    let health = dra::HealthSources::new(&inventory, worker, vitals, sightings.clone());
 
     let source = Arc::new(MapCounters::new(&config.bpffs));
     let (metrics, readiness) = (Arc::clone(&shared.metrics), shared.readiness.clone());
@@ -171,8 +176,14 @@ async fn serve(
     }
 
     spawn_publisher(&shared, worker, &inventory, &shutdown, &mut background);
-    let edges =
-        Edges::start(config, &shared, worker, inventory, (attached, notices), &mut background);
+    let edges = Edges::start(
+        config,
+        &shared,
+        worker,
+        (inventory, health),
+        (attached, notices),
+        &mut background,
+    );
 
     let outcome = until_stopped(worker, &mut background).await;
     tracing::info!("stopping");
@@ -190,14 +201,15 @@ fn spawn_watch(
     config: &Config,
     shared: &Shared,
     worker: &Worker,
-    (seen, changed): (watch::Sender<Sightings>, mpsc::UnboundedSender<Vec<Record>>),
+    (shown, changed): (Shown, mpsc::UnboundedSender<Vec<Record>>),
     shutdown: &CancellationToken,
     background: &mut JoinSet<Result<(), AppError>>,
 ) {
     let bpffs = config.bpffs.clone();
-    let look = move |record: &Record| datapath::ahead(&bpffs, record);
+    let look =
+        move |record: &Record| (datapath::ahead(&bpffs, record), datapath::vitals(&bpffs, record));
     let metrics = Arc::clone(&shared.metrics);
-    let watch = Watch::new(worker.clone(), Arc::new(look), metrics, seen, changed);
+    let watch = Watch::new(worker.clone(), Arc::new(look), metrics, shown, changed);
     let stop = shutdown.clone();
     background.spawn(async move {
         watch.run(stop).await;
@@ -274,7 +286,7 @@ impl Edges {
         config: &Config,
         shared: &Shared,
         worker: &Worker,
-        inventory: Inventory,
+        (inventory, health): (Inventory, dra::HealthSources),
         (attached, notices): (mpsc::UnboundedSender<Vec<Record>>, Notices),
         background: &mut JoinSet<Result<(), AppError>>,
     ) -> Self {
@@ -311,7 +323,7 @@ impl Edges {
         let (stop, root) = (dra_stop.clone(), config.kubelet_root.clone());
         let (stopped, dra_stopped) = watch::channel(false);
         background.spawn(async move {
-            let outcome = dra::serve(plugin, &root, registered, stop).await;
+            let outcome = dra::serve(plugin, health, &root, registered, stop).await;
             stopped.send_replace(true);
             Ok(outcome?)
         });

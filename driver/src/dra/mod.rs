@@ -1,7 +1,8 @@
 //! Speaks with kubelet and the API server about what this node has and what claims got of it.
 //!
 //! This room owns the two unix sockets below kubelet's directory, the node's `ResourceSlice`s, and
-//! our entries in the status of claims, and tells claims and pods by events what failed. It fetches a claim, turns its allocation into
+//! our entries
+//! in the status of claims, and tells claims and pods by events what failed. It fetches a claim, turns its allocation into
 //! [`PrepareClaim`](crate::attach::PrepareClaim), and has the [`Worker`](crate::attach::Worker) do
 //! the work.
 //!
@@ -13,6 +14,7 @@ mod attributes;
 mod claims;
 mod error;
 mod events;
+mod health;
 mod mirror;
 mod plugin;
 pub mod proto;
@@ -29,6 +31,7 @@ mod fixtures;
 pub(crate) use self::claims::is_meant;
 pub use self::error::{ClaimError, ServeError};
 pub use self::events::Events;
+pub use self::health::HealthSources;
 pub use self::plugin::Plugin;
 pub use self::publisher::Publisher;
 pub use self::serve::{registration_path, serve, service_path};

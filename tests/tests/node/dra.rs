@@ -5,6 +5,7 @@
 mod api;
 mod calls;
 mod events;
+mod health;
 mod publishing;
 mod sockets;
 mod status;
@@ -13,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driver::attach::{AttachError, Command, Desk, Notice, Notices, PrepareClaim, Wanted, Worker};
-use driver::dra::{self, Pool};
+use driver::dra::{self, HealthSources, Pool};
 use driver::inventory::Inventory;
 use driver::model::{BuildId, ClaimRef, Device, EbpfAbilities, IfIndex, Phase, PodRef, Record};
-use driver::telemetry::Metrics;
+use driver::telemetry::{AllVitals, Metrics, Sightings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::kubelet::{Driver, Kubelet, Service};
@@ -45,6 +46,11 @@ struct World {
     runtime: watch::Sender<bool>,
     /// What kubelet said of the registration.
     registered: watch::Receiver<bool>,
+    /// What the inventory, the worker and the watch see, as far as health is concerned.
+    devices: watch::Sender<Arc<Vec<Device>>>,
+    records: watch::Sender<Arc<Vec<Record>>>,
+    vitals: watch::Sender<AllVitals>,
+    sightings: watch::Sender<Sightings>,
     /// What the plugin would have claims told.
     notices: mpsc::Receiver<Notice>,
     shutdown: CancellationToken,
@@ -62,7 +68,18 @@ impl World {
         let api = Api::default();
         let (worker, desk) = Worker::pair();
         tokio::spawn(work(desk, pause));
-        let inventory = Inventory::fixed(vec![device("eth1"), device("eth2")]);
+        let there = vec![device("eth1"), device("eth2")];
+        let inventory = Inventory::fixed(there.clone());
+        let (devices, of_devices) = watch::channel(Arc::new(there));
+        let (records, of_records) = watch::channel(Arc::default());
+        let (vitals, of_vitals) = watch::channel(AllVitals::default());
+        let (sightings, of_sightings) = watch::channel(Sightings::default());
+        let health = HealthSources {
+            devices: of_devices,
+            records: of_records,
+            vitals: of_vitals,
+            sightings: of_sightings,
+        };
         let (runtime, connected) = watch::channel(true);
         let (left, notices) = Notices::pair();
         let plugin = dra::Plugin::new(
@@ -77,8 +94,22 @@ impl World {
         let (verdict, registered) = watch::channel(false);
         let shutdown = CancellationToken::new();
         let (path, token) = (root.path().to_owned(), shutdown.clone());
-        let served = tokio::spawn(async move { dra::serve(plugin, &path, verdict, token).await });
-        Self { root, api, worker, runtime, registered, notices, shutdown, served }
+        let served =
+            tokio::spawn(async move { dra::serve(plugin, health, &path, verdict, token).await });
+        Self {
+            root,
+            api,
+            worker,
+            runtime,
+            registered,
+            devices,
+            records,
+            vitals,
+            sightings,
+            notices,
+            shutdown,
+            served,
+        }
     }
 
     /// The plugin as a kubelet that knows `services` has it.
@@ -164,6 +195,7 @@ fn device(name: &str) -> Device {
         index: IfIndex(7),
         mac: Some("02:00:00:00:00:07".parse().unwrap()),
         mtu: 1500,
+        is_up: true,
         state: "up".to_owned(),
         kind: "veth".to_owned(),
         encapsulation: "ether".to_owned(),
