@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{AdminError, Door};
-use crate::attach::{Engine, Worker};
+use crate::attach::{Engine, Notices, Worker};
 use crate::cdi::{CdiDir, CdiError, Gate};
 use crate::config::Config;
 use crate::datapath::{self, Datapath, DatapathError, MapCounters};
@@ -27,7 +27,9 @@ use crate::model::{Phase, Record};
 use crate::node::{LinuxNode, StepError};
 use crate::nri::{self, NriConfig};
 use crate::state::{self, Checkpoint, CheckpointError, Found};
-use crate::telemetry::{self, Condition, DropLog, Metrics, Readiness, Sightings, Watch};
+use crate::telemetry::{
+    self, AllVitals, Condition, DropLog, Metrics, Readiness, Shown, Sightings, Watch,
+};
 
 /// Why the driver could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +151,10 @@ async fn serve(
 
     let (attached, to_report) = mpsc::unbounded_channel();
     let (seen, sightings) = watch::channel(Sightings::default());
-    spawn_watch(config, &shared, worker, (seen, attached.clone()), &shutdown, &mut background);
+    let (felt, vitals) = watch::channel(AllVitals::default());
+    let shown = Shown { sightings: seen, vitals: felt };
+    spawn_watch(config, &shared, worker, (shown, attached.clone()), &shutdown, &mut background);
+    let health = dra::HealthSources::new(&inventory, worker, vitals, sightings.clone());
 
     let source = Arc::new(MapCounters::new(&config.bpffs));
     let (metrics, readiness) = (Arc::clone(&shared.metrics), shared.readiness.clone());
@@ -164,14 +169,7 @@ async fn serve(
     let (asked, stop) = (worker.clone(), shutdown.clone());
     background.spawn(async move { door.serve(asked, stop).await.map_err(AppError::Operator) });
 
-    let driver = &shared.pool.driver;
-    let (client, present) = (shared.client.clone(), worker.watch());
-    let status = dra::StatusWriter::new(driver, client, to_report, sightings, present);
-    let stop = shutdown.clone();
-    background.spawn(async move {
-        status.run(stop).await;
-        Ok(())
-    });
+    let notices = spawn_tellers(&shared, worker, to_report, sightings, &shutdown, &mut background);
 
     if config.log_drops {
         let log = DropLog::new(&config.bpffs, worker);
@@ -183,7 +181,14 @@ async fn serve(
     }
 
     spawn_publisher(&shared, worker, &inventory, &shutdown, &mut background);
-    let edges = Edges::start(config, &shared, worker, inventory, attached, &mut background);
+    let edges = Edges::start(
+        config,
+        &shared,
+        worker,
+        (inventory, health),
+        (attached, notices),
+        &mut background,
+    );
 
     let outcome = until_stopped(worker, &mut background).await;
     tracing::info!("stopping");
@@ -201,19 +206,52 @@ fn spawn_watch(
     config: &Config,
     shared: &Shared,
     worker: &Worker,
-    (seen, changed): (watch::Sender<Sightings>, mpsc::UnboundedSender<Vec<Record>>),
+    (shown, changed): (Shown, mpsc::UnboundedSender<Vec<Record>>),
     shutdown: &CancellationToken,
     background: &mut JoinSet<Result<(), AppError>>,
 ) {
     let bpffs = config.bpffs.clone();
-    let look = move |record: &Record| datapath::ahead(&bpffs, record);
+    let look =
+        move |record: &Record| (datapath::ahead(&bpffs, record), datapath::vitals(&bpffs, record));
     let metrics = Arc::clone(&shared.metrics);
-    let watch = Watch::new(worker.clone(), Arc::new(look), metrics, seen, changed);
+    let watch = Watch::new(worker.clone(), Arc::new(look), metrics, shown, changed);
     let stop = shutdown.clone();
     background.spawn(async move {
         watch.run(stop).await;
         Ok(())
     });
+}
+
+/// Starts who writes events and statuses. Whatever goes wrong is to be left at the place that this
+/// answers.
+fn spawn_tellers(
+    shared: &Shared,
+    worker: &Worker,
+    attached: mpsc::UnboundedReceiver<Vec<Record>>,
+    sightings: watch::Receiver<Sightings>,
+    shutdown: &CancellationToken,
+    background: &mut JoinSet<Result<(), AppError>>,
+) -> Notices {
+    let (notices, to_tell) = Notices::pair();
+    let (told, also) = mpsc::unbounded_channel();
+    let (pool, client) = (shared.pool.clone(), shared.client.clone());
+    let events = dra::Events::new(pool, client, to_tell, told, Arc::clone(&shared.metrics));
+    let stop = shutdown.clone();
+    background.spawn(async move {
+        events.run(stop).await;
+        Ok(())
+    });
+
+    let (client, present) = (shared.client.clone(), worker.watch());
+    let news = dra::News { attached, notices: also };
+    let driver = &shared.pool.driver;
+    let status = dra::StatusWriter::new(driver, client, news, sightings, present);
+    let stop = shutdown.clone();
+    background.spawn(async move {
+        status.run(stop).await;
+        Ok(())
+    });
+    notices
 }
 
 fn spawn_publisher(
@@ -253,8 +291,8 @@ impl Edges {
         config: &Config,
         shared: &Shared,
         worker: &Worker,
-        inventory: Inventory,
-        attached: mpsc::UnboundedSender<Vec<Record>>,
+        (inventory, health): (Inventory, dra::HealthSources),
+        (attached, notices): (mpsc::UnboundedSender<Vec<Record>>, Notices),
         background: &mut JoinSet<Result<(), AppError>>,
     ) -> Self {
         let nri_config = NriConfig {
@@ -284,12 +322,13 @@ impl Edges {
             inventory,
             connection,
             metrics,
+            notices,
         );
         let dra_stop = CancellationToken::new();
         let (stop, root) = (dra_stop.clone(), config.kubelet_root.clone());
         let (stopped, dra_stopped) = watch::channel(false);
         background.spawn(async move {
-            let outcome = dra::serve(plugin, &root, registered, stop).await;
+            let outcome = dra::serve(plugin, health, &root, registered, stop).await;
             stopped.send_replace(true);
             Ok(outcome?)
         });

@@ -21,6 +21,7 @@ mod inspect;
 mod layout;
 mod memory;
 mod object;
+mod vitals;
 
 use std::fs;
 use std::io;
@@ -39,6 +40,7 @@ pub use self::hook::Hook;
 pub use self::inspect::{FilterForm, HookFacts, ProgramFacts, forms, programs};
 use self::layout::{BpffsLayout, MAPS, Pin, PinPath, Place, STATE};
 use self::object::{Loaded, Object};
+pub use self::vitals::vitals;
 use crate::model::{AttachmentId, BuildId, ClaimUid, DatapathSpec, IfIndex, IfName};
 use crate::plan::{DatapathState, Was};
 use crate::sys::bpf;
@@ -231,25 +233,7 @@ impl Datapath {
     /// What is there of a datapath. Changes nothing. Whether filters are where they should be is not
     /// looked at: that takes a visit to the interface's namespace.
     pub fn observe(&self, id: &AttachmentId) -> Result<DatapathState, DatapathError> {
-        let Some(pins) = self.layout.pins(id)? else { return Ok(DatapathState::Absent) };
-        let has = |pin: Pin| pins.contains(&self.layout.pin(id, pin));
-        let is_one = |pins: &[Pin]| pins.iter().filter(|pin| has(**pin)).count() == 1;
-        let ingress = [Pin::Link(Hook::Xdp), Pin::Link(Hook::Ingress), Pin::Program(Hook::Ingress)];
-        let egress = [Pin::Link(Hook::Egress), Pin::Program(Hook::Egress)];
-        // Counters of this layout or, before an upgrade, of another.
-        let has_counters = pins.iter().any(PinPath::is_counters);
-        if !is_one(&ingress) || !is_one(&egress) || !has_counters {
-            return Ok(DatapathState::Broken);
-        }
-        for hook in Hook::ALL {
-            let pin = self.layout.pin(id, Pin::Link(hook));
-            if let Some(link) = link_at(&pin)?
-                && facts_of(&pin, &link)?.interface.is_none()
-            {
-                return Ok(DatapathState::Broken);
-            }
-        }
-        Ok(DatapathState::Attached)
+        observe(&self.layout, id)
     }
 
     /// All links that `spec` asks for are on the interface `index`, and all programs are pinned that
@@ -317,6 +301,28 @@ fn link_at(pin: &PinPath) -> Result<Option<bpf::Link>, DatapathError> {
 
 fn facts_of(pin: &PinPath, link: &bpf::Link) -> Result<bpf::LinkFacts, DatapathError> {
     link.facts().map_err(|source| DatapathError::Open { path: pin.as_path().to_owned(), source })
+}
+
+fn observe(layout: &BpffsLayout, id: &AttachmentId) -> Result<DatapathState, DatapathError> {
+    let Some(pins) = layout.pins(id)? else { return Ok(DatapathState::Absent) };
+    let has = |pin: Pin| pins.contains(&layout.pin(id, pin));
+    let is_one = |pins: &[Pin]| pins.iter().filter(|pin| has(**pin)).count() == 1;
+    let ingress = [Pin::Link(Hook::Xdp), Pin::Link(Hook::Ingress), Pin::Program(Hook::Ingress)];
+    let egress = [Pin::Link(Hook::Egress), Pin::Program(Hook::Egress)];
+    // Counters of this layout or, before an upgrade, of another.
+    let has_counters = pins.iter().any(PinPath::is_counters);
+    if !is_one(&ingress) || !is_one(&egress) || !has_counters {
+        return Ok(DatapathState::Broken);
+    }
+    for hook in Hook::ALL {
+        let pin = layout.pin(id, Pin::Link(hook));
+        if let Some(link) = link_at(&pin)?
+            && facts_of(&pin, &link)?.interface.is_none()
+        {
+            return Ok(DatapathState::Broken);
+        }
+    }
+    Ok(DatapathState::Attached)
 }
 
 fn make_dir(path: &Path) -> Result<(), DatapathError> {

@@ -47,6 +47,13 @@ pub enum ClaimError {
     Attach { claim: ClaimRef, source: Box<AttachError> },
 }
 
+impl ClaimError {
+    /// Whether it only says that the driver is stopping.
+    pub(super) fn is_end(&self) -> bool {
+        matches!(self, Self::Attach { source, .. } if matches!(**source, AttachError::Stopping))
+    }
+}
+
 /// What is wrong with one allocated device of a claim.
 #[derive(Debug, thiserror::Error)]
 #[error("request {request}, device {device}: {fault}")]
@@ -95,6 +102,12 @@ pub enum ServeError {
 
     #[error("listen on {}", .path.display())]
     Listen { path: PathBuf, source: io::Error },
+}
+
+/// Whether asking again would be answered the same. A conflict is: forced apply knows only one, the
+/// object of that UID is gone.
+pub(super) fn is_final(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
 }
 
 /// What the API server or the way to it had to say, without kube's own wrapping.

@@ -1,17 +1,20 @@
 //! Speaks with kubelet and the API server about what this node has and what claims got of it.
 //!
 //! This room owns the two unix sockets below kubelet's directory, the node's `ResourceSlice`s, and
-//! our entries in the status of claims. It fetches a claim, turns its allocation into
+//! our entries
+//! in the status of claims, and tells claims and pods by events what failed. It fetches a claim, turns its allocation into
 //! [`PrepareClaim`](crate::attach::PrepareClaim), and has the [`Worker`](crate::attach::Worker) do
 //! the work.
 //!
 //! What it never does: change the node, know what a configuration means (`claim` does), or speak
-//! with the container runtime. `app` starts [`serve`], [`Publisher::run`] and
-//! [`StatusWriter::run`]; nothing else calls in here.
+//! with the container runtime. `app` starts [`serve`], [`Publisher::run`], [`StatusWriter::run`] and
+//! [`Events::run`]; nothing else calls in here.
 
 mod attributes;
 mod claims;
 mod error;
+mod events;
+mod health;
 mod mirror;
 mod plugin;
 pub mod proto;
@@ -27,11 +30,13 @@ mod fixtures;
 
 pub(crate) use self::claims::is_meant;
 pub use self::error::{ClaimError, ServeError};
+pub use self::events::Events;
+pub use self::health::HealthSources;
 pub use self::plugin::Plugin;
 pub use self::publisher::Publisher;
 pub use self::serve::{registration_path, serve, service_path};
 pub use self::slices::{MAX_DEVICES, render};
-pub use self::status::StatusWriter;
+pub use self::status::{News, StatusWriter};
 
 /// The devices that this driver has on this node, as the DRA API names them. The pool is called
 /// like the node.

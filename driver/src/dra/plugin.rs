@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::proto::{v1, v1beta1};
 use super::{ClaimError, Pool, claims};
-use crate::attach::{PrepareClaim, Worker};
+use crate::attach::{Notice, NoticeKind, Notices, PrepareClaim, Worker};
 use crate::inventory::Inventory;
 use crate::model::{ClaimRef, Record};
 use crate::telemetry::{Metrics, Outcome};
@@ -32,11 +32,12 @@ struct Parts {
     /// Whether the container runtime would tell us of a sandbox that starts now.
     runtime: watch::Receiver<bool>,
     metrics: Arc<Metrics>,
+    notices: Notices,
 }
 
 impl Plugin {
     /// `runtime` is true while the NRI plugin is registered and synchronized; prepare refuses while
-    /// it is not.
+    /// it is not. Failures are left with `notices`.
     pub fn new(
         pool: Pool,
         client: Client,
@@ -44,8 +45,9 @@ impl Plugin {
         inventory: Inventory,
         runtime: watch::Receiver<bool>,
         metrics: Arc<Metrics>,
+        notices: Notices,
     ) -> Self {
-        Self(Arc::new(Parts { pool, client, worker, inventory, runtime, metrics }))
+        Self(Arc::new(Parts { pool, client, worker, inventory, runtime, metrics, notices }))
     }
 
     pub(super) fn pool(&self) -> &Pool {
@@ -72,6 +74,9 @@ impl Plugin {
                 (so_far, Ok(records)) if records.is_empty() => so_far,
                 (_, Ok(_)) => Outcome::Success,
             };
+            if let Err(error) = &prepared {
+                self.tell(&claim, NoticeKind::PrepareFailed, error);
+            }
             answers.insert(claim.uid, prepare_answer(prepared, &self.0.pool.driver));
         }
         self.0.metrics.dra_request("NodePrepareResources", outcome, begun.elapsed());
@@ -116,6 +121,7 @@ impl Plugin {
                 Ok(()) => String::new(),
                 Err(error) => {
                     tracing::warn!(%error, "claim not unprepared");
+                    self.tell(&claim, NoticeKind::UnprepareFailed, &error);
                     outcome = Outcome::Failed;
                     error.to_string()
                 }
@@ -126,6 +132,17 @@ impl Plugin {
         self.0.inventory.rescan();
         self.0.metrics.dra_request("NodeUnprepareResources", outcome, begun.elapsed());
         v1::NodeUnprepareResourcesResponse { claims: answers }
+    }
+
+    /// Has the claim told what failed. That the driver stops is nobody's failure.
+    fn tell(&self, claim: &v1::Claim, kind: NoticeKind, error: &ClaimError) {
+        if error.is_end() {
+            return;
+        }
+        if let Ok(claim) = claim_ref(claim) {
+            let message = error.to_string();
+            self.0.notices.leave(Notice { claim, pod: None, device: None, kind, message });
+        }
     }
 
     /// The claim itself may be gone by now, so its UID is all that is looked at.

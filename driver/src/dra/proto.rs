@@ -22,6 +22,26 @@ pub mod v1 {
     tonic::include_proto!("k8s.io.kubelet.pkg.apis.dra.v1");
 }
 
+/// The service that tells how devices are. Its packages are called just `v1` and `v1alpha1`, and the
+/// second refers to the first.
+#[expect(
+    clippy::pedantic,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated"
+)]
+pub mod health {
+    /// For kubelets from 1.37 on, and the messages of both versions.
+    pub mod v1 {
+        tonic::include_proto!("v1");
+    }
+
+    /// For earlier kubelets.
+    pub mod v1alpha1 {
+        tonic::include_proto!("v1alpha1");
+    }
+}
+
 /// The DRA plugin service of earlier kubelets.
 #[expect(
     clippy::pedantic,

@@ -14,7 +14,8 @@ use super::proto::registration::{
 const PLUGIN_TYPE: &str = "DRAPlugin";
 
 /// The services behind our endpoint. Kubelet takes the newest that it knows.
-const SERVICES: [&str; 2] = ["v1.DRAPlugin", "v1beta1.DRAPlugin"];
+const SERVICES: [&str; 4] =
+    ["v1.DRAPlugin", "v1beta1.DRAPlugin", "v1.DRAResourceHealth", "v1alpha1.DRAResourceHealth"];
 
 /// The registration service: two answers, and a flag that follows kubelet's verdict.
 #[derive(Clone, Debug)]

@@ -10,11 +10,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use super::health::HealthService;
+use super::proto::health::v1::dra_resource_health_server as health_v1;
+use super::proto::health::v1alpha1::dra_resource_health_server as health_v1alpha1;
 use super::proto::registration::registration_server::RegistrationServer;
 use super::proto::{v1, v1beta1};
 use super::registration::Registration;
 use super::socket::Socket;
-use super::{Plugin, ServeError};
+use super::{HealthSources, Plugin, ServeError};
 
 /// How soon a socket is missed that somebody removed. Whoever resets kubelet removes its
 /// directories, and kubelet then waits for sockets to appear.
@@ -41,11 +44,12 @@ pub fn registration_path(kubelet_root: &Path, driver: &str) -> PathBuf {
 /// logged and tried again.
 pub async fn serve(
     plugin: Plugin,
+    health: HealthSources,
     kubelet_root: &Path,
     registered: watch::Sender<bool>,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let sites = Sites::new(plugin, kubelet_root, registered)?;
+    let sites = Sites::new(plugin, health, kubelet_root, registered)?;
     let mut service = sites.service()?;
     let mut registration = sites.registration()?;
     tracing::info!(socket = sites.endpoint, "waiting for kubelet");
@@ -68,13 +72,15 @@ struct Sites {
     registration: PathBuf,
     /// The service's path as kubelet is told it.
     endpoint: String,
-    plugin: Routes,
+    plugin: Plugin,
+    health: HealthSources,
     registrar: Routes,
 }
 
 impl Sites {
     fn new(
         plugin: Plugin,
+        health: HealthSources,
         kubelet_root: &Path,
         registered: watch::Sender<bool>,
     ) -> Result<Self, ServeError> {
@@ -92,20 +98,27 @@ impl Sites {
             service,
             registration,
             endpoint,
-            plugin: Routes::new(v1::dra_plugin_server::DraPluginServer::new(plugin.clone()))
-                .add_service(v1beta1::dra_plugin_server::DraPluginServer::new(plugin)),
+            plugin,
+            health,
             registrar: Routes::new(RegistrationServer::new(registrar)),
         })
     }
 
     fn service(&self) -> Result<Socket, ServeError> {
         make_directory_of(&self.service)?;
-        Socket::serve(&self.service, self.plugin.clone())
+        let stop = CancellationToken::new();
+        let (plugin, pool) = (self.plugin.clone(), self.plugin.pool().clone());
+        let health = HealthService { pool, sources: self.health.clone(), stop: stop.clone() };
+        let routes = Routes::new(v1::dra_plugin_server::DraPluginServer::new(plugin.clone()))
+            .add_service(v1beta1::dra_plugin_server::DraPluginServer::new(plugin))
+            .add_service(health_v1::DraResourceHealthServer::new(health.clone()))
+            .add_service(health_v1alpha1::DraResourceHealthServer::new(health));
+        Socket::serve(&self.service, routes, stop)
     }
 
     fn registration(&self) -> Result<Socket, ServeError> {
         make_directory_of(&self.registration)?;
-        Socket::serve(&self.registration, self.registrar.clone())
+        Socket::serve(&self.registration, self.registrar.clone(), CancellationToken::new())
     }
 }
 

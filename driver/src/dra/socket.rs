@@ -35,13 +35,18 @@ impl Socket {
     /// It is made under a name that begins with a dot, at which kubelet does not look
     /// (`pkg/kubelet/pluginmanager/pluginwatcher`, Kubernetes 1.36).
     ///
+    /// Ending it cancels `stop`, by which whatever streams without end has to end.
+    ///
     /// # Errors
     ///
     /// [`ServeError::PathTooLong`] and [`ServeError::Listen`]; nothing is at `path` that was not
     /// there before.
-    pub(super) fn serve(path: &Path, routes: Routes) -> Result<Self, ServeError> {
+    pub(super) fn serve(
+        path: &Path,
+        routes: Routes,
+        stop: CancellationToken,
+    ) -> Result<Self, ServeError> {
         let (listener, file) = listen(path)?;
-        let stop = CancellationToken::new();
         let incoming = UnixListenerStream::new(listener).filter_map(admit);
         let (stopped, shown) = (stop.clone().cancelled_owned(), path.to_owned());
         let task = tokio::spawn(async move {
@@ -101,10 +106,14 @@ mod tests {
 
     use super::*;
 
+    fn serve(path: &Path) -> Result<Socket, ServeError> {
+        Socket::serve(path, Routes::default(), CancellationToken::new())
+    }
+
     #[tokio::test]
     async fn a_path_that_the_kernel_would_not_take_is_named() {
         let path = Path::new("/tmp").join("x".repeat(200));
-        let error = Socket::serve(&path, Routes::default()).unwrap_err();
+        let error = serve(&path).unwrap_err();
         assert!(error.to_string().contains("206 bytes long"), "{error}");
         assert!(error.to_string().contains("the kernel takes 107"), "{error}");
     }
@@ -113,8 +122,8 @@ mod tests {
     async fn a_socket_that_another_instance_took_over_is_left_to_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
-        let first = Socket::serve(&path, Routes::default()).unwrap();
-        let second = Socket::serve(&path, Routes::default()).unwrap();
+        let first = serve(&path).unwrap();
+        let second = serve(&path).unwrap();
 
         assert!(!first.is_lost());
         first.close().await;

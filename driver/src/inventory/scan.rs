@@ -175,6 +175,7 @@ impl Candidate {
             index: link.index,
             mac: link.mac,
             mtu: link.mtu,
+            is_up: link.up,
             state: link.oper_state,
             kind: link.kind,
             encapsulation: link.encapsulation,

@@ -17,6 +17,9 @@ pub struct Device {
     pub mac: Option<MacAddr>,
     /// In bytes, without the link-layer header.
     pub mtu: u32,
+    /// Whether it is set up (`IFF_UP`); says nothing about the carrier.
+    #[serde(default)]
+    pub is_up: bool,
     /// Operational state as in RFC 2863: `up`, `down`, `unknown`, `dormant` …
     pub state: String,
     /// The link kind, as in `ip -d link` (`veth`, `bond` …), or `device` for hardware.

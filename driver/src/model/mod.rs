@@ -15,6 +15,7 @@ mod problem;
 mod record;
 mod selection;
 mod traffic;
+mod vitals;
 mod wishes;
 
 pub use self::address::{MacAddr, MacAddrError, PciAddress, PciAddressError};
@@ -37,6 +38,7 @@ pub use self::problem::{Problem, Problems};
 pub use self::record::{BuildId, DatapathSpec, KeptPolicy, Phase, Record};
 pub use self::selection::Selection;
 pub use self::traffic::{Ahead, DirectionTraffic, Ends, Flow, PacketCount, RuleTraffic, Traffic};
+pub use self::vitals::{LinkSight, Vitals};
 pub use self::wishes::{
     Action, Dad, DefaultAction, DirectionFilter, EbpfWishes, EthtoolWishes, Filter, FilterRule,
     FlowWishes, HookWish, InterfaceWishes, OperatorPolicy, Origin, Overlay, PortRange, Protocol,

@@ -12,6 +12,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
+use crate::attach::NoticeKind;
+
 type Label = (&'static str, &'static str);
 
 /// How a request of kubelet or of the runtime ended.
@@ -42,6 +44,7 @@ pub struct Metrics {
     dra: Requests,
     nri: Requests,
     attach_errors: Family<[Label; 1], Counter>,
+    notices: Family<[Label; 1], Counter>,
     counter_read_errors: Counter,
     watch_errors: Counter,
     published_devices: Gauge,
@@ -104,6 +107,11 @@ impl Metrics {
                 "weir_attach_errors",
                 "Devices that could not be prepared, attached or given back",
             ),
+            notices: registered(
+                &mut registry,
+                "weir_notices",
+                "Failures and devices not as they should be, of which claims and pods are told by events",
+            ),
             counter_read_errors: registered(
                 &mut registry,
                 "weir_counter_read_errors",
@@ -148,6 +156,11 @@ impl Metrics {
         self.attach_errors.get_or_create(&[("reason", reason)]).inc();
     }
 
+    /// Counts a notice by its reason.
+    pub fn noticed(&self, kind: NoticeKind) {
+        self.notices.get_or_create(&[("reason", kind.reason())]).inc();
+    }
+
     /// Tells what is published now.
     pub fn published(&self, devices: usize, slices: usize) {
         let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
@@ -190,6 +203,7 @@ mod tests {
         metrics.dra_request("NodePrepareResources", Outcome::Failed, Duration::from_mins(1));
         metrics.nri_request("RunPodSandbox", Outcome::NotOurs, Duration::ZERO);
         metrics.attach_error("out_of_time");
+        metrics.noticed(NoticeKind::RunningWithout);
 
         let text = text_of(&metrics);
 
@@ -201,6 +215,7 @@ mod tests {
             r#"weir_nri_requests_total{event="RunPodSandbox",outcome="not_ours"} 1"#,
             r#"weir_nri_request_duration_seconds_count{event="RunPodSandbox"} 1"#,
             r#"weir_attach_errors_total{reason="out_of_time"} 1"#,
+            r#"weir_notices_total{reason="RunningWithoutDevice"} 1"#,
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
         }

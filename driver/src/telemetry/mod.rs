@@ -22,7 +22,7 @@ pub use self::logs::start_logs;
 pub use self::metrics::{Metrics, Outcome};
 pub use self::readiness::{Condition, Readiness};
 pub use self::server::serve;
-pub use self::watch::{Sighting, Sightings, Watch};
+pub use self::watch::{AllVitals, Looked, Shown, Sighting, Sightings, Watch};
 
 /// An error and its causes on one line, `: ` between them. A cause that the text before it ends
 /// with already is not repeated.

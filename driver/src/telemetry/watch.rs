@@ -1,4 +1,5 @@
-//! Watches what may change without anybody telling us: whether programs of others run before ours.
+//! Watches what may change without anybody telling us: whether programs of others run before ours,
+//! and how links and datapaths in pods are.
 //!
 //! A scrape must not enter namespaces, so this looks on its own, now and then and when something is
 //! attached, and everybody else reads what it saw last.
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Metrics, chain};
 use crate::attach::Worker;
 use crate::datapath::AheadError;
-use crate::model::{Ahead, AttachmentId, DatapathSpec, Phase, Record};
+use crate::model::{Ahead, AttachmentId, DatapathSpec, Phase, Record, Vitals};
 
 /// The time between two looks.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -33,15 +34,27 @@ pub struct Sighting {
     pub since: SystemTime,
 }
 
-/// Answers what runs before the programs of an attachment. Blocks.
-type Look = Arc<dyn Fn(&Record) -> Result<Ahead, AheadError> + Send + Sync>;
+/// The vitals of each attachment that is prepared or attached, as seen last.
+pub type AllVitals = Arc<BTreeMap<AttachmentId, Vitals>>;
+
+/// The answer to a look at one attachment: what runs before its programs, and how it is.
+pub type Looked = (Result<Ahead, AheadError>, Vitals);
+
+/// Looks at an attachment. Blocks.
+type Look = Arc<dyn Fn(&Record) -> Looked + Send + Sync>;
+
+/// Who is shown what was seen last.
+pub struct Shown {
+    pub sightings: watch::Sender<Sightings>,
+    pub vitals: watch::Sender<AllVitals>,
+}
 
 /// The look-out.
 pub struct Watch {
     worker: Worker,
     look: Look,
     metrics: Arc<Metrics>,
-    seen: watch::Sender<Sightings>,
+    shown: Shown,
     changed: mpsc::UnboundedSender<Vec<Record>>,
     /// What the claims' statuses say already: what is ahead, and which state of the filter.
     told: BTreeMap<AttachmentId, (Ahead, u32)>,
@@ -49,17 +62,17 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// `seen` is given all that was seen last; `changed` the attached records of each claim of which
+    /// `shown` is given all that was seen last; `changed` the attached records of each claim of which
     /// something is not as it was said before, and once those of every claim, because nobody knows
     /// what the driver before this one said.
     pub fn new(
         worker: Worker,
         look: Look,
         metrics: Arc<Metrics>,
-        seen: watch::Sender<Sightings>,
+        shown: Shown,
         changed: mpsc::UnboundedSender<Vec<Record>>,
     ) -> Self {
-        Self { worker, look, metrics, seen, changed, told: BTreeMap::new(), is_first: true }
+        Self { worker, look, metrics, shown, changed, told: BTreeMap::new(), is_first: true }
     }
 
     /// Looks until `shutdown`, or until the worker has ended.
@@ -89,11 +102,19 @@ impl Watch {
         });
         // An error means that the runtime is ending, or a bug that has been printed.
         let Ok(looks) = looking.await else { return };
-        let before = Arc::clone(&self.seen.borrow());
+        let vitals = looks.iter().map(|(id, (_, vitals))| (id.clone(), *vitals)).collect();
+        self.shown.vitals.send_if_modified(|shown| {
+            let is_news = **shown != vitals;
+            if is_news {
+                *shown = Arc::new(vitals);
+            }
+            is_news
+        });
+        let before = Arc::clone(&self.shown.sightings.borrow());
         let now = SystemTime::now();
         let mut sightings = BTreeMap::new();
-        for (id, outcome) in looks {
-            match outcome {
+        for (id, (ahead, _)) in looks {
+            match ahead {
                 Ok(ahead) => {
                     let same = before.get(&id).filter(|sighting| sighting.ahead == ahead);
                     let since = same.map_or(now, |sighting| sighting.since);
@@ -107,7 +128,7 @@ impl Watch {
             }
         }
         let changed = self.news(&records, &sightings);
-        self.seen.send_replace(Arc::new(sightings));
+        self.shown.sightings.send_replace(Arc::new(sightings));
         for records in changed {
             // Nobody writes statuses any more: the driver is stopping.
             let _ = self.changed.send(records);
@@ -147,9 +168,9 @@ impl Watch {
     }
 }
 
-/// Whether programs of ours are attached to it.
+/// Whether it is somewhere to be looked at.
 fn is_watched(record: &Record) -> bool {
-    record.datapath.is_some() && matches!(record.phase, Phase::Prepared | Phase::Attached { .. })
+    matches!(record.phase, Phase::Prepared | Phase::Attached { .. })
 }
 
 #[cfg(test)]
@@ -158,6 +179,7 @@ mod tests {
 
     use super::*;
     use crate::datapath::DatapathError;
+    use crate::model::LinkSight;
     use crate::telemetry::samples::record;
 
     /// What is ahead of `eth1`; `None` where looking fails.
@@ -168,16 +190,19 @@ mod tests {
         let shown = Arc::clone(&scene);
         let look = move |record: &Record| {
             let is_first = record.device.name.as_str() == "eth1";
-            match (is_first, shown.lock().unwrap().clone()) {
+            let ahead = match (is_first, shown.lock().unwrap().clone()) {
                 (true, Some(egress)) => Ok(Ahead { egress: Some(egress), ..Ahead::NOTHING }),
                 (true, None) => Err(DatapathError::NoObject.into()),
                 (false, _) => Ok(Ahead::NOTHING),
-            }
+            };
+            let link = ahead.is_ok().then_some(LinkSight::Up);
+            (ahead, Vitals { link, is_whole: Some(true) })
         };
         let (seen, sightings) = watch::channel(Sightings::default());
+        let shown = Shown { sightings: seen, vitals: watch::channel(AllVitals::default()).0 };
         let (changed, news) = mpsc::unbounded_channel();
         let worker = Worker::pair().0;
-        (Watch::new(worker, Arc::new(look), Metrics::new(), seen, changed), scene, sightings, news)
+        (Watch::new(worker, Arc::new(look), Metrics::new(), shown, changed), scene, sightings, news)
     }
 
     fn records() -> Arc<Vec<Record>> {
@@ -226,6 +251,21 @@ mod tests {
         *scene.lock().unwrap() = Some(Vec::new());
         watch.look_at(records()).await;
         assert_eq!(told(&mut news), [2], "the status still says that it is there");
+    }
+
+    #[tokio::test]
+    async fn vitals_are_shown_whatever_is_ahead_and_are_news_only_when_they_change() {
+        let (mut watch, scene, _, _news) = bench();
+        let mut vitals = watch.shown.vitals.subscribe();
+        watch.look_at(records()).await;
+        assert!(vitals.has_changed().unwrap());
+        assert_eq!(vitals.borrow_and_update()[&record("eth1").id()].link, Some(LinkSight::Up));
+        watch.look_at(records()).await;
+        assert!(!vitals.has_changed().unwrap());
+
+        *scene.lock().unwrap() = None;
+        watch.look_at(records()).await;
+        assert_eq!(vitals.borrow_and_update()[&record("eth1").id()].link, None);
     }
 
     #[tokio::test]

@@ -25,6 +25,7 @@ pub fn device(name: &str) -> Device {
         index: IfIndex(7),
         mac: Some(MacAddr([2, 0, 0, 0, 0, 7])),
         mtu: 1500,
+        is_up: true,
         state: "up".to_owned(),
         kind: "veth".to_owned(),
         encapsulation: "ether".to_owned(),

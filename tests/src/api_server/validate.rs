@@ -22,6 +22,7 @@ const TAINTS: usize = 16;
 const OPAQUE_LEN: usize = 10 * 1024;
 const CONDITIONS: usize = 8;
 const IPS: usize = 16;
+const NOTE_LEN: usize = 1024;
 
 pub(super) fn wrongs(kind: &Kind, existing: Option<&Value>, object: &Value) -> Vec<String> {
     let mut wrongs = Wrongs::default();
@@ -32,6 +33,7 @@ pub(super) fn wrongs(kind: &Kind, existing: Option<&Value>, object: &Value) -> V
     match kind.name {
         "ResourceSlice" => slice(&mut wrongs, existing, object),
         "ResourceClaim" => claim(&mut wrongs, existing, object),
+        "Event" if kind.group == "events.k8s.io" => event(&mut wrongs, existing, object),
         _ => {}
     }
     wrongs.0
@@ -186,6 +188,50 @@ fn attribute(wrongs: &mut Wrongs, path: &str, value: &Value) {
                 version,
                 "must be a string compatible with semver.org spec 2.0.0",
             );
+        }
+    }
+}
+
+/// The checks of `pkg/apis/core/validation/events.go` for what comes through `events.k8s.io/v1`.
+fn event(wrongs: &mut Wrongs, existing: Option<&Value>, object: &Value) {
+    for (field, limit) in [
+        ("reportingController", 253),
+        ("reportingInstance", 128),
+        ("action", 128),
+        ("reason", 128),
+        ("eventTime", 64),
+    ] {
+        match text(object, &format!("/{field}")) {
+            "" => wrongs.required(field, ""),
+            value if value.len() > limit => wrongs.too_long(field, limit),
+            _ => {}
+        }
+    }
+    if text(object, "/note").len() > NOTE_LEN {
+        wrongs.too_long("note", NOTE_LEN);
+    }
+    let kind = text(object, "/type");
+    if !["Normal", "Warning"].contains(&kind) {
+        wrongs.invalid("type", kind, "has invalid value");
+    }
+    if text(object, "/regarding/namespace") != text(object, "/metadata/namespace") {
+        let namespace = text(object, "/regarding/namespace");
+        wrongs.invalid("regarding.namespace", namespace, "does not match event.namespace");
+    }
+    let deprecated = object.as_object().into_iter().flatten();
+    for (field, value) in deprecated.filter(|(field, _)| field.starts_with("deprecated")) {
+        wrongs.invalid(field, value, "needs to be unset");
+    }
+    if let Some(series) = object.get("series").filter(|series| !series.is_null())
+        && series["count"].as_i64().unwrap_or_default() < 2
+    {
+        wrongs.invalid("series.count", &series["count"], "should be at least 2");
+    }
+    // Nothing but the series can be changed.
+    let Some(existing) = existing else { return };
+    for field in ["regarding", "related", "reason", "note", "type", "eventTime", "action"] {
+        if existing.get(field) != object.get(field) {
+            wrongs.invalid(field, object.get(field), "field is immutable");
         }
     }
 }

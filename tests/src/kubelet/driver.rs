@@ -16,6 +16,8 @@ use driver::model::ClaimRef;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
+use super::health::{HealthVersion, HealthWatch};
+
 /// How long a driver may take to say who it is (`pkg/kubelet/pluginmanager`, Kubernetes 1.36).
 const INFO_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -78,6 +80,8 @@ pub type Answers<T> = BTreeMap<String, Result<T, String>>;
 pub struct Driver {
     name: String,
     service: Service,
+    /// Everything that it said it serves.
+    versions: Vec<String>,
     channel: Channel,
 }
 
@@ -89,6 +93,21 @@ impl Driver {
     /// The service that is called.
     pub fn service(&self) -> Service {
         self.service
+    }
+
+    /// Whether it registered this service.
+    pub fn serves(&self, service: &str) -> bool {
+        self.versions.iter().any(|version| version == service)
+    }
+
+    /// Follows the health of its devices.
+    ///
+    /// # Errors
+    ///
+    /// When the stream cannot be opened.
+    pub async fn watch_health(&self, version: HealthVersion) -> Result<HealthWatch, DriverError> {
+        let watch = HealthWatch::open(self.channel.clone(), version).await;
+        watch.map_err(|status| failed("NodeWatchResources", status))
     }
 
     /// Asks to prepare claims, all in one call.
@@ -160,7 +179,7 @@ async fn accept(info: PluginInfo, known: &[Service]) -> Result<Driver, DriverErr
         return Err(DriverError::Unknown { name, kind, versions });
     };
     let channel = connect(Path::new(&endpoint)).await?;
-    Ok(Driver { name, service, channel })
+    Ok(Driver { name, service, versions, channel })
 }
 
 async fn connect(socket: &Path) -> Result<Channel, DriverError> {

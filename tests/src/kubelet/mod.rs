@@ -6,6 +6,7 @@
 //! to prepare and unprepare is the test's business.
 
 mod driver;
+mod health;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, DirBuilder};
@@ -19,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 pub use self::driver::{Answers, Driver, DriverError, PreparedDevice, Service};
+pub use self::health::{Believed, DeviceState, HealthVersion, HealthWatch};
 
 /// How often the registration directory is read. The real kubelet is told by inotify.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);

@@ -4,6 +4,8 @@
 
 mod api;
 mod calls;
+mod events;
+mod health;
 mod publishing;
 mod sockets;
 mod status;
@@ -11,15 +13,15 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use driver::attach::{AttachError, Command, Desk, PrepareClaim, Wanted, Worker};
-use driver::dra::{self, Pool};
+use driver::attach::{AttachError, Command, Desk, Notice, Notices, PrepareClaim, Wanted, Worker};
+use driver::dra::{self, HealthSources, Pool};
 use driver::inventory::Inventory;
 use driver::model::{BuildId, ClaimRef, Device, EbpfAbilities, IfIndex, Phase, PodRef, Record};
-use driver::telemetry::Metrics;
+use driver::telemetry::{AllVitals, Metrics, Sightings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::kubelet::{Driver, Kubelet, Service};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +46,13 @@ struct World {
     runtime: watch::Sender<bool>,
     /// What kubelet said of the registration.
     registered: watch::Receiver<bool>,
+    /// What the inventory, the worker and the watch see, as far as health is concerned.
+    devices: watch::Sender<Arc<Vec<Device>>>,
+    records: watch::Sender<Arc<Vec<Record>>>,
+    vitals: watch::Sender<AllVitals>,
+    sightings: watch::Sender<Sightings>,
+    /// What the plugin would have claims told.
+    notices: mpsc::Receiver<Notice>,
     shutdown: CancellationToken,
     served: JoinHandle<Result<(), dra::ServeError>>,
 }
@@ -59,8 +68,20 @@ impl World {
         let api = Api::default();
         let (worker, desk) = Worker::pair();
         tokio::spawn(work(desk, pause));
-        let inventory = Inventory::fixed(vec![device("eth1"), device("eth2")]);
+        let there = vec![device("eth1"), device("eth2")];
+        let inventory = Inventory::fixed(there.clone());
+        let (devices, of_devices) = watch::channel(Arc::new(there));
+        let (records, of_records) = watch::channel(Arc::default());
+        let (vitals, of_vitals) = watch::channel(AllVitals::default());
+        let (sightings, of_sightings) = watch::channel(Sightings::default());
+        let health = HealthSources {
+            devices: of_devices,
+            records: of_records,
+            vitals: of_vitals,
+            sightings: of_sightings,
+        };
         let (runtime, connected) = watch::channel(true);
+        let (left, notices) = Notices::pair();
         let plugin = dra::Plugin::new(
             pool(),
             api.client(),
@@ -68,12 +89,27 @@ impl World {
             inventory,
             connected,
             Metrics::new(),
+            left,
         );
         let (verdict, registered) = watch::channel(false);
         let shutdown = CancellationToken::new();
         let (path, token) = (root.path().to_owned(), shutdown.clone());
-        let served = tokio::spawn(async move { dra::serve(plugin, &path, verdict, token).await });
-        Self { root, api, worker, runtime, registered, shutdown, served }
+        let served =
+            tokio::spawn(async move { dra::serve(plugin, health, &path, verdict, token).await });
+        Self {
+            root,
+            api,
+            worker,
+            runtime,
+            registered,
+            devices,
+            records,
+            vitals,
+            sightings,
+            notices,
+            shutdown,
+            served,
+        }
     }
 
     /// The plugin as a kubelet that knows `services` has it.
@@ -159,6 +195,7 @@ fn device(name: &str) -> Device {
         index: IfIndex(7),
         mac: Some("02:00:00:00:00:07".parse().unwrap()),
         mtu: 1500,
+        is_up: true,
         state: "up".to_owned(),
         kind: "veth".to_owned(),
         encapsulation: "ether".to_owned(),

@@ -37,8 +37,6 @@ struct Objects {
     events: Vec<(u64, &'static str, Value)>,
     /// Methods and paths of all requests but watches.
     requests: Vec<String>,
-    /// Bodies of patches.
-    patches: Vec<Value>,
     /// Answers to the next writes, in place of carrying them out.
     refusals: Vec<(u16, &'static str)>,
 }
@@ -48,7 +46,6 @@ impl Api {
         let router = Router::new()
             .route("/api/v1/nodes/{name}", get(node))
             .route(&format!("{CLAIMS}/{{name}}"), get(claim))
-            .route(&format!("{CLAIMS}/{{name}}/status"), axum::routing::patch(patch_status))
             .route(SLICES, get(list_or_watch).post(write))
             .route(&format!("{SLICES}/{{name}}"), get(slice).put(write).delete(delete))
             .with_state(self.clone());
@@ -72,10 +69,6 @@ impl Api {
 
     pub(super) fn requests(&self) -> Vec<String> {
         self.objects().requests.clone()
-    }
-
-    pub(super) fn patches(&self) -> Vec<Value> {
-        self.objects().patches.clone()
     }
 
     /// Answers the next writes with these codes and messages, the last one first.
@@ -147,20 +140,6 @@ async fn claim(
     api.note(&Method::GET, &uri);
     let found = api.objects().claims.get(&name).cloned();
     found.map_or_else(|| failure(404, "no such claim"), |claim| Json(claim).into_response())
-}
-
-/// An apply is YAML by its content type, and JSON by what kube makes of it.
-async fn patch_status(State(api): State<Api>, method: Method, uri: Uri, patch: String) -> Response {
-    if let Some(refusal) = api.note(&method, &uri) {
-        return refusal;
-    }
-    let query = uri.query().unwrap_or_default();
-    let body: Value = serde_json::from_str(&patch).unwrap();
-    api.objects().patches.push(json!({"query": query, "body": body}));
-    Json(json!({
-        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {}, "spec": {},
-    }))
-    .into_response()
 }
 
 async fn list_or_watch(State(api): State<Api>, RawQuery(query): RawQuery, uri: Uri) -> Response {
