@@ -9,6 +9,7 @@ use super::fields::{
     FLOWS, GRO, GRO_IPV4, GSO, GSO_IPV4, HOOK, INGRESS, INHERIT, MAC, MTU, NAME, NEIGHBORS,
     PRIVATE_FLAGS, PROGRAMS, RINGS, ROUTES, RULES, SETTINGS, SUBINTERFACE, TELEMETRY, VRF,
 };
+use super::interface::Programs;
 use super::merge::{Entries, Entry, Field, Merge};
 use super::route::is_taken;
 use super::{ANY_HZ, Known, Source, together};
@@ -62,7 +63,10 @@ fn interface(merge: &mut Merge<'_>, settings: &Said<'_>) -> InterfaceWishes {
             gro_ipv4_max_size: merge.settle(&GRO_IPV4),
         },
         sysctls: settings.iter().map(setting).collect(),
-        disable_ebpf_programs: merge.settle(&PROGRAMS).flatten(),
+        disable_ebpf_programs: match merge.settle(&PROGRAMS) {
+            Some(Programs::Leave(programs)) => Some(programs),
+            Some(Programs::Stay) | None => None,
+        },
         vrf: merge.settle(&VRF),
         inherit: merge.settle(&INHERIT).unwrap_or_else(|| inherit(merge)),
     }

@@ -51,19 +51,25 @@ impl EthtoolLayer {
     }
 }
 
-/// Which values a number of a group has; `None` for what is on or off.
-pub(super) type RangeOf = fn(&str) -> Option<RangeInclusive<u32>>;
-
-pub(super) fn descriptors(name: &str) -> Option<RangeInclusive<u32>> {
-    Some(if matches!(name, "rx" | "tx") { DESCRIPTORS } else { ODD_DESCRIPTORS })
+/// What values a setting of a group has.
+pub(super) enum Values {
+    Number(RangeInclusive<u32>),
+    /// On or off.
+    Flag,
 }
 
-pub(super) fn queues(_: &str) -> Option<RangeInclusive<u32>> {
-    Some(QUEUES)
+pub(super) type ValuesOf = fn(&str) -> Values;
+
+pub(super) fn descriptors(name: &str) -> Values {
+    Values::Number(if matches!(name, "rx" | "tx") { DESCRIPTORS } else { ODD_DESCRIPTORS })
 }
 
-pub(super) fn coalescing(name: &str) -> Option<RangeInclusive<u32>> {
-    (!matches!(name, "adaptiveRx" | "adaptiveTx")).then_some(AMOUNT)
+pub(super) fn queues(_: &str) -> Values {
+    Values::Number(QUEUES)
+}
+
+pub(super) fn coalescing(name: &str) -> Values {
+    if matches!(name, "adaptiveRx" | "adaptiveTx") { Values::Flag } else { Values::Number(AMOUNT) }
 }
 
 fn flags(spot: &Spot<'_>, problems: &mut Problems) -> Option<Entries<String, bool>> {
@@ -90,16 +96,16 @@ fn flags(spot: &Spot<'_>, problems: &mut Problems) -> Option<Entries<String, boo
 fn numbers(
     spot: &Spot<'_>,
     names: &[&str],
-    range_of: RangeOf,
+    values_of: ValuesOf,
     problems: &mut Problems,
 ) -> Option<Entries<String, u32>> {
     let group = spot.object(names, problems)?;
     let said = group.entries().count();
     let mut numbers = Entries::new();
     for (name, spot) in group.entries().filter(|(name, _)| names.contains(name)) {
-        let value = match range_of(name) {
-            Some(range) => spot.integer(range, problems),
-            None => spot.flag(problems).map(u32::from),
+        let value = match values_of(name) {
+            Values::Number(range) => spot.integer(range, problems),
+            Values::Flag => spot.flag(problems).map(u32::from),
         };
         if let Some(value) = value {
             numbers.insert(name.to_owned(), Entry { path: spot.path, value });

@@ -2,12 +2,13 @@
 
 use ipnet::IpNet;
 
+use super::interface::Programs;
 use super::merge::{Entries, Field};
 use super::route::WrittenRoute;
 use super::sysctl::Settings;
 use crate::model::{
-    Dad, DirectionFilter, HookWish, IfName, Inherit, MacAddr, Neighbor, OtherPrograms, Rule,
-    SubinterfaceKind, Telemetry, Vrf,
+    Dad, DirectionFilter, HookWish, IfName, Inherit, MacAddr, Neighbor, Rule, SubinterfaceKind,
+    Telemetry, Vrf,
 };
 
 macro_rules! fields {
@@ -29,7 +30,7 @@ fields! {
     GSO_IPV4: u32 = "interface.gsoIPv4MaxSize", interface.gso_ipv4;
     GRO_IPV4: u32 = "interface.groIPv4MaxSize", interface.gro_ipv4;
     SETTINGS: Settings = "interface.sysctls", interface.settings;
-    PROGRAMS: Option<OtherPrograms> = "interface.disableEbpfPrograms", interface.programs;
+    PROGRAMS: Programs = "interface.disableEbpfPrograms", interface.programs;
     VRF: Vrf = "interface.vrf", interface.vrf;
     INHERIT: Inherit = "interface.inherit", interface.inherit;
     ROUTES: Vec<WrittenRoute> = "routes", routes;

@@ -84,10 +84,16 @@ pub(super) struct InterfaceLayer {
     pub(super) gso_ipv4: Leaf<u32>,
     pub(super) gro_ipv4: Leaf<u32>,
     pub(super) settings: Leaf<Settings>,
-    /// `None` where the source says that they stay.
-    pub(super) programs: Leaf<Option<OtherPrograms>>,
+    pub(super) programs: Leaf<Programs>,
     pub(super) vrf: Leaf<Vrf>,
     pub(super) inherit: Leaf<Inherit>,
+}
+
+/// What becomes of programs of others.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Programs {
+    Stay,
+    Leave(OtherPrograms),
 }
 
 impl InterfaceLayer {
@@ -163,14 +169,10 @@ fn address(spot: &Spot<'_>, others: &[IpNet], problems: &mut Problems) -> Option
 }
 
 /// `true` for all, `false` for none, or names.
-fn programs(
-    spot: &Spot<'_>,
-    dialect: Dialect,
-    problems: &mut Problems,
-) -> Option<Option<OtherPrograms>> {
+fn programs(spot: &Spot<'_>, dialect: Dialect, problems: &mut Problems) -> Option<Programs> {
     match spot.value {
-        Value::Bool(true) => return Some(Some(OtherPrograms::All)),
-        Value::Bool(false) => return Some(None),
+        Value::Bool(true) => return Some(Programs::Leave(OtherPrograms::All)),
+        Value::Bool(false) => return Some(Programs::Stay),
         Value::Array(_) if dialect == Dialect::Ours => {}
         _ if dialect == Dialect::Ours => {
             return spot.refuse_type("a boolean or a list of names", problems);
@@ -185,7 +187,7 @@ fn programs(
     for item in items {
         names.extend(program(&item, &names, problems));
     }
-    (names.len() == said).then_some(Some(OtherPrograms::Named(names)))
+    (names.len() == said).then_some(Programs::Leave(OtherPrograms::Named(names)))
 }
 
 /// The name of a program, as the kernel takes it (`bpf_obj_name_cpy()` in `kernel/bpf/syscall.c`,

@@ -37,6 +37,8 @@ use self::merge::Merge;
 pub use self::policy::parse_policy;
 pub(crate) use self::reader::quote;
 pub use self::schema::schema;
+#[cfg(test)]
+pub(crate) use self::schema::tests as schema_tests;
 use crate::model::{Problem, Problems, Wishes};
 
 /// Whether a filter fits does not depend on the clock that its limits are made for.

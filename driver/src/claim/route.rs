@@ -74,7 +74,11 @@ fn read(spot: &Spot<'_>, dialect: Dialect, problems: &mut Problems) -> Option<Wr
     };
     let (gateway, source) = (hop("gateway"), hop("source"));
     let scope = Leaf::read(fields.field("scope"), |spot| scope(spot, problems).map(Some));
-    let table = Leaf::read(fields.field("table"), |spot| table(spot, dialect, problems));
+    // To DraNet, 0 is as if there were none.
+    let is_said = |spot: &Spot<'_>| dialect == Dialect::Ours || *spot.value != 0;
+    let table = Leaf::read(fields.field("table").filter(is_said), |spot| {
+        writable_table(spot, problems).map(Some)
+    });
     let metric =
         Leaf::read(fields.field("metric"), |spot| spot.integer(METRIC, problems).map(Some));
     let onlink = Leaf::read(fields.field("onlink"), |spot| spot.flag(problems));
@@ -123,9 +127,8 @@ fn check_gateway(
 /// 6.18), so that a route on the link has to have that one to lead to it. IPv6 has no scopes.
 fn scope_of(destination: &IpNet, gateway: Option<IpAddr>, said: Option<RouteScope>) -> RouteScope {
     match (destination, gateway) {
-        (IpNet::V6(_), _) => RouteScope::UNIVERSE,
         (IpNet::V4(_), None) => said.unwrap_or(RouteScope::LINK),
-        (IpNet::V4(_), Some(_)) => RouteScope::UNIVERSE,
+        (IpNet::V4(_), Some(_)) | (IpNet::V6(_), _) => RouteScope::UNIVERSE,
     }
 }
 
@@ -153,14 +156,7 @@ fn scope(spot: &Spot<'_>, problems: &mut Problems) -> Option<RouteScope> {
     }
 }
 
-/// A table that one can write to. To DraNet, 0 is as if there were none.
-fn table(spot: &Spot<'_>, dialect: Dialect, problems: &mut Problems) -> Option<Option<TableId>> {
-    if dialect == Dialect::Dranet && spot.value.as_u64() == Some(0) {
-        return Some(None);
-    }
-    writable_table(spot, problems).map(Some)
-}
-
+/// A table that one can write to.
 pub(super) fn writable_table(spot: &Spot<'_>, problems: &mut Problems) -> Option<TableId> {
     let table = TableId(spot.integer(vrf::TABLE, problems)?);
     if table == TableId::LOCAL {

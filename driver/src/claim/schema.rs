@@ -160,4 +160,4 @@ fn extend(schema: &mut Value, more: Value) {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -171,8 +171,11 @@ pub(super) fn ethtool() -> Value {
     )
 }
 
-fn group(description: &str, names: &[&str], range_of: ethtool::RangeOf) -> Value {
-    let value = |name: &str| range_of(name).map_or_else(flag, integer);
+fn group(description: &str, names: &[&str], values_of: ethtool::ValuesOf) -> Value {
+    let value = |name: &str| match values_of(name) {
+        ethtool::Values::Number(range) => integer(range),
+        ethtool::Values::Flag => flag(),
+    };
     let properties: Map<_, _> =
         names.iter().map(|name| ((*name).to_owned(), value(name))).collect();
     json!({

@@ -2,7 +2,7 @@
 //! is in the schema.
 
 use super::*;
-use crate::claim::schema::tests::{fits, without_nulls};
+use crate::claim::schema_tests::{fits, without_nulls};
 
 /// Documents that are right, with every field of the format in one of them at least.
 fn good() -> Vec<Value> {

@@ -12,11 +12,11 @@ fn wishes(fields: Value) -> Wishes {
 }
 
 fn interface(fields: Value) -> InterfaceWishes {
-    wishes(json!({ "interface": fields })).interface
+    wishes(Value::Object(Map::from_iter([("interface".to_owned(), fields)]))).interface
 }
 
 /// What is wrong with a route beside one that is right.
-fn problem_of_route(route: Value) -> String {
+fn problem_of_route(route: &Value) -> String {
     let first = json!({ "destination": "192.0.2.0/24", "table": 100, "metric": 5 });
     problem_of(json!({ "routes": [first, route] }))
 }
@@ -116,7 +116,7 @@ fn routes_to_one_destination_are_told_apart_by_table_and_metric() {
     assert_eq!(problem_of(same), "routes[1].destination: 192.0.2.0/24 has a route already");
     let other = json!({ "destination": "192.0.2.0/24", "table": 100, "metric": 5 });
     let said = "routes[1].destination: 192.0.2.0/24 has a route with metric 5 in table 100 already";
-    assert_eq!(problem_of_route(other), said);
+    assert_eq!(problem_of_route(&other), said);
 }
 
 #[rstest]
@@ -134,7 +134,7 @@ fn routes_to_one_destination_are_told_apart_by_table_and_metric() {
     "gateway: 255.255.255.255 is no address of a single host")]
 fn a_route_leads_somewhere(#[case] mut route: Value, #[case] said: &str) {
     route["destination"] = json!("10.0.0.0/24");
-    assert_eq!(problem_of_route(route), format!("routes[1].{said}"));
+    assert_eq!(problem_of_route(&route), format!("routes[1].{said}"));
 }
 
 #[test]
@@ -220,9 +220,9 @@ fn ethtool_arrives_group_by_group() {
         "coalesce": { "rxUsecs": 50, "adaptiveRx": false, "adaptiveTx": true },
     }}))
     .ethtool;
-    assert_eq!(ethtool.features["gro"], true);
-    assert_eq!(ethtool.features["tx-tcp-segmentation"], false);
-    assert_eq!(ethtool.private_flags["link-down-on-close"], true);
+    assert!(ethtool.features["gro"]);
+    assert!(!ethtool.features["tx-tcp-segmentation"]);
+    assert!(ethtool.private_flags["link-down-on-close"]);
     assert_eq!((ethtool.rings["rx"], ethtool.rings["rxJumbo"]), (1024, 0));
     assert_eq!(ethtool.channels["combined"], 4);
     let coalesce = &ethtool.coalesce;

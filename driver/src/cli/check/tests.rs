@@ -1,11 +1,12 @@
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::Outcome::{NotValid, Skipped, Valid};
 use super::*;
+
+mod files;
 
 const HEAD: &str = "apiVersion: weir.dev/v1alpha1\nkind: ";
 
@@ -203,50 +204,4 @@ fn only_what_is_surely_for_others_is_skipped() {
     let (_, text) = said(&[&json!({ "kind": "List", "items": [claim(&json!(1))] }).to_string()]);
     let problem = "items[0].spec.devices.config[0].opaque.parameters: is a number, not an object";
     assert!(text.contains(problem), "{text}");
-}
-
-/// Each file of wrong documents begins with what is to be said of them: line, path and message, one
-/// comment for each problem, in their order.
-#[test]
-fn what_is_wrong_is_told_with_path_and_line() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/wrong");
-    let mut files = Vec::new();
-    yaml_below(&folder, &mut files);
-    assert!(files.len() >= 100, "only {} files", files.len());
-    for path in files {
-        let text = fs::read_to_string(&path).unwrap();
-        let expected: Vec<_> = text.lines().map_while(|line| line.strip_prefix("# ")).collect();
-        let reports = reports(&[path.to_str().unwrap().to_owned()], "weir.dev");
-        let said: Vec<_> = reports
-            .iter()
-            .flat_map(|report| &report.problems)
-            .map(|Found { line, path, message }| format!("{line}: {path}: {message}"))
-            .collect();
-        assert!(!expected.is_empty() && said == expected, "{}: {said:#?}", path.display());
-        assert!(!said.iter().any(|said| said.contains(": : ")), "without a path: {said:?}");
-    }
-}
-
-#[test]
-fn every_example_is_valid() {
-    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
-    let mut files = Vec::new();
-    yaml_below(&deploy, &mut files);
-    let files: Vec<_> = files.iter().map(|file| file.to_str().unwrap().to_owned()).collect();
-    let reports = reports(&files, "weir.dev");
-    let text = text(&reports, "weir.dev");
-    assert!(reports.iter().all(|report| report.problems.is_empty()), "{text}");
-    let valid: Vec<_> = reports.iter().filter(|report| report.outcome == Outcome::Valid).collect();
-    assert!(valid.len() >= 13, "{text}");
-}
-
-fn yaml_below(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            yaml_below(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "yaml") {
-            files.push(path);
-        }
-    }
 }
