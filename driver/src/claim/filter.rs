@@ -8,9 +8,9 @@ use crate::model::{Action, DefaultAction, DirectionFilter, FilterRule, Overlay, 
 
 /// Most rules of one direction. Each is at least one entry of the compiled form, which has room for
 /// as many.
-const MOST_RULES: usize = 4096;
+pub(super) const MOST_RULES: usize = 4096;
 
-const DEFAULTS: [(&str, DefaultAction); 2] =
+pub(super) const DEFAULTS: [(&str, DefaultAction); 2] =
     [("allow", DefaultAction::Allow), ("deny", DefaultAction::Deny)];
 
 /// Reads the filter of one direction; `None` if anything in it is wrong.

@@ -1,17 +1,130 @@
-//! How an interface shall look inside the pod: name, addresses, MTU, MAC address, and its routes.
+//! How an interface shall look inside the pod: name, addresses, sizes, what it takes along.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
+use serde_json::Value;
 
+use super::address::{cidr, mac};
+use super::dranet::{Dialect, Fields};
 use super::reader::{Leaf, Spot, quote};
-use crate::model::{IfName, MacAddr, Problems, Route};
+use super::sysctl::{self, Settings};
+use super::vrf;
+use crate::model::{Dad, IfName, Inherit, MacAddr, OtherPrograms, Problems, Vrf};
 
 /// As low as IPv4 allows (RFC 791) and as high as an IPv4 packet can be.
 pub(super) const MTU: RangeInclusive<u32> = 68..=65_535;
+/// At most `GSO_MAX_SIZE` and `GRO_MAX_SIZE` (`include/linux/netdevice.h`, Linux 6.18). At least more
+/// than `MAX_TCP_HEADER` (the policy of `IFLA_GSO_MAX_SIZE` in `net/core/rtnetlink.c`), which is 320
+/// where the kernel is built with all that makes headers longer.
+pub(super) const SEGMENTS: RangeInclusive<u32> = 321..=524_280;
 /// As many as the status of a claim can show (`status.devices[].networkData.ips`).
-const MOST_ADDRESSES: usize = 16;
+pub(super) const MOST_ADDRESSES: usize = 16;
+/// Longest name of a program: `BPF_OBJ_NAME_LEN` less the terminating NUL (`linux/bpf.h`).
+const LONGEST_PROGRAM: usize = 15;
+pub(super) const MOST_PROGRAMS: usize = 64;
+
+pub(super) const INHERITS: [(&str, Inherit); 4] = [
+    ("all", Inherit::All),
+    ("addresses", Inherit::Addresses),
+    ("routes", Inherit::Routes),
+    ("none", Inherit::None),
+];
+
+pub(super) const FIELDS: Fields = Fields {
+    ours: &[
+        "name",
+        "addresses",
+        "noDad",
+        "dhcp",
+        "mtu",
+        "hardwareAddr",
+        "gsoMaxSize",
+        "groMaxSize",
+        "gsoIPv4MaxSize",
+        "groIPv4MaxSize",
+        "forwarding",
+        "arpIgnore",
+        "arpAnnounce",
+        "sysctls",
+        "disableEbpfPrograms",
+        "vrf",
+        "inherit",
+    ],
+    dranet: &[
+        "name",
+        "addresses",
+        "dhcp",
+        "mtu",
+        "hardwareAddr",
+        "gsoMaxSize",
+        "groMaxSize",
+        "gsoIPv4MaxSize",
+        "groIPv4MaxSize",
+        "forwarding",
+        "arpIgnore",
+        "arpAnnounce",
+        "disableEbpfPrograms",
+        "vrf",
+    ],
+};
+
+/// What one source says about the interface.
+#[derive(Debug, Default)]
+pub(super) struct InterfaceLayer {
+    pub(super) name: Leaf<IfName>,
+    pub(super) addresses: Leaf<Vec<IpNet>>,
+    pub(super) dad: Leaf<Dad>,
+    pub(super) dhcp: Leaf<bool>,
+    pub(super) mtu: Leaf<u32>,
+    pub(super) mac: Leaf<MacAddr>,
+    pub(super) gso: Leaf<u32>,
+    pub(super) gro: Leaf<u32>,
+    pub(super) gso_ipv4: Leaf<u32>,
+    pub(super) gro_ipv4: Leaf<u32>,
+    pub(super) settings: Leaf<Settings>,
+    pub(super) programs: Leaf<Programs>,
+    pub(super) vrf: Leaf<Vrf>,
+    pub(super) inherit: Leaf<Inherit>,
+}
+
+/// What becomes of programs of others.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Programs {
+    Stay,
+    Leave(OtherPrograms),
+}
+
+impl InterfaceLayer {
+    pub(super) fn read(spot: &Spot<'_>, dialect: Dialect, problems: &mut Problems) -> Self {
+        let Some(fields) = dialect.object(spot, FIELDS, problems) else {
+            return Self::default();
+        };
+        let dad = |is_skipped| if is_skipped { Dad::Skip } else { Dad::Run };
+        let segments = |field, problems: &mut Problems| {
+            Leaf::read(fields.field(field), |spot| spot.integer(SEGMENTS, problems))
+        };
+        Self {
+            name: Leaf::read(fields.field("name"), |spot| name(spot, problems)),
+            addresses: Leaf::read(fields.field("addresses"), |spot| addresses(spot, problems)),
+            dad: Leaf::read(fields.field("noDad"), |spot| spot.flag(problems).map(dad)),
+            dhcp: Leaf::read(fields.field("dhcp"), |spot| spot.flag(problems)),
+            mtu: Leaf::read(fields.field("mtu"), |spot| spot.integer(MTU, problems)),
+            mac: Leaf::read(fields.field("hardwareAddr"), |spot| mac(spot, dialect, problems)),
+            gso: segments("gsoMaxSize", problems),
+            gro: segments("groMaxSize", problems),
+            gso_ipv4: segments("gsoIPv4MaxSize", problems),
+            gro_ipv4: segments("groIPv4MaxSize", problems),
+            settings: sysctl::read(&fields, problems),
+            programs: Leaf::read(fields.field("disableEbpfPrograms"), |spot| {
+                programs(spot, dialect, problems)
+            }),
+            vrf: Leaf::read(fields.field("vrf"), |spot| vrf::read(spot, problems)),
+            inherit: Leaf::read(fields.field("inherit"), |spot| spot.word(&INHERITS, problems)),
+        }
+    }
+}
 
 pub(super) fn name(spot: &Spot<'_>, problems: &mut Problems) -> Option<IfName> {
     let name: IfName = spot.parsed(problems)?;
@@ -25,22 +138,7 @@ pub(super) fn name(spot: &Spot<'_>, problems: &mut Problems) -> Option<IfName> {
     }
 }
 
-pub(super) fn mac(spot: &Spot<'_>, problems: &mut Problems) -> Option<MacAddr> {
-    let text = spot.text(problems)?;
-    let Ok(mac) = text.parse::<MacAddr>() else {
-        let message = format!("{} is no MAC address such as 02:00:5e:10:00:01", quote(text));
-        return spot.refuse(message, problems);
-    };
-    if mac.is_assignable() {
-        Some(mac)
-    } else if mac.0 == [0; 6] {
-        spot.refuse(format_args!("{mac} is no address of an interface"), problems)
-    } else {
-        spot.refuse(format_args!("{mac} is a group address"), problems)
-    }
-}
-
-pub(super) fn addresses(spot: &Spot<'_>, problems: &mut Problems) -> Option<Vec<IpNet>> {
+fn addresses(spot: &Spot<'_>, problems: &mut Problems) -> Option<Vec<IpNet>> {
     let items = spot.list(problems)?;
     let (said, mut addresses) = (items.len(), Vec::with_capacity(items.len()));
     for item in items {
@@ -70,83 +168,44 @@ fn address(spot: &Spot<'_>, others: &[IpNet], problems: &mut Problems) -> Option
     spot.refuse(format_args!("{ip} is {kind}"), problems)
 }
 
-/// An address with a prefix length.
-fn cidr(spot: &Spot<'_>, problems: &mut Problems) -> Option<IpNet> {
-    let text = spot.text(problems)?;
-    if let Ok(net) = text.parse() {
-        return Some(net);
+/// `true` for all, `false` for none, or names.
+fn programs(spot: &Spot<'_>, dialect: Dialect, problems: &mut Problems) -> Option<Programs> {
+    match spot.value {
+        Value::Bool(true) => return Some(Programs::Leave(OtherPrograms::All)),
+        Value::Bool(false) => return Some(Programs::Stay),
+        Value::Array(_) if dialect == Dialect::Ours => {}
+        _ if dialect == Dialect::Ours => {
+            return spot.refuse_type("a boolean or a list of names", problems);
+        }
+        _ => return spot.refuse_type("a boolean", problems),
     }
-    if let Some((longest, len)) = too_long_a_prefix(text) {
-        let message = format!("{} has the prefix length {len}, above {longest}", quote(text));
+    let items = spot.list_up_to(MOST_PROGRAMS, "programs", problems)?;
+    if items.is_empty() {
+        return spot.refuse("is empty, leave it out to let all of them be", problems);
+    }
+    let (said, mut names) = (items.len(), Vec::with_capacity(items.len()));
+    for item in items {
+        names.extend(program(&item, &names, problems));
+    }
+    (names.len() == said).then_some(Programs::Leave(OtherPrograms::Named(names)))
+}
+
+/// The name of a program, as the kernel takes it (`bpf_obj_name_cpy()` in `kernel/bpf/syscall.c`,
+/// Linux 6.18).
+fn program(spot: &Spot<'_>, others: &[String], problems: &mut Problems) -> Option<String> {
+    let text = spot.text(problems)?;
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.');
+    if text.is_empty() || !text.bytes().all(is_plain) {
+        let message = format!("{} is no name of a program: letters, digits, _ and .", quote(text));
         return spot.refuse(message, problems);
     }
-    let message = format!("{} is no CIDR such as 192.0.2.0/24 or 2001:db8::/64", quote(text));
-    spot.refuse(message, problems)
-}
-
-/// The longest prefix of an address, and the one that it has here; `None` where something else is
-/// wrong.
-fn too_long_a_prefix(text: &str) -> Option<(u32, u32)> {
-    let (address, len) = text.split_once('/')?;
-    let longest = if address.parse::<IpAddr>().ok()?.is_ipv4() { 32 } else { 128 };
-    let len = len.bytes().all(|b| b.is_ascii_digit()).then(|| len.parse().ok()).flatten()?;
-    (len > longest).then_some((longest, len))
-}
-
-/// A network: an address with a prefix length and no bits beyond it.
-pub(super) fn network(spot: &Spot<'_>, problems: &mut Problems) -> Option<IpNet> {
-    let net = cidr(spot, problems)?;
-    if net.addr() == net.network() {
-        return Some(net);
+    if text.len() > LONGEST_PROGRAM {
+        let known = &text[..LONGEST_PROGRAM];
+        let message = format!("{} is too long, the kernel knows it as {known}", quote(text));
+        return spot.refuse(message, problems);
     }
-    spot.refuse(format_args!("{net} has host bits, its network is {}", net.trunc()), problems)
-}
-
-pub(super) fn routes(spot: &Spot<'_>, problems: &mut Problems) -> Option<Vec<Route>> {
-    let items = spot.list(problems)?;
-    let (said, mut routes) = (items.len(), Vec::<Route>::with_capacity(items.len()));
-    for item in items {
-        let Some(route) = route(&item, problems) else {
-            continue;
-        };
-        // Without a metric the kernel tells routes of one table apart by destination alone.
-        if routes.iter().any(|other| other.destination == route.destination) {
-            let message = format!("{} has a route already", route.destination);
-            problems.add(format!("{}.destination", item.path), message);
-        }
-        routes.push(route);
+    if others.iter().any(|other| other == text) {
+        return spot.refuse(format_args!("{text} is in the list already"), problems);
     }
-    (routes.len() == said).then_some(routes)
-}
-
-fn route(spot: &Spot<'_>, problems: &mut Problems) -> Option<Route> {
-    let route = spot.object(&["destination", "gateway", "source"], problems)?;
-    let destination =
-        route.required("destination", problems).and_then(|spot| network(&spot, problems));
-    let mut hop = |field| {
-        Leaf::read(route.field(field), |spot| hop(spot, destination.as_ref(), problems).map(Some))
-    };
-    let (gateway, source) = (hop("gateway"), hop("source"));
-    let (gateway, source) = (gateway.or(None)?, source.or(None)?);
-    Some(Route { gateway, source, ..Route::to(destination?) })
-}
-
-/// A gateway or source address of a route to `destination`.
-fn hop(spot: &Spot<'_>, destination: Option<&IpNet>, problems: &mut Problems) -> Option<IpAddr> {
-    let text = spot.text(problems)?;
-    let Ok(ip) = text.parse::<IpAddr>() else {
-        return spot.refuse(format_args!("{} is no IP address", quote(text)), problems);
-    };
-    let family = |is_ipv4| if is_ipv4 { "IPv4" } else { "IPv6" };
-    if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
-        return spot.refuse(format_args!("{ip} is no address of a single host"), problems);
-    }
-    match destination {
-        Some(net) if net.addr().is_ipv4() != ip.is_ipv4() => {
-            let (ours, theirs) = (family(ip.is_ipv4()), family(!ip.is_ipv4()));
-            let message = format!("{ip} is {ours} but the destination {net} is {theirs}");
-            spot.refuse(message, problems)
-        }
-        _ => Some(ip),
-    }
+    Some(text.to_owned())
 }

@@ -5,16 +5,16 @@ use crate::model::{Problems, Rate, RateLimit};
 
 /// Above these the programs could hardly tell one rate from the next: their clock has parts of 2^-32
 /// jiffies, and a byte at a terabit in a second takes nine of them.
-const MOST_PACKETS: u64 = 10_000_000_000;
-const MOST_BITS: u64 = 1_000_000_000_000;
+pub(super) const MOST_PACKETS: u64 = 10_000_000_000;
+pub(super) const MOST_BITS: u64 = 1_000_000_000_000;
 /// Below this a single large packet takes minutes.
-const LEAST_BITS: u64 = 1000;
+pub(super) const LEAST_BITS: u64 = 1000;
 /// Where a burst is left out: this part of a second's worth …
 const BURST_PART: u64 = 10;
 /// … but as much as the largest packet of GSO.
 const LEAST_BURST_BITS: u64 = 64 * 1024 * 8;
 /// The longest pause that a burst may make up for.
-const LONGEST_SECONDS: u64 = 3600;
+pub(super) const LONGEST_SECONDS: u64 = 3600;
 
 /// Reads `rateLimit`.
 pub(super) fn rate_limit(spot: &Spot<'_>, problems: &mut Problems) -> Option<RateLimit> {

@@ -69,6 +69,14 @@ impl<T> Leaf<T> {
         }
     }
 
+    pub(super) fn as_ref(&self) -> Leaf<&T> {
+        match self {
+            Self::Unsaid => Leaf::Unsaid,
+            Self::Wrong => Leaf::Wrong,
+            Self::Said(value) => Leaf::Said(value),
+        }
+    }
+
     /// What was said; `None` also where it was wrong.
     pub(super) fn said(self) -> Option<T> {
         match self {
@@ -81,13 +89,19 @@ impl<T> Leaf<T> {
 impl<'a> Spot<'a> {
     /// The value as an object with no fields but `known`.
     pub(super) fn object(&self, known: &[&str], problems: &mut Problems) -> Option<Object<'a>> {
-        let Value::Object(fields) = self.value else {
-            return self.refuse_type("an object", problems);
-        };
-        for name in fields.keys().filter(|name| !known.contains(&name.as_str())) {
-            problems.add(below(&self.path, name), UnknownField { name, known });
+        let fields = self.any_object(problems)?;
+        for name in fields.names().filter(|name| !known.contains(name)) {
+            problems.add(fields.path_of(name), UnknownField { name, known });
         }
-        Some(Object { path: self.path.clone(), fields })
+        Some(fields)
+    }
+
+    /// The value as an object with whatever fields.
+    pub(super) fn any_object(&self, problems: &mut Problems) -> Option<Object<'a>> {
+        match self.value {
+            Value::Object(fields) => Some(Object { path: self.path.clone(), fields }),
+            _ => self.refuse_type("an object", problems),
+        }
     }
 
     /// The value as a list.
@@ -195,6 +209,16 @@ impl<'a> Spot<'a> {
 }
 
 impl<'a> Object<'a> {
+    /// Of all fields, in the order of the alphabet.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.fields.keys().map(String::as_str)
+    }
+
+    /// What is there, each thing with its name.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&'a str, Spot<'a>)> {
+        self.names().filter_map(|name| Some((name, self.field(name)?)))
+    }
+
     /// What is there under `name`, if anything.
     pub(super) fn field(&self, name: &str) -> Option<Spot<'a>> {
         let value = self.fields.get(name).filter(|value| !value.is_null())?;
@@ -227,8 +251,9 @@ fn below(path: &str, name: &str) -> String {
     }
 }
 
-/// Somebody's text in quotation marks, on one line and not longer than a message can bear.
-pub(super) fn quote(text: &str) -> String {
+/// Somebody's text in quotation marks, on one line and not longer than a message can bear. Field
+/// names that are no plain words stand in paths as this, in brackets.
+pub(crate) fn quote(text: &str) -> String {
     match text.char_indices().nth(LONGEST_QUOTE) {
         None => format!("{text:?}"),
         Some((end, _)) => format!("{:?}…", &text[..end]),
@@ -254,19 +279,23 @@ struct UnknownField<'a> {
 
 impl fmt::Display for UnknownField<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.known.iter().find(|known| is_slip(self.name, known)) {
+        let mut known = self.known.iter();
+        let same = known.clone().find(|known| bare(known) == bare(self.name));
+        match same.or_else(|| known.find(|known| is_slip(self.name, known))) {
             Some(meant) => write!(f, "unknown field, did you mean {meant}?"),
             None => write!(f, "unknown field, known are {}", self.known.join(", ")),
         }
     }
 }
 
+/// A name without case and separators.
+fn bare(text: &str) -> Vec<u8> {
+    text.bytes().filter(u8::is_ascii_alphanumeric).map(|b| b.to_ascii_lowercase()).collect()
+}
+
 /// Whether `written` is `meant` but for case, separators, a missing or added end, or one slip of
 /// the keyboard.
 fn is_slip(written: &str, meant: &str) -> bool {
-    let bare = |text: &str| -> Vec<u8> {
-        text.bytes().filter(u8::is_ascii_alphanumeric).map(|b| b.to_ascii_lowercase()).collect()
-    };
     let (written, meant) = (bare(written), bare(meant));
     if written.len() >= 3 && (meant.starts_with(&written) || written.starts_with(&meant)) {
         return true;

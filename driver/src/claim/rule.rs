@@ -4,14 +4,14 @@ use std::collections::HashSet;
 
 use ipnet::IpNet;
 
-use super::interface::network;
+use super::address::network;
 use super::ports::ports;
 use super::rate::rate_limit;
 use super::reader::{Leaf, Object, Spot, quote};
 use crate::model::{Action, DeviceName, FilterRule, Origin, Problems, Protocol, RateLimit};
 
 /// Most items of a list of a rule: as many entries as fit at all.
-const MOST_ITEMS: usize = 4096;
+pub(super) const MOST_ITEMS: usize = 4096;
 
 const FIELDS: [&str; 12] = [
     "name",
@@ -28,7 +28,7 @@ const FIELDS: [&str; 12] = [
     "fragment",
 ];
 
-const PROTOCOLS: [(&str, Protocol); 5] = [
+pub(super) const PROTOCOLS: [(&str, Protocol); 5] = [
     ("tcp", Protocol::Tcp),
     ("udp", Protocol::Udp),
     ("sctp", Protocol::Sctp),
@@ -38,14 +38,14 @@ const PROTOCOLS: [(&str, Protocol); 5] = [
 
 /// An action without what belongs to it.
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Word {
+pub(super) enum Word {
     Allow,
     Deny,
     RateLimit,
     Count,
 }
 
-const ACTIONS: [(&str, Word); 4] = [
+pub(super) const ACTIONS: [(&str, Word); 4] = [
     ("allow", Word::Allow),
     ("deny", Word::Deny),
     ("rateLimit", Word::RateLimit),

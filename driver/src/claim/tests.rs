@@ -5,28 +5,33 @@ use rstest::rstest;
 use serde_json::{Map, json};
 
 use super::*;
-use crate::model::{DefaultAction, HookWish, Telemetry};
+use crate::model::{DefaultAction, FlowWishes, HookWish, InterfaceWishes, Telemetry};
+
+mod dranet;
+mod merge;
+mod mutate;
+mod network;
 
 /// `fields` in the envelope that every configuration needs.
-fn config(fields: Value) -> Value {
+pub(super) fn config(fields: Value) -> Value {
     let mut config = json!({ "apiVersion": "weir.dev/v1alpha1", "kind": "NetworkConfig" });
     let Value::Object(fields) = fields else { panic!("{fields} has no fields") };
     config.as_object_mut().unwrap().extend(fields);
     config
 }
 
-fn claim(parameters: &Value) -> Source<'_> {
+pub(super) fn claim(parameters: &Value) -> Source<'_> {
     Source { origin: Origin::Claim, index: 0, parameters }
 }
 
-fn problems_of(fields: Value) -> Vec<String> {
+pub(super) fn problems_of(fields: Value) -> Vec<String> {
     match parse(&[claim(&config(fields))]) {
         Ok(wishes) => panic!("{wishes:?}"),
         Err(problems) => problems.iter().map(ToString::to_string).collect(),
     }
 }
 
-fn problem_of(fields: Value) -> String {
+pub(super) fn problem_of(fields: Value) -> String {
     let [problem] = &problems_of(fields)[..] else { panic!("not one problem") };
     problem.clone()
 }
@@ -100,7 +105,9 @@ fn all_problems_come_at_once_and_in_reading_order() {
         problems,
         [
             "kind: \"NetworkConf\" is not NetworkConfig",
-            "interface.vlan: unknown field, known are name, addresses, mtu, hardwareAddr",
+            "interface.vlan: unknown field, known are name, addresses, noDad, dhcp, mtu, \
+             hardwareAddr, gsoMaxSize, groMaxSize, gsoIPv4MaxSize, groIPv4MaxSize, forwarding, \
+             arpIgnore, arpAnnounce, sysctls, disableEbpfPrograms, vrf, inherit",
             "interface.name: lo is the loopback interface of every pod",
             "interface.mtu: 40 is below 68",
             "interface.hardwareAddr: 01:00:5e:00:00:01 is a group address",
@@ -114,7 +121,8 @@ fn all_problems_come_at_once_and_in_reading_order() {
 #[test]
 fn the_envelope_is_required() {
     let said = |parameters: Value| parse(&[claim(&parameters)]).unwrap_err().to_string();
-    assert_eq!(said(json!({})), "apiVersion: is required; kind: is required");
+    assert_eq!(said(json!({ "kind": "NetworkConfig" })), "apiVersion: is required");
+    assert_eq!(said(json!({ "apiVersion": "weir.dev/v1alpha1" })), "kind: is required");
     assert_eq!(
         said(json!({ "apiVersion": "weir.dev/v1", "kind": 1 })),
         "apiVersion: \"weir.dev/v1\" is not weir.dev/v1alpha1; kind: is a number, not a string"
@@ -180,7 +188,7 @@ fn a_claim_status_has_room_for_every_address() {
 #[case(json!({ "destination": "10.0.0.5/24" }),
     "destination: 10.0.0.5/24 has host bits, its network is 10.0.0.0/24")]
 #[case(json!({ "destination": "10.0.0.0/24", "via": "10.1.0.1" }),
-    "via: unknown field, known are destination, gateway, source")]
+    "via: unknown field, known are destination, gateway, source, scope, table, metric, onlink")]
 #[case(json!({ "destination": "10.0.0.0/24", "gateway": "router" }),
     "gateway: \"router\" is no IP address")]
 #[case(json!({ "destination": "10.0.0.0/24", "gateway": "0.0.0.0" }),
@@ -278,7 +286,7 @@ fn the_claim_overrides_the_class_field_by_field() {
             "filter": { "ingress": { "defaultAction": "deny" }, "egress": { "defaultAction": "deny" } },
         },
     }));
-    let first = config(json!({ "interface": { "mtu": 1500, "name": "a" }, "routes": [] }));
+    let first = config(json!({ "interface": { "mtu": 1500, "name": "b" }, "routes": [] }));
     let second = config(json!({
         "interface": { "name": "b" },
         "ebpf": { "filter": { "ingress": {} } },
@@ -319,7 +327,8 @@ fn with_several_sources_a_path_says_which_one_is_wrong() {
             "config[0] (class): interface.mtu: 40 is below 68",
             "config[1] (claim): interface.mtu: is a string, not an integer",
             "config[2] (claim): is a string, not an object",
-            "config[1] (claim): ebpf.telemetry: counters need a program, but hook is none",
+            "config[1] (claim): ebpf.telemetry: counters need a program, but hook is none \
+             (ebpf.hook in config[0] of the class)",
         ]
     );
 }

@@ -120,8 +120,11 @@ pub struct CheckArgs {
     /// YAML or JSON with any number of documents: a `NetworkConfig` or `NodePolicy`, or a
     /// `ResourceClaim`, `ResourceClaimTemplate` or `DeviceClass` that has some. `-` is standard input.
     /// A claim is checked with its class where a file has that, too.
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "schema", value_name = "FILE")]
     pub files: Vec<String>,
+    /// Print the JSON schema of `NetworkConfig`, and check nothing.
+    #[arg(long, conflicts_with_all = ["files", "output"])]
+    pub schema: bool,
     /// The driver's name in the API: what is for others is skipped.
     #[arg(long, value_name = "NAME", default_value = "weir.dev")]
     pub driver_name: String,

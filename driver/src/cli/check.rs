@@ -47,6 +47,9 @@ struct Found {
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<(), CliError> {
+    if args.schema {
+        return print(&pretty(&crate::claim::schema())?);
+    }
     let reports = reports(&args.files, &args.driver_name);
     print(&match args.output {
         Output::Table => text(&reports, &args.driver_name),

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::document::Document;
-use crate::claim::{self, Located, Origin, Source};
+use crate::claim::{self, Known, Located, Origin, Source};
 use crate::dra::is_meant;
 use crate::model::{Problem, Problems};
 
@@ -100,7 +100,7 @@ impl Bench<'_> {
         let mut problems: Vec<_> = problems.iter().cloned().collect();
         if kind(document) == Kind::Class {
             let sources: Vec<_> = configs.iter().map(|it| it.source(Origin::Class)).collect();
-            let found = claim::parse_located(&sources).err().unwrap_or_default();
+            let found = claim::parse_located(&sources, Known::All).err().unwrap_or_default();
             problems.extend(found.into_iter().map(|it| placed(place, it)));
         }
         Judged::Examined(problems)
@@ -122,7 +122,13 @@ impl Bench<'_> {
             });
             let of_class = of_class.unwrap_or_default();
             sources.extend(of_class.iter().map(|it| it.source(Origin::Class)));
-            for located in claim::parse_located(&sources).err().into_iter().flatten() {
+            // A class that is not among the documents may say what is missing here.
+            let known = if request.class.is_some() && class.is_none() {
+                Known::AllButClass
+            } else {
+                Known::All
+            };
+            for located in claim::parse_located(&sources, known).err().into_iter().flatten() {
                 match (located.origin, class) {
                     (Origin::Class, Some(class)) => {
                         add_to_class(&mut all[class], placed("spec", located), document);
@@ -135,9 +141,8 @@ impl Bench<'_> {
             if requests.iter().any(|request| is_meant(&config.requests, &request.name)) {
                 continue;
             }
-            for located in
-                claim::parse_located(&[config.source(Origin::Claim)]).err().into_iter().flatten()
-            {
+            let alone = claim::parse_located(&[config.source(Origin::Claim)], Known::AllButClass);
+            for located in alone.err().into_iter().flatten() {
                 add(&mut all[nth], placed(devices, located));
             }
             let path = format!("{devices}.config[{}].requests", config.index);

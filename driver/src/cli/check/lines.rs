@@ -6,6 +6,8 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
+use crate::claim::quote;
+
 /// A document's shape, without its scalars.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
@@ -48,6 +50,10 @@ impl Lines {
                 let (name, rest) = path.split_at(end);
                 fields.iter().find(|(field, _)| field == name).map(|(_, below)| (below, rest))
             }
+            // A name with dots in it stands in brackets, as a text.
+            (Below::Fields(fields), Some(_)) => fields.iter().find_map(|(field, below)| {
+                Some((below, path.strip_prefix(&format!("[{}]", quote(field)))?))
+            }),
             _ => None,
         };
         next.map_or(self, |(next, rest)| next.at(rest))
@@ -148,7 +154,9 @@ b:
           3]
 ---
 {\"e\": [
-  null, true]}
+  null, true],
+  \"x.y\": {\"a]\":
+     1}}
 ";
         let documents = Lines::of(text).unwrap();
         let [first, second] = &documents[..] else { panic!("{documents:?}") };
@@ -165,5 +173,7 @@ b:
             assert_eq!(first.line_of(path), line, "{path}");
         }
         assert_eq!(second.line_of("e[1]"), 10);
+        assert_eq!(second.line_of("[\"x.y\"]"), 11);
+        assert_eq!(second.line_of("[\"x.y\"][\"a]\"]"), 12);
     }
 }

@@ -1,0 +1,193 @@
+//! What the layers come to: the wishes, with the defaults where nobody says anything.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::dranet::Dialect;
+use super::fields::{
+    ADDRESSES, CHANNELS, COALESCE, DAD, DHCP, EGRESS, EXPORT_PACKETS, FEATURES, FLOW_ENTRIES,
+    FLOWS, GRO, GRO_IPV4, GSO, GSO_IPV4, HOOK, INGRESS, INHERIT, MAC, MTU, NAME, NEIGHBORS,
+    PRIVATE_FLAGS, PROGRAMS, RINGS, ROUTES, RULES, SETTINGS, SUBINTERFACE, TELEMETRY, VRF,
+};
+use super::interface::Programs;
+use super::merge::{Entries, Entry, Field, Merge};
+use super::route::is_taken;
+use super::{ANY_HZ, Known, Source, together};
+use crate::model::{
+    DirectionFilter, EbpfWishes, EthtoolWishes, Filter, FlowWishes, HookWish, Inherit,
+    InterfaceWishes, Problems, Route, Segments, SysctlName, Telemetry, Vrf, Wishes,
+};
+use crate::policy::compile;
+
+/// Settings of the network stack, each with the source that says it.
+pub(super) type Said<'a> = BTreeMap<SysctlName, (&'a Source<'a>, &'a Entry<String>)>;
+
+/// Merges everything, and tells what does not go together.
+pub(super) fn wishes(merge: &mut Merge<'_>, known: Known) -> Wishes {
+    let settings = merge.settle_map(&SETTINGS);
+    let interface = interface(merge, &settings);
+    let wishes = Wishes {
+        routes: routes(merge, interface.vrf.as_ref()),
+        interface,
+        rules: merge.settle(&RULES).unwrap_or_default(),
+        neighbors: merge.settle(&NEIGHBORS).unwrap_or_default(),
+        ethtool: EthtoolWishes {
+            features: map(merge, &FEATURES),
+            private_flags: map(merge, &PRIVATE_FLAGS),
+            rings: map(merge, &RINGS),
+            channels: map(merge, &CHANNELS),
+            coalesce: map(merge, &COALESCE),
+        },
+        subinterface: merge.settle(&SUBINTERFACE),
+        ebpf: EbpfWishes::default(),
+    };
+    together::check(merge, &wishes, &settings);
+    Wishes { ebpf: ebpf(merge, known), ..wishes }
+}
+
+fn interface(merge: &mut Merge<'_>, settings: &Said<'_>) -> InterfaceWishes {
+    let setting = |(name, (_, entry)): (&SysctlName, &(_, &Entry<String>))| {
+        (name.clone(), entry.value.clone())
+    };
+    InterfaceWishes {
+        name: merge.settle(&NAME),
+        addresses: merge.settle(&ADDRESSES),
+        dad: merge.settle(&DAD).unwrap_or_default(),
+        dhcp: merge.settle(&DHCP).unwrap_or_default(),
+        mtu: merge.settle(&MTU),
+        mac: merge.settle(&MAC),
+        segments: Segments {
+            gso_max_size: merge.settle(&GSO),
+            gro_max_size: merge.settle(&GRO),
+            gso_ipv4_max_size: merge.settle(&GSO_IPV4),
+            gro_ipv4_max_size: merge.settle(&GRO_IPV4),
+        },
+        sysctls: settings.iter().map(setting).collect(),
+        disable_ebpf_programs: match merge.settle(&PROGRAMS) {
+            Some(Programs::Leave(programs)) => Some(programs),
+            Some(Programs::Stay) | None => None,
+        },
+        vrf: merge.settle(&VRF),
+        inherit: merge.settle(&INHERIT).unwrap_or_else(|| inherit(merge)),
+    }
+}
+
+/// What is taken along where nobody says it: everything, unless something else is wished for. A
+/// sub-interface is new, there is nothing to take. DraNet takes routes along in any case.
+fn inherit(merge: &Merge<'_>) -> Inherit {
+    let is_dranet = |layer: Option<&super::layer::Layer>| {
+        layer.is_some_and(|layer| layer.dialect == Dialect::Dranet)
+    };
+    if merge.last(&SUBINTERFACE).is_some() {
+        Inherit::None
+    } else if merge.value(&DHCP) == Some(true) {
+        if is_dranet(merge.layer(&DHCP)) { Inherit::Routes } else { Inherit::None }
+    } else if merge.last(&ADDRESSES).is_some() {
+        if is_dranet(merge.layer(&ADDRESSES)) { Inherit::All } else { Inherit::None }
+    } else {
+        Inherit::All
+    }
+}
+
+/// The routes, all of them in the VRF's table where there is a VRF.
+fn routes(merge: &mut Merge<'_>, vrf: Option<&Vrf>) -> Vec<Route> {
+    let written = merge.settle(&ROUTES).unwrap_or_default();
+    let mut routes = Vec::<Route>::with_capacity(written.len());
+    for (nth, it) in written.into_iter().enumerate() {
+        let mut route = it.route;
+        if let Some(vrf) = vrf {
+            let (ours, theirs) = (route.table.0, vrf.table.0);
+            if it.table.is_some_and(|table| table != vrf.table) {
+                let message = format!("is {ours}, but routes in a VRF are in its table, {theirs}");
+                merge.clash_at(&ROUTES, &format!("routes[{nth}].table"), &VRF, message);
+            }
+            route.table = vrf.table;
+            // In one table two routes can be one that were not.
+            if it.table.is_none()
+                && let Some(message) = is_taken(&route, routes.iter())
+                && merge.last(&ROUTES).is_some()
+            {
+                let path = format!("routes[{nth}].destination");
+                merge.clash_at(&ROUTES, &path, &VRF, message);
+            }
+        }
+        routes.push(route);
+    }
+    routes
+}
+
+fn map<V: Clone + fmt::Debug + PartialEq + 'static>(
+    merge: &mut Merge<'_>,
+    field: &Field<Entries<String, V>>,
+) -> BTreeMap<String, V> {
+    let merged = merge.settle_map(field);
+    merged.into_iter().map(|(name, (_, entry))| (name, entry.value.clone())).collect()
+}
+
+fn ebpf(merge: &mut Merge<'_>, known: Known) -> EbpfWishes {
+    let hook = merge.settle(&HOOK).unwrap_or_default();
+    let telemetry = merge.settle(&TELEMETRY);
+    let filter = filter(merge);
+    if hook == HookWish::None {
+        check_no_hook(merge, telemetry);
+    }
+    let default = if hook == HookWish::None { Telemetry::Off } else { Telemetry::Counters };
+    EbpfWishes { hook, telemetry: telemetry.unwrap_or(default), flows: flows(merge, known), filter }
+}
+
+/// How flows are kept. Said where nothing is kept, it is a mistake, unless a later source has
+/// switched flows off. Where the class is not known, it may have switched them on.
+fn flows(merge: &mut Merge<'_>, known: Known) -> FlowWishes {
+    let default = FlowWishes::default();
+    let is_off = match merge.last(&TELEMETRY) {
+        None => known == Known::All,
+        Some((by, telemetry)) => {
+            let is_later = merge
+                .last(&FLOWS)
+                .is_some_and(|(source, _)| (source.origin, source.index) >= (by.origin, by.index));
+            matches!(telemetry.as_ref().said(), Some(Telemetry::Off | Telemetry::Counters))
+                && is_later
+        }
+    };
+    if is_off {
+        merge.refuse(&FLOWS, "go with telemetry: flows only");
+    }
+    FlowWishes {
+        entries: merge.settle(&FLOW_ENTRIES).unwrap_or(default.entries),
+        export_packets: merge.settle(&EXPORT_PACKETS).unwrap_or(default.export_packets),
+    }
+}
+
+/// Without a program nothing can count or filter; asking for both is a contradiction.
+fn check_no_hook(merge: &mut Merge<'_>, telemetry: Option<Telemetry>) {
+    let counts = match telemetry {
+        Some(Telemetry::Counters) => Some("counters"),
+        Some(Telemetry::Flows) => Some("flows"),
+        Some(Telemetry::Off) | None => None,
+    };
+    if let Some(counts) = counts {
+        merge.clash(&TELEMETRY, &HOOK, format!("{counts} need a program, but hook is none"));
+    }
+    for direction in [&INGRESS, &EGRESS] {
+        merge.clash(direction, &HOOK, "a filter needs a program, but hook is none");
+    }
+}
+
+/// The filter, if it fits the programs.
+fn filter(merge: &mut Merge<'_>) -> Option<Filter> {
+    let (ingress, egress) = (merge.settle(&INGRESS), merge.settle(&EGRESS));
+    if ingress.is_none() && egress.is_none() {
+        return None;
+    }
+    let filter = Filter { ingress, egress };
+    if let Err(limits) = compile(&filter, ANY_HZ) {
+        let mut found = Problems::default();
+        found.extend_below("ebpf.filter", limits);
+        for problem in &found {
+            let is_egress = problem.path.starts_with(EGRESS.path);
+            let direction: &Field<DirectionFilter> = if is_egress { &EGRESS } else { &INGRESS };
+            merge.refuse_at(direction, &problem.path, &problem.message);
+        }
+    }
+    Some(filter)
+}
