@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{AdminError, Door};
-use crate::attach::{Engine, Notices, Worker};
+use crate::attach::{Engine, Notice, Notices, Worker};
 use crate::cdi::{CdiDir, CdiError, Gate};
 use crate::config::Config;
 use crate::datapath::{self, Datapath, DatapathError, MapCounters};
@@ -80,7 +80,8 @@ const LAST_TASKS: Duration = Duration::from_secs(10);
 ///
 /// Any [`AppError`]; attached devices and programs stay as they are.
 pub fn run(config: &Config) -> Result<(), AppError> {
-    let worker = start_worker(config)?;
+    let (notices, to_tell) = Notices::pair();
+    let worker = start_worker(config, notices.clone())?;
     let shutdown = CancellationToken::new();
     let inventory = Inventory::start(config.sysfs.clone(), shutdown.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -88,7 +89,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         .enable_all()
         .build()
         .map_err(AppError::Thread)?;
-    let outcome = runtime.block_on(serve(config, &worker, inventory, shutdown));
+    let outcome = runtime.block_on(serve(config, &worker, inventory, (notices, to_tell), shutdown));
     // Blocking reads of a scrape may be under way; nobody waits for them any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
@@ -97,7 +98,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
 /// Opens the checkpoint and the node, settles what an earlier driver left, and starts the thread
 /// that from now on is the only one to change the node. It runs in the host's namespace, as this
 /// one does.
-fn start_worker(config: &Config) -> Result<Worker, AppError> {
+fn start_worker(config: &Config, notices: Notices) -> Result<Worker, AppError> {
     let (checkpoint, found) = Checkpoint::open(&config.state_dir, &state::boot_id()?)?;
     let is_whole = !matches!(found, Found::SetAside { .. });
     match &found {
@@ -116,7 +117,8 @@ fn start_worker(config: &Config) -> Result<Worker, AppError> {
     let build = datapath.attaches();
     let gate = Gate::install(&config.gate_dir)?;
     let cdi = CdiDir::open(&config.cdi_dir, &config.driver_name, gate)?;
-    let mut engine = Engine::new(LinuxNode::open(datapath, cdi)?, checkpoint, build);
+    let mut engine =
+        Engine::new(LinuxNode::open(datapath, cdi)?, checkpoint, build).telling(notices);
     engine.settle();
     if is_whole {
         engine.sweep();
@@ -136,6 +138,7 @@ async fn serve(
     config: &Config,
     worker: &Worker,
     inventory: Inventory,
+    (notices, to_tell): (Notices, mpsc::Receiver<Notice>),
     shutdown: CancellationToken,
 ) -> Result<(), AppError> {
     let listen = TcpListener::bind(config.listen)
@@ -169,7 +172,8 @@ async fn serve(
     let (asked, stop) = (worker.clone(), shutdown.clone());
     background.spawn(async move { door.serve(asked, stop).await.map_err(AppError::Operator) });
 
-    let notices = spawn_tellers(&shared, worker, to_report, sightings, &shutdown, &mut background);
+    let news = (to_report, to_tell);
+    spawn_tellers(&shared, worker, news, sightings, &shutdown, &mut background);
 
     if config.log_drops {
         let log = DropLog::new(&config.bpffs, worker);
@@ -222,17 +226,15 @@ fn spawn_watch(
     });
 }
 
-/// Starts who writes events and statuses. Whatever goes wrong is to be left at the place that this
-/// answers.
+/// Starts who writes events and statuses.
 fn spawn_tellers(
     shared: &Shared,
     worker: &Worker,
-    attached: mpsc::UnboundedReceiver<Vec<Record>>,
+    (attached, to_tell): (mpsc::UnboundedReceiver<Vec<Record>>, mpsc::Receiver<Notice>),
     sightings: watch::Receiver<Sightings>,
     shutdown: &CancellationToken,
     background: &mut JoinSet<Result<(), AppError>>,
-) -> Notices {
-    let (notices, to_tell) = Notices::pair();
+) {
     let (told, also) = mpsc::unbounded_channel();
     let (pool, client) = (shared.pool.clone(), shared.client.clone());
     let events = dra::Events::new(pool, client, to_tell, told, Arc::clone(&shared.metrics));
@@ -251,7 +253,6 @@ fn spawn_tellers(
         status.run(stop).await;
         Ok(())
     });
-    notices
 }
 
 fn spawn_publisher(

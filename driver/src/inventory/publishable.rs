@@ -61,6 +61,7 @@ fn is_open_vswitch(link: &LinkFacts) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Segments;
 
     struct Links(Vec<LinkFacts>);
 
@@ -95,6 +96,9 @@ mod tests {
                 parent: parent.map(IfIndex),
                 is_loopback: false,
                 xdp_programs: Vec::new(),
+                segments: Segments::default(),
+                made: None,
+                bus_device: None,
             });
             self
         }

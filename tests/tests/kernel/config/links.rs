@@ -14,6 +14,7 @@ pub(super) fn spec(stage: &mut Stage, kind: SubinterfaceKind) -> SubinterfaceSpe
         name: NAME.parse().unwrap(),
         parent: ON_HOST.parse().unwrap(),
         parent_index: stage.index(ON_HOST),
+        parent_was_down: false,
         kind,
     }
 }

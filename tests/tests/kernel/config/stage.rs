@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use driver::cdi::{CdiDir, Gate};
 use driver::datapath::Datapath;
 use driver::model::{At, By, IfIndex, IfName, InterfaceState, NetnsRef, Place};
 use driver::node::{LinuxNode, Node, StepError};
@@ -44,7 +45,9 @@ pub(crate) fn on_host(test: impl FnOnce(&mut Stage) + Send) {
         silence();
         pod.netns.run(|_| silence()).unwrap();
         veth_pair(&host, ON_HOST, "v1");
-        let node = LinuxNode::open(Datapath::open(bpffs.path()).unwrap()).unwrap();
+        let gate = Gate::install(bpffs.path()).unwrap();
+        let cdi = CdiDir::open(&bpffs.path().join("cdi"), "weir.dev", gate).unwrap();
+        let node = LinuxNode::open(Datapath::open(bpffs.path()).unwrap(), cdi).unwrap();
         test(&mut Stage { node, host, pod, _bpffs: bpffs });
     });
 }

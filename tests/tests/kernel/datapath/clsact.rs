@@ -227,13 +227,13 @@ fn the_journey_there_and_back_filters_in_the_pod_and_leaves_nothing() {
 
     // A journey that is taken back at once, as after a failure of its last step.
     let netns = bench.pod.reference();
-    let done = apply(&mut node, &bench, &plan::attach(&record, &before, &netns));
+    let done = apply(&mut node, &bench, &plan::attach(&record, &netns));
     let undo: Vec<_> = done.iter().rev().filter_map(|(step, was)| step.undo(was)).collect();
     assert!(undo.iter().any(|step| step.kind() == "detach_filters"));
     apply(&mut node, &bench, &undo);
     assert_eq!(filters(&bench.host.netlink(), NIC), NONE);
 
-    apply(&mut node, &bench, &plan::attach(&record, &before, &netns));
+    apply(&mut node, &bench, &plan::attach(&record, &netns));
     assert_eq!(names(filters(&bench.pod.netlink(), NIC)), ours());
     let pod = Bench::listen(&bench.pod, POD_ADDRESSES[0], 7000);
     let closed = Bench::listen(&bench.pod, POD_ADDRESSES[0], 7001);
