@@ -11,7 +11,7 @@ use super::fields::{
 };
 use super::interface::Programs;
 use super::merge::{Entries, Entry, Field, Merge};
-use super::route::is_taken;
+use super::route::{WrittenRoute, is_taken};
 use super::{ANY_HZ, Known, Source, together};
 use crate::model::{
     DirectionFilter, EbpfWishes, EthtoolWishes, Filter, FlowWishes, HookWish, Inherit,
@@ -92,28 +92,27 @@ fn inherit(merge: &Merge<'_>) -> Inherit {
 /// The routes, all of them in the VRF's table where there is a VRF.
 fn routes(merge: &mut Merge<'_>, vrf: Option<&Vrf>) -> Vec<Route> {
     let written = merge.settle(&ROUTES).unwrap_or_default();
-    let mut routes = Vec::<Route>::with_capacity(written.len());
-    for (nth, it) in written.into_iter().enumerate() {
-        let mut route = it.route;
-        if let Some(vrf) = vrf {
-            let (ours, theirs) = (route.table.0, vrf.table.0);
-            if it.table.is_some_and(|table| table != vrf.table) {
-                let message = format!("is {ours}, but routes in a VRF are in its table, {theirs}");
-                merge.clash_at(&ROUTES, &format!("routes[{nth}].table"), &VRF, message);
-            }
-            route.table = vrf.table;
-            // In one table two routes can be one that were not.
-            if it.table.is_none()
-                && let Some(message) = is_taken(&route, routes.iter())
-                && merge.last(&ROUTES).is_some()
-            {
-                let path = format!("routes[{nth}].destination");
-                merge.clash_at(&ROUTES, &path, &VRF, message);
-            }
+    let Some(vrf) = vrf else {
+        return written.into_iter().map(|it| it.route).collect();
+    };
+    let fits = |it: &WrittenRoute| it.table.is_none_or(|table| table == vrf.table);
+    let inside = |it: &WrittenRoute| Route { table: vrf.table, ..it.route.clone() };
+    for (nth, it) in written.iter().enumerate() {
+        if let Some(table) = it.table.filter(|table| *table != vrf.table) {
+            let (ours, theirs) = (table.0, vrf.table.0);
+            let message = format!("is {ours}, but routes in a VRF are in its table, {theirs}");
+            merge.clash_at(&ROUTES, &format!("routes[{nth}].table"), &VRF, message);
+            continue;
         }
-        routes.push(route);
+        // Of one table already they have been told.
+        let is_news = |other: &&WrittenRoute| fits(other) && other.route.table != it.route.table;
+        let others = written[..nth].iter().filter(is_news);
+        let others: Vec<_> = others.map(inside).collect();
+        if let Some(message) = is_taken(&inside(it), others.iter()) {
+            merge.clash_at(&ROUTES, &format!("routes[{nth}].destination"), &VRF, message);
+        }
     }
-    routes
+    written.iter().map(inside).collect()
 }
 
 fn map<V: Clone + fmt::Debug + PartialEq + 'static>(

@@ -14,9 +14,6 @@ use serde_json::{Map, Value, json};
 
 use super::{ebpf, layer};
 
-/// Where the checked-in copy can be had from, and what names it.
-const ID: &str = "https://weir.dev/schema/networkconfig.v1alpha1.json";
-
 /// The schema of a `NetworkConfig`: JSON Schema, draft 7, which editors understand.
 pub fn schema() -> Value {
     let fields = [
@@ -34,7 +31,6 @@ pub fn schema() -> Value {
         object("What a pod's network interface shall be like.", &["apiVersion", "kind"], fields);
     let head = json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
-        "$id": ID,
         "title": "NetworkConfig of weir.dev/v1alpha1",
         "definitions": filter::definitions(),
     });

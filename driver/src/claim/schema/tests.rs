@@ -8,7 +8,7 @@ use crate::claim::{Origin, Source, parse};
 /// Whether a document fits a schema, as far as the schema uses the language; what it uses beyond
 /// that is an error.
 pub(crate) fn fits(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
-    const SILENT: [&str; 5] = ["$schema", "$id", "title", "description", "definitions"];
+    const SILENT: [&str; 4] = ["$schema", "title", "description", "definitions"];
     for (keyword, said) in schema.as_object().ok_or("no schema")? {
         let fits = match keyword.as_str() {
             "$ref" => {

@@ -48,6 +48,9 @@ fn both(origin: Origin, first: Value, second: Value) -> Result<Wishes, String> {
 #[case(json!({ "interface": { "vrf": { "name": "red", "table": 77 } } }),
     json!({ "routes": [{ "destination": "0.0.0.0/0", "table": 77 }, { "destination": "0.0.0.0/0" }] }),
     "routes[1].destination: 0.0.0.0/0 has a route in table 77 already", "interface.vrf")]
+#[case(json!({ "interface": { "vrf": { "name": "red", "table": 77 } } }),
+    json!({ "routes": [{ "destination": "0.0.0.0/0" }, { "destination": "0.0.0.0/0", "table": 77 }] }),
+    "routes[1].destination: 0.0.0.0/0 has a route in table 77 already", "interface.vrf")]
 #[case(json!({ "interface": { "vrf": { "name": "red" } } }),
     json!({ "rules": [{ "priority": 1, "source": "10.0.0.0/8", "table": 5 }] }),
     "rules: do not go with a VRF, which has a rule of its own", "interface.vrf")]
