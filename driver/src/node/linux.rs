@@ -4,6 +4,7 @@ mod change;
 mod link;
 mod observe;
 mod places;
+mod programs;
 mod setting;
 mod travel;
 
@@ -78,7 +79,9 @@ impl Node for LinuxNode {
                 let (netlink, index) = places.index(at)?;
                 Ok(self.datapath.detach_filters(spec, netlink, index)?)
             }
-            Step::DetachPrograms { .. } => Err(not_yet("detaching others")),
+            Step::DetachPrograms { at, programs, ours } => {
+                programs::detach(places, &self.datapath, at, programs, ours)
+            }
             Step::SetUp { at } => link::set_up(places, at),
             Step::SetDown { at } => link::set_down(places, at),
             Step::SetMtu { at, mtu } => link::set_mtu(places, at, *mtu),
