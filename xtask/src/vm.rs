@@ -26,6 +26,7 @@ use crate::shell;
 use crate::workspace::Workspace;
 
 pub(crate) use self::kernel::SERIES;
+pub(crate) use self::report::listed;
 
 /// How much of a text is shown where the whole would be too much. A verifier's log is long, and what it
 /// refuses stands at its end.

@@ -236,6 +236,22 @@ impl Datapath {
         observe(&self.layout, id)
     }
 
+    /// What is ours among the programs of an interface.
+    pub fn own_programs(&self, id: &AttachmentId) -> Result<OwnPrograms, DatapathError> {
+        let mut own = OwnPrograms::default();
+        for hook in Hook::ALL {
+            let pin = self.layout.pin(id, Pin::Link(hook));
+            if let Some(link) = link_at(&pin)? {
+                let facts = facts_of(&pin, &link)?;
+                own.links.push(facts.id);
+                own.programs.push(facts.program);
+            }
+            let pin = self.layout.pin(id, Pin::Program(hook));
+            own.programs.extend(clsact::program_id_at(&pin)?);
+        }
+        Ok(own)
+    }
+
     /// All links that `spec` asks for are on the interface `index`, and all programs are pinned that
     /// it asks for as filters.
     fn is_on(&self, spec: &DatapathSpec, index: IfIndex) -> Result<bool, DatapathError> {
@@ -288,6 +304,13 @@ impl Datapath {
         }
         Ok(())
     }
+}
+
+/// Numbers of links and programs of one attachment.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct OwnPrograms {
+    pub links: Vec<u32>,
+    pub programs: Vec<u32>,
 }
 
 /// The link at `pin`; `None` where there is none.

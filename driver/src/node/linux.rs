@@ -4,6 +4,7 @@ mod change;
 mod link;
 mod observe;
 mod places;
+mod programs;
 mod setting;
 mod travel;
 
@@ -80,7 +81,9 @@ impl Node for LinuxNode {
                 let (netlink, index) = places.index(at)?;
                 Ok(self.datapath.detach_filters(spec, netlink, index)?)
             }
-            Step::DetachPrograms { .. } => Err(not_yet("detaching others")),
+            Step::DetachPrograms { at, programs, ours } => {
+                programs::detach(places, &self.datapath, at, programs, ours)
+            }
             Step::SetUp { at } => link::set_up(places, at),
             Step::SetDown { at } => link::set_down(places, at),
             Step::SetMtu { at, mtu } => link::set_mtu(places, at, *mtu),
@@ -116,10 +119,6 @@ impl Node for LinuxNode {
     fn rest(&mut self) {
         self.places.rest();
     }
-}
-
-fn not_yet(what: &str) -> StepError {
-    StepError { message: format!("{what}: not possible yet") }
 }
 
 fn absent(at: &At) -> StepError {

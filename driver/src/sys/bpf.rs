@@ -19,9 +19,11 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use crate::model::IfIndex;
 
 mod chain;
+mod detach;
 mod values;
 
 pub use self::chain::{Linked, chain, program_name};
+pub use self::detach::{detach_program, sever, xdp_links};
 pub use self::values::{MapFacts, for_each_of_cpus, memory_bytes, value_of};
 
 // Commands of bpf(2) (`enum bpf_cmd`, include/uapi/linux/bpf.h, Linux 6.12).
@@ -76,6 +78,8 @@ pub struct Program(OwnedFd);
 /// What the kernel says about a link.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LinkFacts {
+    /// `enum bpf_link_type`.
+    pub kind: u32,
     pub id: u32,
     pub program: u32,
     /// The interface's index in whichever namespace it is now. `None` where the link is severed:
@@ -241,8 +245,13 @@ impl Link {
     pub fn facts(&self) -> io::Result<LinkFacts> {
         let mut info = LinkInfo::default();
         ask(self.0.as_fd(), &mut info)?;
-        let LinkInfo { id, program, interface, .. } = info;
-        Ok(LinkFacts { id, program, interface: (interface != 0).then_some(IfIndex(interface)) })
+        let LinkInfo { kind, id, program, interface, .. } = info;
+        Ok(LinkFacts {
+            kind,
+            id,
+            program,
+            interface: (interface != 0).then_some(IfIndex(interface)),
+        })
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn told(output: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The tests whose names have `part` in them, of those that a test program lists.
-pub(super) fn listed<'l>(listing: &'l str, part: &str) -> Vec<&'l str> {
+pub(crate) fn listed<'l>(listing: &'l str, part: &str) -> Vec<&'l str> {
     let names = listing.lines().filter_map(|line| line.strip_suffix(": test"));
     names.filter(|name| name.contains(part)).collect()
 }

@@ -1,6 +1,7 @@
 //! Which programs run at a place of an interface, and in which order.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use nix::libc;
 
@@ -38,10 +39,10 @@ struct QueryAttr {
 }
 
 #[repr(C)]
-struct IdAttr {
-    id: u32,
-    next: u32,
-    flags: u32,
+pub(super) struct IdAttr {
+    pub(super) id: u32,
+    pub(super) next: u32,
+    pub(super) flags: u32,
 }
 
 /// `struct bpf_prog_info`, up to the name.
@@ -80,14 +81,18 @@ pub fn chain(interface: IfIndex, place: Place) -> io::Result<Vec<Linked>> {
     Ok(programs.iter().zip(&links).take(count).map(linked).collect())
 }
 
+pub(super) fn open_program(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = IdAttr { id, next: 0, flags: 0 };
+    bpf_open(BPF_PROG_GET_FD_BY_ID, &mut attr)
+}
+
 /// What a loaded program is called: at most 15 bytes, and nothing for some.
 ///
 /// # Errors
 ///
 /// `ENOENT`: it is not loaded any more.
 pub fn program_name(id: u32) -> io::Result<String> {
-    let mut attr = IdAttr { id, next: 0, flags: 0 };
-    let program = bpf_open(BPF_PROG_GET_FD_BY_ID, &mut attr)?;
+    let program = open_program(id)?;
     let mut info = ProgramInfo::default();
     let mut attr = InfoAttr {
         fd: number(std::os::fd::AsFd::as_fd(&program)),

@@ -56,7 +56,8 @@ fn bit(attribute: Attribute<'_>) -> Option<(String, bool)> {
             _ => {}
         }
     }
-    Some((name?.to_owned(), is_set))
+    // Bits that have fallen out of use have a place and no name.
+    Some((name.filter(|name| !name.is_empty())?.to_owned(), is_set))
 }
 
 /// The bits that are to be changed, as a value and a mask.

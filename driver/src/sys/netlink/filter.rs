@@ -98,15 +98,24 @@ impl Netlink {
     /// What is at our place on one side of an interface. `None`: nothing of the kind `bpf`, also
     /// because there is no `clsact`.
     pub fn filter(&self, index: IfIndex, side: Side) -> Result<Option<FilterFacts>, NetlinkError> {
+        Ok(self.list_filters(index, side)?.into_iter().find_map(read))
+    }
+
+    pub(super) fn list_filters(
+        &self,
+        index: IfIndex,
+        side: Side,
+    ) -> Result<Vec<TcMessage>, NetlinkError> {
         let request = format!("list the {} filters of interface {index}", side.name());
         let mut message = at(index);
         message.header.parent = side.parent();
         let message = RouteNetlinkMessage::GetTrafficFilter(message);
         let answers = self.socket.list(&request, &message)?;
-        Ok(answers.into_iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewTrafficFilter(message) => read(message),
+        let filters = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewTrafficFilter(message) => Some(message),
             _ => None,
-        }))
+        });
+        Ok(filters.collect())
     }
 
     /// Removes what is at our place on one side of an interface that has the qdisc `clsact`.
@@ -117,7 +126,7 @@ impl Netlink {
     }
 }
 
-fn at(index: IfIndex) -> TcMessage {
+pub(super) fn at(index: IfIndex) -> TcMessage {
     TcMessage::with_index(index.0.cast_signed())
 }
 

@@ -187,7 +187,7 @@ impl Netlink {
     }
 
     /// Also finds by alternative name, as the kernel does.
-    fn find(&self, by: &By) -> Result<Option<LinkMessage>, NetlinkError> {
+    pub(super) fn find(&self, by: &By) -> Result<Option<LinkMessage>, NetlinkError> {
         let (request, message) = match by {
             By::Name(name) => (
                 format!("look at interface {name}"),

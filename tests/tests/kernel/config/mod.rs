@@ -3,8 +3,11 @@
 
 mod addresses;
 mod belongings;
+mod ethtool;
 mod facts;
 mod links;
+mod programs;
 mod routes;
 mod settings;
 mod stage;
+mod vm_only;

@@ -42,8 +42,13 @@ pub(crate) fn tc() -> IngressHook {
     if has_tcx() { IngressHook::Tcx } else { IngressHook::Clsact }
 }
 
-fn has_tcx() -> bool {
+pub(crate) fn has_tcx() -> bool {
     xdp::has_tcx(&"lo".parse().unwrap()).unwrap()
+}
+
+/// All programs, loaded and nowhere attached, as somebody else's.
+pub(crate) fn strangers(spec: &DatapathSpec) -> aya::Ebpf {
+    programs::load(spec)
 }
 
 /// Counters, and `filter`; the way out is what this kernel has for it.

@@ -1,0 +1,90 @@
+//! Takes programs of others off an interface. Ours are released by their pins, never by this.
+
+use std::io;
+
+use nix::libc;
+
+use super::chain::{IdAttr, open_program};
+use super::{Link, Place, bpf, bpf_open, number};
+use crate::model::IfIndex;
+
+// Commands and kinds of bpf(2) (`include/uapi/linux/bpf.h`, Linux 6.12).
+const BPF_PROG_DETACH: libc::c_int = 9;
+const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
+const BPF_LINK_GET_NEXT_ID: libc::c_int = 31;
+const BPF_LINK_TYPE_XDP: u32 = 6;
+
+/// `BPF_PROG_DETACH` in `union bpf_attr`.
+#[repr(C)]
+struct ProgramDetachAttr {
+    interface: u32,
+    program: u32,
+    attach_type: u32,
+    flags: u32,
+    replace: u32,
+    relative: u32,
+    revision: u64,
+}
+
+impl Link {
+    /// The link with this number, whoever made it.
+    fn from_id(id: u32) -> io::Result<Self> {
+        let mut attr = IdAttr { id, next: 0, flags: 0 };
+        bpf_open(BPF_LINK_GET_FD_BY_ID, &mut attr).map(Self)
+    }
+}
+
+/// Severs a link, wherever its interface is. Whoever holds it keeps it, and it holds nothing any
+/// more. One that is gone meanwhile is no error.
+pub fn sever(link: u32) -> io::Result<()> {
+    unless_gone(Link::from_id(link).and_then(|link| link.detach()))
+}
+
+/// Detaches a TCX program that has no link from an interface of the calling thread's namespace.
+pub fn detach_program(interface: IfIndex, place: Place, program: u32) -> io::Result<()> {
+    let detach = || {
+        let program = open_program(program)?;
+        let mut attr = ProgramDetachAttr {
+            interface: interface.0,
+            program: number(std::os::fd::AsFd::as_fd(&program)),
+            attach_type: place.attach_type(),
+            flags: 0,
+            replace: 0,
+            relative: 0,
+            revision: 0,
+        };
+        bpf(BPF_PROG_DETACH, &mut attr).map(drop)
+    };
+    unless_gone(detach())
+}
+
+fn unless_gone(detached: io::Result<()>) -> io::Result<()> {
+    match detached {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// The links by which `program` is attached as XDP to an interface of this index, in whichever
+/// namespace: a link does not say which.
+pub fn xdp_links(interface: IfIndex, program: u32) -> io::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    let mut attr = IdAttr { id: 0, next: 0, flags: 0 };
+    loop {
+        match bpf(BPF_LINK_GET_NEXT_ID, &mut attr) {
+            Ok(_) => attr.id = attr.next,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(found),
+            Err(error) => return Err(error),
+        }
+        let facts = match Link::from_id(attr.id) {
+            Ok(link) => link.facts()?,
+            // It ended between being listed and being looked at.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
+            Err(error) => return Err(error),
+        };
+        let is_here = facts.interface == Some(interface) && facts.program == program;
+        if facts.kind == BPF_LINK_TYPE_XDP && is_here {
+            found.push(facts.id);
+        }
+    }
+}
