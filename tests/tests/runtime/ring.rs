@@ -30,11 +30,11 @@ pub(super) fn on_containerd(test: impl FnOnce(&mut Ring) + Send) {
                 .expect("the runtime ring needs root");
             containerd::furnish().unwrap();
             let mut ring = Ring::start();
-            println!("on {}", ring.cri.version().unwrap());
+            let version = ring.cri.version().unwrap();
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| test(&mut ring)));
             assert!(
                 outcome.is_ok(),
-                "the driver said last:\n{}\nand containerd:\n{}",
+                "the driver said last:\n{}\nand {version}:\n{}",
                 ring.node.driver.log_tail(),
                 ring.containerd.log_tail()
             );

@@ -33,11 +33,12 @@ struct Hierarchy {
 impl Hierarchy {
     fn all() -> Result<Vec<Self>> {
         let text = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
-        let parse = |line: &str| {
-            let mut parts = line.splitn(3, ':').skip(1).map(str::to_owned);
-            Some(Self { options: parts.next()?, group: parts.next()? })
-        };
-        Ok(text.lines().filter_map(parse).collect())
+        Ok(text.lines().filter_map(Self::parse).collect())
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut parts = line.splitn(3, ':').skip(1).map(str::to_owned);
+        Some(Self { options: parts.next()?, group: parts.next()? })
     }
 
     /// What its folder is called in [`MOUNTED`], where there is more than one.
@@ -166,4 +167,22 @@ fn delegate(root: &Path) -> Result<()> {
     let wanted: Vec<_> = controllers.split_whitespace().map(|name| format!("+{name}")).collect();
     fs::write(root.join("cgroup.subtree_control"), wanted.join(" "))
         .context("hand the controllers on")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hierarchy_is_mounted_under_the_name_that_it_has_everywhere() {
+        let name = |line: &str| {
+            let hierarchy = Hierarchy::parse(line).expect("it is one");
+            (hierarchy.name().to_owned(), hierarchy.group)
+        };
+        let of = |name: &str, group: &str| (name.to_owned(), group.to_owned());
+        assert_eq!(name("4:memory:/a:b/c"), of("memory", "/a:b/c"));
+        assert_eq!(name("3:cpu,cpuacct:/"), of("cpu,cpuacct", "/"));
+        assert_eq!(name("9:name=systemd:/x"), of("systemd", "/x"));
+        assert_eq!(name("0::/user.slice"), of("unified", "/user.slice"));
+    }
 }
