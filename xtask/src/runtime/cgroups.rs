@@ -59,12 +59,11 @@ impl Cgroups {
         let name = format!("weir-runtime-{}", process::id());
         let mut made = Self { folders: Vec::new() };
         for hierarchy in &hierarchies {
-            let folder = match hierarchies.len() {
-                1 => Path::new(MOUNTED).join(&name),
-                _ => {
-                    let group = hierarchy.group.trim_start_matches('/');
-                    Path::new(MOUNTED).join(hierarchy.name()).join(group).join(&name)
-                }
+            let folder = if hierarchies.len() == 1 {
+                Path::new(MOUNTED).join(&name)
+            } else {
+                let group = hierarchy.group.trim_start_matches('/');
+                Path::new(MOUNTED).join(hierarchy.name()).join(group).join(&name)
             };
             let Some(parent) = folder.parent().filter(|parent| parent.exists()) else {
                 // Known to the kernel and mounted nowhere: containers have no use for it either.
