@@ -51,9 +51,9 @@ struct DeviceNode<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Hook<'a> {
-    hook_name: &'static str,
+    #[serde(rename = "hookName")]
+    name: &'static str,
     path: &'a str,
     args: Vec<String>,
     timeout: u32,
@@ -66,7 +66,7 @@ pub(super) fn render(spec: &CdiSpec, driver: &str, gate: &Path) -> Result<String
         // The namespaces are made and nothing of the container runs yet; runs in the runtime's own
         // namespaces, and a failure ends the container's start (OCI runtime specification 1.0,
         // `config.md`).
-        hook_name: "createRuntime",
+        name: "createRuntime",
         path: text(gate)?,
         args: [vec!["weir-gate".to_owned()], ticket.arguments().to_vec()].concat(),
         timeout: GATE_TIMEOUT_SECONDS,

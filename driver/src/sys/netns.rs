@@ -17,7 +17,6 @@ use nix::libc;
 use nix::sched::{self, CloneFlags};
 use nix::sys::statfs::{self, NSFS_MAGIC};
 
-use super::cookie;
 use crate::model::{NetnsId, NetnsRef};
 
 /// An open network namespace.
@@ -61,6 +60,7 @@ pub enum NetnsError {
     #[error("enter network namespace {id}")]
     Enter { id: NetnsId, source: Errno },
 
+    #[cfg(any(test, feature = "testing"))]
     #[error("ask for the cookie of network namespace {id}")]
     Cookie { id: NetnsId, source: io::Error },
 
@@ -170,16 +170,6 @@ impl Netns {
         })
     }
 
-    /// A number that no other namespace gets until the node restarts, unlike its inode's.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::run`], and [`NetnsError::Cookie`].
-    pub fn cookie(&self) -> Result<u64, NetnsError> {
-        let cookie = self.run(|_| cookie::of_this_thread())?;
-        cookie.map_err(|source| NetnsError::Cookie { id: self.id, source })
-    }
-
     fn identified(file: File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         let id = NetnsId { device: metadata.dev(), inode: metadata.ino() };
@@ -206,13 +196,14 @@ fn is_absence(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ESRCH))
 }
 
-/// Namespaces made and removed by tests, as a container runtime would.
+/// Namespaces made, removed and told apart by tests, as a container runtime would.
 #[cfg(any(test, feature = "testing"))]
 mod made {
     use std::fs;
 
     use nix::mount::{self, MntFlags, MsFlags};
 
+    use super::super::cookie;
     use super::{CloneFlags, Errno, File, Netns, NetnsError, Path, io, panic, sched, thread};
 
     impl Netns {
@@ -238,6 +229,12 @@ mod made {
                     Err(error(errno.into()))
                 }
             }
+        }
+
+        /// The namespace's cookie, as the gate finds it.
+        pub fn cookie(&self) -> Result<u64, NetnsError> {
+            let cookie = self.run(|_| cookie::of_this_thread())?;
+            cookie.map_err(|source| NetnsError::Cookie { id: self.id, source })
         }
 
         /// Takes away what [`create`](Self::create) left at `path`. The namespace itself ends with

@@ -17,13 +17,18 @@ use self::proto::{
 };
 
 /// The messages, generated from `proto/cri.proto`.
-#[expect(clippy::pedantic, unreachable_pub, reason = "generated")]
+#[expect(
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    unreachable_pub,
+    reason = "generated"
+)]
 mod proto {
     tonic::include_proto!("runtime.v1");
 }
 
 /// How long a call may take. Kubelet gives it two minutes (`--runtime-request-timeout`).
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 /// A connection to a runtime. Calls wait for their answers.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ pub use self::cri::{Cri, Pod};
 use crate::sandbox::{self, Process};
 
 /// How long it may take to start.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const GROUPS: &str = "/sys/fs/cgroup";
 
 /// Furnishes the box of the calling thread, and leaves the control groups in it that were there.

@@ -71,9 +71,9 @@ struct Edits {
 }
 
 #[derive(Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Hook {
-    hook_name: String,
+    #[serde(rename = "hookName")]
+    name: String,
     path: PathBuf,
     #[serde(default)]
     args: Vec<String>,
@@ -149,8 +149,8 @@ fn read(directory: &Path) -> Vec<Spec> {
 
 /// Runs a hook with the container's state on its standard input.
 fn run(hook: &Hook, state: &serde_json::Value) -> Result<(), ContainerError> {
-    if hook.hook_name != "createRuntime" {
-        return Err(ContainerError::UnknownHook(hook.hook_name.clone()));
+    if hook.name != "createRuntime" {
+        return Err(ContainerError::UnknownHook(hook.name.clone()));
     }
     let error = |source| ContainerError::Start { program: hook.path.clone(), source };
     // The first argument is what the program sees as its name.

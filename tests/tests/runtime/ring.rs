@@ -13,7 +13,7 @@ use tests::containerd::{self, Containerd, Cri, Pod};
 use tests::node::{CDI_DIR, Node, ROOT};
 use tests::runtime::Options;
 
-use super::world::{Deployed, config, deploy, introduce, told};
+use super::world::{Deployed, config, deploy, introduce, told, until};
 
 /// The node, its runtime, and the way to ask the runtime.
 pub(super) struct Ring {
@@ -30,11 +30,11 @@ pub(super) fn on_containerd(test: impl FnOnce(&mut Ring) + Send) {
                 .expect("the runtime ring needs root");
             containerd::furnish().unwrap();
             let mut ring = Ring::start();
-            println!("on {}", ring.cri.version().unwrap());
+            let version = ring.cri.version().unwrap();
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| test(&mut ring)));
             assert!(
                 outcome.is_ok(),
-                "the driver said last:\n{}\nand containerd:\n{}",
+                "the driver said last:\n{}\nand {version}:\n{}",
                 ring.node.driver.log_tail(),
                 ring.containerd.log_tail()
             );
@@ -76,9 +76,12 @@ impl Ring {
         self.cri.run(name, uid, attempt).unwrap()
     }
 
-    /// Makes and starts a container, and answers its id.
+    /// Makes and starts a container, and answers its id. Making it is tried again, as kubelet does:
+    /// containerd hears of specifications by inotify, and a busy one may not have heard yet.
     pub(super) fn start_container(&self, pod: &Pod, name: &str, ids: &[String]) -> String {
-        let container = self.cri.create(pod, name, ids).unwrap();
+        let container = until("the container is made", || {
+            self.cri.create(pod, name, ids).map_err(|status| status.message().to_owned())
+        });
         self.cri.start(&container).unwrap();
         container
     }

@@ -4,8 +4,8 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use std::{process, thread};
+use std::time::{Duration, Instant};
+use std::{io, process, thread};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MsFlags, mount};
@@ -17,9 +17,14 @@ const MOUNTED: &str = "/sys/fs/cgroup";
 /// How long killed processes may take to leave their group.
 const LEAVING: Duration = Duration::from_secs(5);
 
-/// A folder in each hierarchy, removed when this is dropped.
+/// What containers cannot do without: their runtime sets a weight, a limit and a number.
+const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
+
+/// A folder in each hierarchy. Dropping this puts everything back as it was.
 pub(crate) struct Cgroups {
     folders: Vec<PathBuf>,
+    /// Controllers that the root of version 2 hands on only because of us.
+    handed_on: Vec<&'static str>,
 }
 
 /// A hierarchy, as a line of `/proc/self/cgroup` tells of it (cgroups(7)).
@@ -33,11 +38,12 @@ struct Hierarchy {
 impl Hierarchy {
     fn all() -> Result<Vec<Self>> {
         let text = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
-        let parse = |line: &str| {
-            let mut parts = line.splitn(3, ':').skip(1).map(str::to_owned);
-            Some(Self { options: parts.next()?, group: parts.next()? })
-        };
-        Ok(text.lines().filter_map(parse).collect())
+        Ok(text.lines().filter_map(Self::parse).collect())
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut parts = line.splitn(3, ':').skip(1).map(str::to_owned);
+        Some(Self { options: parts.next()?, group: parts.next()? })
     }
 
     /// What its folder is called in [`MOUNTED`], where there is more than one.
@@ -56,14 +62,16 @@ impl Cgroups {
     pub(crate) fn make() -> Result<Self> {
         let hierarchies = Hierarchy::all()?;
         let name = format!("weir-runtime-{}", process::id());
-        let mut made = Self { folders: Vec::new() };
+        let mut made = Self { folders: Vec::new(), handed_on: Vec::new() };
+        if hierarchies.len() == 1 {
+            made.hand_on()?;
+        }
         for hierarchy in &hierarchies {
-            let folder = match hierarchies.len() {
-                1 => Path::new(MOUNTED).join(&name),
-                _ => {
-                    let group = hierarchy.group.trim_start_matches('/');
-                    Path::new(MOUNTED).join(hierarchy.name()).join(group).join(&name)
-                }
+            let folder = if hierarchies.len() == 1 {
+                Path::new(MOUNTED).join(&name)
+            } else {
+                let group = hierarchy.group.trim_start_matches('/');
+                Path::new(MOUNTED).join(hierarchy.name()).join(group).join(&name)
             };
             let Some(parent) = folder.parent().filter(|parent| parent.exists()) else {
                 // Known to the kernel and mounted nowhere: containers have no use for it either.
@@ -83,6 +91,24 @@ impl Cgroups {
         Ok(made)
     }
 
+    /// Has the root hand on what containers need, as systemd has it do already.
+    fn hand_on(&mut self) -> Result<()> {
+        let file = Path::new(MOUNTED).join("cgroup.subtree_control");
+        let already =
+            fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        for needed in NEEDED {
+            if !already.split_whitespace().any(|controller| controller == needed) {
+                fs::write(&file, format!("+{needed}")).with_context(|| {
+                    format!(
+                        "have {MOUNTED} hand on {needed}, which only the root of all groups can"
+                    )
+                })?;
+                self.handed_on.push(needed);
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn folders(&self) -> &[PathBuf] {
         &self.folders
     }
@@ -91,7 +117,7 @@ impl Cgroups {
 impl Drop for Cgroups {
     fn drop(&mut self) {
         for folder in &self.folders {
-            let started = std::time::Instant::now();
+            let started = Instant::now();
             while remove(folder).is_err() {
                 if started.elapsed() > LEAVING {
                     shell::say(&format!("left behind: {}", folder.display()));
@@ -100,11 +126,17 @@ impl Drop for Cgroups {
                 thread::sleep(Duration::from_millis(50));
             }
         }
+        for controller in &self.handed_on {
+            let file = Path::new(MOUNTED).join("cgroup.subtree_control");
+            if let Err(error) = fs::write(&file, format!("-{controller}")) {
+                shell::say(&format!("{} hands on {controller} still: {error}", file.display()));
+            }
+        }
     }
 }
 
 /// Removes a group with all below it. Files in it are not to be removed, and go with it.
-fn remove(folder: &Path) -> std::io::Result<()> {
+fn remove(folder: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -166,4 +198,22 @@ fn delegate(root: &Path) -> Result<()> {
     let wanted: Vec<_> = controllers.split_whitespace().map(|name| format!("+{name}")).collect();
     fs::write(root.join("cgroup.subtree_control"), wanted.join(" "))
         .context("hand the controllers on")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hierarchy_is_mounted_under_the_name_that_it_has_everywhere() {
+        let name = |line: &str| {
+            let hierarchy = Hierarchy::parse(line).expect("it is one");
+            (hierarchy.name().to_owned(), hierarchy.group)
+        };
+        let of = |name: &str, group: &str| (name.to_owned(), group.to_owned());
+        assert_eq!(name("4:memory:/a:b/c"), of("memory", "/a:b/c"));
+        assert_eq!(name("3:cpu,cpuacct:/"), of("cpu,cpuacct", "/"));
+        assert_eq!(name("9:name=systemd:/x"), of("systemd", "/x"));
+        assert_eq!(name("0::/user.slice"), of("unified", "/user.slice"));
+    }
 }
