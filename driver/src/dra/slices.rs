@@ -292,13 +292,12 @@ mod tests {
         let pool = pool();
         let terms = Terms { shares: Some(&shares), ..Terms::of(&pool) };
         let slices = render(&[everything("eth1"), device("eth2")], &terms, 1);
-        let [shared, whole] = &slices[0].spec.devices.as_ref().unwrap()[..] else { panic!() };
+        let [sharable, whole] = &slices[0].spec.devices.as_ref().unwrap()[..] else { panic!() };
         let count = |device: &v1::Device| {
-            device.attributes.as_ref().map_or(0, |all| all.len())
-                + device.capacity.as_ref().map_or(0, |all| all.len())
+            device.attributes.iter().flatten().count() + device.capacity.iter().flatten().count()
         };
-        assert_eq!(shared.allow_multiple_allocations, Some(true));
-        assert_eq!(count(shared), 32);
+        assert_eq!(sharable.allow_multiple_allocations, Some(true));
+        assert_eq!(count(sharable), 32);
         assert_eq!((whole.allow_multiple_allocations, &whole.capacity), (None, &None));
     }
 

@@ -24,6 +24,9 @@ pub struct World<'a> {
     pub node: &'a str,
 }
 
+/// What each offer that is shared gives, by its number.
+type Consumed = BTreeMap<usize, Amounts>;
+
 /// What a request or sub-request says, in one form.
 struct Wanted<'a> {
     name: String,
@@ -162,7 +165,7 @@ fn consumed(
     fitting: &mut Vec<usize>,
     offers: &[Offer<'_>],
     capacity: Option<&CapacityRequirements>,
-) -> BTreeMap<usize, Amounts> {
+) -> Consumed {
     let none = BTreeMap::new();
     let asked = capacity.and_then(|capacity| capacity.requests.as_ref()).unwrap_or(&none);
     let mut consumed = BTreeMap::new();
@@ -231,7 +234,7 @@ fn alternative(
     wanted: &Wanted<'_>,
     world: &World<'_>,
     offers: &[Offer<'_>],
-) -> Result<(Vec<Vec<usize>>, BTreeMap<usize, Amounts>), ScheduleError> {
+) -> Result<(Vec<Vec<usize>>, Consumed), ScheduleError> {
     let request = || wanted.name.clone();
     let class = world.classes.iter().find(|c| c.metadata.name.as_deref() == Some(wanted.class));
     let class = class.ok_or_else(|| ScheduleError::NoClass {

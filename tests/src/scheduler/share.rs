@@ -66,12 +66,13 @@ fn by_policy(policy: &CapacityRequestPolicy, asked: Option<i128>, whole: i128) -
 /// Whether `device` has room for `wanted` beside what is `used`.
 pub(super) fn has_room<'a>(
     device: &Device,
-    used: impl Iterator<Item = &'a Amounts> + Clone,
+    used: impl Iterator<Item = &'a Amounts>,
     wanted: &Amounts,
 ) -> bool {
+    let used: Vec<_> = used.collect();
     device.capacity.iter().flatten().all(|(name, capacity)| {
         let amount = |amounts: &Amounts| amounts.get(name).copied().unwrap_or_default();
-        let used: i128 = used.clone().map(amount).sum();
+        let used: i128 = used.iter().copied().map(amount).sum();
         thousandths(&capacity.value.0).is_some_and(|whole| used + amount(wanted) <= whole)
     })
 }

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use driver::attach::{Engine, Worker};
-use driver::model::{BuildId, Device, IfIndex, MacAddr, Phase};
+use driver::model::{BuildId, ClaimRef, Device, IfIndex, MacAddr, Phase};
 use driver::state::Checkpoint;
 use driver::testing::FakeNode;
 use futures::future::join_all;
 use tempfile::TempDir;
-use tests::kubelet::{Driver, Kubelet};
+use tests::kubelet::{Driver, Kubelet, PreparedDevice};
 use tokio::time::timeout;
 
 use super::{DRIVER, PATIENCE, World, claim, claim_ref, device};
@@ -18,7 +18,7 @@ use super::{DRIVER, PATIENCE, World, claim, claim_ref, device};
 const AT_ONCE: u64 = 32;
 
 struct Node {
-    node: FakeNode,
+    kernel: FakeNode,
     world: World,
     driver: Driver,
     _kubelet: Kubelet,
@@ -42,7 +42,17 @@ impl Node {
         world.api.add_claim(claim("nics", "c1", &["eth1", "eth2"], &[]));
         let kubelet = Kubelet::start(world.root.path()).unwrap();
         let driver = kubelet.wait_for_driver(DRIVER, PATIENCE).await.unwrap();
-        Self { node, world, driver, _kubelet: kubelet, _state: state }
+        Self { kernel: node, world, driver, _kubelet: kubelet, _state: state }
+    }
+
+    /// The claim's own answer, by a connection made anew where the last one was ended.
+    async fn prepare(&self, claims: &[ClaimRef]) -> Result<Vec<PreparedDevice>, String> {
+        for _ in 0..AT_ONCE {
+            if let Ok(answer) = self.driver.prepare(claims).await {
+                return answer["c1"].clone();
+            }
+        }
+        panic!("no connection to the driver can be made any more");
     }
 
     fn phases(&self) -> Vec<&'static str> {
@@ -66,7 +76,7 @@ async fn many_who_ask_at_once_get_the_same_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_that_cross_and_are_given_up_leave_nothing_half_done() {
     let node = Node::start().await;
-    let before = node.node.snapshot();
+    let before = node.kernel.snapshot();
     let nics = [claim_ref("nics", "c1")];
     for round in 0..10 {
         let calls = (0..AT_ONCE).map(|number| {
@@ -77,33 +87,36 @@ async fn calls_that_cross_and_are_given_up_leave_nothing_half_done() {
                     0 => PATIENCE,
                     quick => Duration::from_micros((round + 1) * quick * 300),
                 };
+                // A server of HTTP/2 ends the connection on which too many calls are reset before it
+                // has taken them up. All others on it are given up then, too.
                 if number % 3 == 1 {
-                    if let Ok(answer) = timeout(patience, driver.unprepare(nics)).await {
-                        assert_eq!(answer.unwrap()["c1"], Ok(()));
+                    if let Ok(Ok(answer)) = timeout(patience, driver.unprepare(nics)).await {
+                        assert_eq!(answer["c1"], Ok(()));
                     }
-                } else if let Ok(answer) = timeout(patience, driver.prepare(nics)).await {
-                    assert_eq!(answer.unwrap()["c1"].as_ref().map(Vec::len), Ok(2));
+                } else if let Ok(Ok(answer)) = timeout(patience, driver.prepare(nics)).await {
+                    assert_eq!(answer["c1"].as_ref().map(Vec::len), Ok(2));
                 }
             }
         });
         join_all(calls).await;
 
-        // The worker serves in order, so whatever was given up is through before this is.
-        let answer = node.driver.prepare(&nics).await.unwrap()["c1"].clone();
+        let answer = node.prepare(&nics).await;
         let phases = node.phases();
         assert!(phases.is_empty() || phases.len() == 2, "round {round}: {phases:?}");
         assert_eq!(answer.as_ref().map(Vec::len), Ok(2), "round {round}");
     }
     // A call that was given up late may still be on its way to the worker.
     for _ in 0..100 {
-        node.driver.unprepare(&nics).await.unwrap()["c1"].clone().unwrap();
+        if let Ok(answer) = node.driver.unprepare(&nics).await {
+            assert_eq!(answer["c1"], Ok(()));
+        }
         tokio::time::sleep(Duration::from_millis(5)).await;
         if node.phases().is_empty() {
             break;
         }
     }
     assert_eq!(node.phases(), [""; 0]);
-    assert_eq!(node.node.snapshot(), before, "the node is as it was");
+    assert_eq!(node.kernel.snapshot(), before, "the node is as it was");
 }
 
 #[tokio::test]
