@@ -66,6 +66,10 @@ pub enum AppError {
     /// The thread that changes the node ended: a bug, since it has no reason to.
     #[error("the worker has ended")]
     Worker,
+    /// The thread that looks for devices ended: a bug as well. What is published would stay as it is
+    /// for ever.
+    #[error("the thread that looks for devices has ended")]
+    Devices,
 }
 
 /// How long shutting down waits for pods whose devices are prepared, so that they still pass NRI.
@@ -184,7 +188,13 @@ async fn serve(
         });
     }
 
-    spawn_publisher(&shared, worker, &inventory, &shutdown, &mut background);
+    let offer = dra::Offer {
+        kernel_release: kernel_release(),
+        shares: config.shares.clone(),
+        health: config.taint.then(|| health.clone()),
+    };
+    spawn_publisher(&shared, worker, (&inventory, offer), &shutdown, &mut background);
+    let watched = inventory.clone();
     let edges = Edges::start(
         config,
         &shared,
@@ -194,7 +204,7 @@ async fn serve(
         &mut background,
     );
 
-    let outcome = until_stopped(worker, &mut background).await;
+    let outcome = until_stopped(worker, &watched, &mut background).await;
     tracing::info!("stopping");
     edges.stop(worker).await;
     shutdown.cancel();
@@ -258,14 +268,14 @@ fn spawn_tellers(
 fn spawn_publisher(
     shared: &Shared,
     worker: &Worker,
-    inventory: &Inventory,
+    (inventory, offer): (&Inventory, dra::Offer),
     shutdown: &CancellationToken,
     background: &mut JoinSet<Result<(), AppError>>,
 ) {
     let (first_time, has_slices) = watch::channel(false);
     let publisher = dra::Publisher::new(
         shared.pool.clone(),
-        &kernel_release(),
+        offer,
         shared.client.clone(),
         inventory.clone(),
         worker.clone(),
@@ -368,9 +378,10 @@ fn follow(
     });
 }
 
-/// Waits for a signal, for the first task that fails, or for the worker's end.
+/// Waits for a signal, for the first task that fails, or for the end of a thread that must not end.
 async fn until_stopped(
     worker: &Worker,
+    inventory: &Inventory,
     background: &mut JoinSet<Result<(), AppError>>,
 ) -> Result<(), AppError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
@@ -380,6 +391,7 @@ async fn until_stopped(
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             () = worker.ended() => return Err(AppError::Worker),
+            () = inventory.ended() => return Err(AppError::Devices),
             Some(ended) = background.join_next() => match ended {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(error),

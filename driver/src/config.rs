@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::admin;
 use crate::cli::NodeArgs;
+use crate::dra::Shares;
 use crate::model::{DeviceName, Problems};
 use crate::sys::socket::{self, MAX_PATH_LEN};
 
@@ -39,6 +40,10 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Whether each packet that is dropped is logged.
     pub log_drops: bool,
+    /// Interfaces that several claims may share, and how many claims.
+    pub shares: Shares,
+    /// Whether devices that are no good are tainted.
+    pub taint: bool,
     /// How long an attach may hold up the runtime at most; less where the runtime announces less.
     pub attach_budget: Duration,
 }
@@ -55,6 +60,8 @@ pub enum LogFormat {
 const LONGEST_DRIVER_NAME: usize = 63;
 /// Longest name of a Node object: a DNS subdomain.
 const LONGEST_NODE_NAME: usize = 253;
+/// One is a device of its own; more than that is likely a mistake.
+const SHARES: RangeInclusive<u32> = 2..=1024;
 /// Less leaves no time to do anything, more than any runtime waits.
 const ATTACH_BUDGET_MS: RangeInclusive<u64> = 100..=60_000;
 
@@ -105,6 +112,7 @@ impl TryFrom<&NodeArgs> for Config {
                 LogFormat::default()
             }
         };
+        let shares = shares(&args.shares, &mut problems);
         let attach_budget = attach_budget(&args.attach_budget_ms, &mut problems);
         let config = |listen| Self {
             node_name: args.node_name.clone(),
@@ -121,6 +129,8 @@ impl TryFrom<&NodeArgs> for Config {
             listen,
             log_format,
             log_drops: args.log_drops,
+            shares,
+            taint: args.taint,
             attach_budget,
         };
         match listen {
@@ -148,6 +158,28 @@ fn absolute(flag: &str, path: &str, problems: &mut Problems) -> PathBuf {
         problems.add(flag, format_args!("{path:?} is not an absolute path"));
     }
     PathBuf::from(path)
+}
+
+fn shares(texts: &[String], problems: &mut Problems) -> Shares {
+    let mut shares = Shares::new();
+    for text in texts {
+        let (name, count) = text.split_once('=').unwrap_or((text, ""));
+        match (name.parse(), count.parse()) {
+            (Ok(name), Ok(count)) if SHARES.contains(&count) => {
+                if shares.insert(name, count).is_some() {
+                    problems.add("--share", format_args!("{text:?} is about the same as another"));
+                }
+            }
+            _ => {
+                let (least, most) = (SHARES.start(), SHARES.end());
+                let rule = format_args!(
+                    "{text:?} is no interface with a number from {least} to {most}, such as eth1=8"
+                );
+                problems.add("--share", rule);
+            }
+        }
+    }
+    shares
 }
 
 fn attach_budget(text: &str, problems: &mut Problems) -> Duration {
@@ -191,7 +223,8 @@ mod tests {
         assert_eq!(config.listen, "127.0.0.1:9177".parse().unwrap());
         assert_eq!(config.attach_budget, Duration::from_millis(1500));
         assert_eq!(config.log_format, LogFormat::Text);
-        assert!(!config.log_drops);
+        assert!(!config.log_drops && !config.taint);
+        assert_eq!(config.shares.len(), 0);
     }
 
     #[test]
@@ -211,6 +244,8 @@ mod tests {
             listen: "9177".to_owned(),
             log_format: "xml".to_owned(),
             log_drops: false,
+            shares: ["eth1", "eth1=1", "=8", "eth2=8", "eth2=9"].map(str::to_owned).to_vec(),
+            taint: false,
             attach_budget_ms: "99".to_owned(),
         };
         assert_eq!(
@@ -228,6 +263,10 @@ mod tests {
                 "--gate-dir: \"bin\" is not an absolute path",
                 "--listen: \"9177\" is no address such as [::]:9177",
                 "--log-format: \"xml\" is not text or json",
+                "--share: \"eth1\" is no interface with a number from 2 to 1024, such as eth1=8",
+                "--share: \"eth1=1\" is no interface with a number from 2 to 1024, such as eth1=8",
+                "--share: \"=8\" is no interface with a number from 2 to 1024, such as eth1=8",
+                "--share: \"eth2=9\" is about the same as another",
                 "--attach-budget-ms: \"99\" is not a number from 100 to 60000",
             ]
         );
@@ -242,6 +281,14 @@ mod tests {
         let problems = problems_of(&NodeArgs { driver_name: "3.dev".to_owned(), ..args() });
         let rule = "starts with a digit, which no name of a CDI device may";
         assert_eq!(problems, [format!("--driver-name: {rule}")]);
+    }
+
+    #[test]
+    fn shares_are_counted_for_each_interface() {
+        let shares = ["eth1=8", "ens3f0np0=1024"].map(str::to_owned).to_vec();
+        let config = Config::try_from(&NodeArgs { shares, ..args() }).unwrap();
+        let shares: Vec<_> = config.shares.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+        assert_eq!(shares, [("ens3f0np0", 1024), ("eth1", 8)]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod kubelet;
 pub mod node;
 pub mod oracle;
+mod quantity;
 pub mod runtime;
 pub mod sandbox;
 pub mod scheduler;

@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn whoever_leaves_a_notice_never_waits() {
         let (notices, mut waiting) = Notices::pair();
-        for _ in 0..MOST_WAITING + 1 {
+        for _ in 0..=MOST_WAITING {
             notices.leave(notice());
         }
         let passed_on = std::iter::from_fn(|| waiting.try_recv().ok()).count();

@@ -65,6 +65,14 @@ pub struct NodeArgs {
     /// nanoseconds; what there is no room for is left out.
     #[arg(long)]
     pub log_drops: bool,
+    /// An interface that several claims may share, and how many; can be given several times. Each gets
+    /// an interface of its own upon it, as `subinterface` of its configuration says.
+    #[arg(long = "share", value_name = "IFNAME=COUNT")]
+    pub shares: Vec<String>,
+    /// Taint devices that have no carrier, or are gone while a claim holds them, so that nothing is
+    /// scheduled onto them.
+    #[arg(long)]
+    pub taint: bool,
     /// How long attaching may hold up the runtime, in milliseconds.
     #[arg(long, value_name = "MS", default_value = "1500")]
     pub attach_budget_ms: String,

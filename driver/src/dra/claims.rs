@@ -11,7 +11,7 @@ use super::error::{ClaimError, DeviceFault, DeviceProblem, api_text};
 use super::{API_TIMEOUT, Pool};
 use crate::attach::{PrepareClaim, Wanted};
 use crate::claim::{self, Origin, Source};
-use crate::model::{ClaimRef, Device, DeviceName, PodRef, Wishes};
+use crate::model::{ClaimRef, Device, DeviceName, PodRef, ShareId, Wishes};
 
 /// The claim as it is now, which need not be the one that was asked for: see [`wanted`].
 pub(super) async fn fetch(client: &Client, claim: &ClaimRef) -> Result<ResourceClaim, ClaimError> {
@@ -108,17 +108,35 @@ fn want(
         return Err(DeviceFault::AdminAccess);
     }
     let name: DeviceName = result.device.parse().map_err(|_| DeviceFault::Name)?;
-    if earlier.iter().any(|device| device.name == name) {
+    let share = match &result.share_id {
+        Some(id) => Some(id.parse().map_err(|_| DeviceFault::ShareId(id.clone()))?),
+        None => None,
+    };
+    let is_same = |device: &Wanted| {
+        device.name == name && (device.share.is_none() || share.is_none() || device.share == share)
+    };
+    if earlier.iter().any(is_same) {
         return Err(DeviceFault::Twice);
     }
+    let wishes = wishes(&result.request, configs, &pool.driver)?;
+    check_share(share.as_ref(), &wishes)?;
     Ok(Wanted {
         requests: vec![main_request(&result.request).to_owned()],
         pool: result.pool.clone(),
-        share: None,
+        share,
         found: devices.iter().find(|device| device.name == name).cloned(),
-        wishes: wishes(&result.request, configs, &pool.driver)?,
+        wishes,
         name,
     })
+}
+
+/// What was allocated as one of several shares has to be an interface of its own. What of the
+/// device's capacity was consumed is the scheduler's account, and says nothing here.
+fn check_share(share: Option<&ShareId>, wishes: &Wishes) -> Result<(), DeviceFault> {
+    match (share, &wishes.subinterface) {
+        (Some(_), None) => Err(DeviceFault::SharedWhole),
+        _ => Ok(()),
+    }
 }
 
 /// What the class and the claim wish of the device that answers `request`.
@@ -162,6 +180,7 @@ mod tests {
 
     use super::*;
     use crate::dra::fixtures::{device, pool};
+    use crate::model::{MacvlanMode, SubinterfaceKind};
 
     const UID: &str = "6b1b2a5e-9a51-4b6c-8f3a-2f5a6f0a7c11";
 
@@ -292,6 +311,55 @@ mod tests {
     }
 
     #[test]
+    fn a_share_without_a_subinterface_is_refused_and_the_field_is_named() {
+        let mut share = result("a", "eth1");
+        share["shareID"] = json!("6b1b2a5e-9a51-4b6c-8f3a-2f5a6f0a7c12");
+        share["consumedCapacity"] = json!({"weir.dev/shares": "1"});
+        let text = refusal(claim(&[share.clone()], &[]));
+        assert!(text.contains("request a, device eth1: is shared"), "{text}");
+        assert!(text.contains("`subinterface`"), "{text}");
+
+        share["shareID"] = json!("../x");
+        let text = refusal(claim(&[share], &[]));
+        assert!(text.contains("has the share id \"../x\", which is none"), "{text}");
+    }
+
+    #[test]
+    fn a_share_with_a_subinterface_and_a_whole_device_without_are_fine() {
+        let share: ShareId = "s1".parse().unwrap();
+        let kind = SubinterfaceKind::Macvlan { mode: MacvlanMode::Bridge };
+        let upon = Wishes { subinterface: Some(kind), ..Wishes::default() };
+        assert!(check_share(Some(&share), &upon).is_ok());
+        assert!(check_share(None, &upon).is_ok(), "its claim has it to itself");
+        assert!(check_share(None, &Wishes::default()).is_ok());
+    }
+
+    #[test]
+    fn the_same_device_twice_is_fine_where_the_shares_differ() {
+        let share = |request: &str, id: &str| {
+            let mut share = result(request, "eth1");
+            share["shareID"] = json!(id);
+            share
+        };
+        let earlier = |share: Option<&str>| Wanted {
+            requests: Vec::new(),
+            pool: pool().node,
+            name: "eth1".parse().unwrap(),
+            share: share.map(|share| share.parse().unwrap()),
+            found: None,
+            wishes: Wishes::default(),
+        };
+        let is_twice = |earlier: Wanted, result: Value| {
+            let result = serde_json::from_value(result).unwrap();
+            matches!(want(&result, &[], &pool(), &[], &[earlier]), Err(DeviceFault::Twice))
+        };
+        assert!(is_twice(earlier(Some("s1")), share("b", "s1")));
+        assert!(is_twice(earlier(Some("s1")), result("b", "eth1")), "one has all of it");
+        assert!(is_twice(earlier(None), share("b", "s1")));
+        assert!(!is_twice(earlier(Some("s1")), share("b", "s2")));
+    }
+
+    #[test]
     fn a_claim_that_is_not_the_one_asked_for_is_refused() {
         let mut other = claim(&[result("a", "eth1")], &[]);
         other["metadata"]["uid"] = json!("ffff");
@@ -313,7 +381,9 @@ mod tests {
         };
         let pod = json!({"resource": "pods", "name": "pod-a", "uid": "0a"});
         assert!(reserved(json!([])).contains("reserved for 0 consumers"));
-        assert!(reserved(json!([pod, pod])).contains("reserved for 2 consumers"));
+        let many = reserved(json!([pod, pod]));
+        assert!(many.contains("reserved for 2 consumers"), "{many}");
+        assert!(many.contains("give each pod a claim of its own"), "{many}");
         let group = json!({"apiGroup": "x.io", "resource": "podgroups", "name": "g", "uid": "0b"});
         assert!(reserved(json!([group])).contains("podgroups g, which is no pod"));
     }

@@ -33,7 +33,10 @@ pub enum ClaimError {
     NotAllocated { claim: ClaimRef },
 
     /// A device can be moved into one pod only.
-    #[error("claim {claim} is reserved for {consumers} consumers, it must be exactly one pod")]
+    #[error(
+        "claim {claim} is reserved for {consumers} consumers, it must be exactly one pod: give each \
+         pod a claim of its own, by a ResourceClaimTemplate"
+    )]
     Consumers { claim: ClaimRef, consumers: usize },
 
     #[error("claim {claim} is reserved for {consumer}, which is no pod")]
@@ -74,6 +77,16 @@ pub enum DeviceFault {
 
     #[error("is allocated twice")]
     Twice,
+
+    /// The interface itself can go to one pod only.
+    #[error(
+        "is shared, so the pod gets an interface upon it: the configuration has to say which, in \
+         `subinterface`"
+    )]
+    SharedWhole,
+
+    #[error("has the share id {0:?}, which is none")]
+    ShareId(String),
 
     /// An administrator may look at a device that is in use; we could only take it away.
     #[error("admin access is not supported, a network device cannot be in two places")]

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-pub(super) use self::judge::{DeviceHealth, Health, judge};
+pub(super) use self::judge::{Defect, DeviceHealth, Health, judge};
 use super::Pool;
 use super::proto::health::v1::{
     DeviceHealth as Wire, DeviceIdentifier, HealthStatus, NodeWatchResourcesRequest,

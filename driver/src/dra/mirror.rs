@@ -95,10 +95,10 @@ fn insert(slices: &mut BTreeMap<String, Seen>, slice: ResourceSlice, unseen: Opt
 mod tests {
     use super::*;
     use crate::dra::fixtures::{device, pool};
-    use crate::dra::render;
+    use crate::dra::slices::{Terms, render};
 
     fn slice(version: &str) -> ResourceSlice {
-        let mut slice = render(&[device("eth1")], &pool(), None, "6.18.44", 1).remove(0);
+        let mut slice = render(&[device("eth1")], &Terms::of(&pool()), 1).remove(0);
         slice.metadata.resource_version = Some(version.to_owned());
         slice
     }

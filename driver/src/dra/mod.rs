@@ -21,9 +21,11 @@ pub mod proto;
 mod publisher;
 mod registration;
 mod serve;
+mod sharing;
 mod slices;
 mod socket;
 mod status;
+mod taints;
 
 #[cfg(test)]
 mod fixtures;
@@ -33,9 +35,9 @@ pub use self::error::{ClaimError, ServeError};
 pub use self::events::Events;
 pub use self::health::HealthSources;
 pub use self::plugin::Plugin;
-pub use self::publisher::Publisher;
+pub use self::publisher::{Offer, Publisher};
 pub use self::serve::{registration_path, serve, service_path};
-pub use self::slices::{MAX_DEVICES, render};
+pub use self::sharing::Shares;
 pub use self::status::{News, StatusWriter};
 
 /// The devices that this driver has on this node, as the DRA API names them. The pool is called

@@ -194,7 +194,7 @@ fn device(record: Record, driver: &str) -> v1::Device {
         pool_name: record.pool,
         device_name: record.device.name.into(),
         cdi_device_ids: vec![cdi_id],
-        share_id: None,
+        share_id: record.share.map(Into::into),
     }
 }
 
@@ -229,5 +229,19 @@ impl v1beta1::dra_plugin_server::DraPlugin for Plugin {
         request: Request<v1::NodeUnprepareResourcesRequest>,
     ) -> Result<Response<v1::NodeUnprepareResourcesResponse>, Status> {
         Ok(Response::new(self.unprepare(request.into_inner()).await))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dra::fixtures;
+
+    #[test]
+    fn a_share_is_named_in_the_answer() {
+        let whole = fixtures::record(fixtures::device("eth1"));
+        assert_eq!(device(whole.clone()).share_id, None);
+        let share = Record { share: Some("s1".parse().unwrap()), ..whole };
+        assert_eq!(device(share).share_id.as_deref(), Some("s1"));
     }
 }

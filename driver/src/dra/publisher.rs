@@ -11,6 +11,7 @@ use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, PostParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -21,8 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::api_text;
 use super::mirror::Mirror;
-use super::slices::{Change, changes, published, render};
-use super::{API_TIMEOUT, Pool};
+use super::slices::{Change, Terms, changes, published, render};
+use super::taints::{Defects, Taints, taints};
+use super::{API_TIMEOUT, HealthSources, Pool, Shares};
 use crate::attach::Worker;
 use crate::inventory::Inventory;
 use crate::telemetry::Metrics;
@@ -40,11 +42,12 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// Publishes the devices of one node.
 pub struct Publisher {
     pool: Pool,
-    kernel: String,
+    offer: Offer,
     client: Client,
     inventory: Inventory,
     worker: Worker,
     metrics: Arc<Metrics>,
+    defects: Defects,
     /// Whether the API server has what the inventory found at least once.
     published: watch::Sender<bool>,
     owner: Option<OwnerReference>,
@@ -52,28 +55,37 @@ pub struct Publisher {
     generation: i64,
 }
 
+/// How the devices are offered.
+pub struct Offer {
+    /// What `uname -r` prints.
+    pub kernel_release: String,
+    pub shares: Shares,
+    /// Where it can be seen how the devices are; `None` where they are not to be tainted.
+    pub health: Option<HealthSources>,
+}
+
 type Watch = Pin<Box<dyn Stream<Item = watcher::Result<Event<ResourceSlice>>> + Send>>;
 
 impl Publisher {
-    /// `kernel_release` is what `uname -r` prints. The worker must have read its checkpoint: what
-    /// is in a pod is known from there only, and would else be withdrawn for a moment.
+    /// The worker must have read its checkpoint: what is in a pod is known from there only, and
+    /// would else be withdrawn for a moment.
     pub fn new(
         pool: Pool,
-        kernel_release: &str,
+        offer: Offer,
         client: Client,
         inventory: Inventory,
         worker: Worker,
         metrics: Arc<Metrics>,
         published: watch::Sender<bool>,
     ) -> Self {
-        let kernel = kernel_release.to_owned();
         Self {
             pool,
-            kernel,
+            offer,
             client,
             inventory,
             worker,
             metrics,
+            defects: Defects::default(),
             published,
             owner: None,
             generation: 0,
@@ -89,6 +101,7 @@ impl Publisher {
     async fn publish(&mut self) {
         let mut devices = self.inventory.watch();
         let mut records = self.worker.watch();
+        let mut health = self.offer.health.clone();
         let mut mirror = Mirror::default();
         let mut watch = self.watch();
         let mut pace = Pace::default();
@@ -107,10 +120,11 @@ impl Publisher {
                 },
                 Ok(()) = devices.changed() => pace.news_from_here(Instant::now()),
                 Ok(()) = records.changed() => pace.news_from_here(Instant::now()),
+                () = changed(&mut health) => pace.news_from_here(Instant::now()),
                 () = pace.due(), if mirror.is_complete() => match self.round(&mut mirror).await {
-                    Ok(()) => {
+                    Ok(again) => {
                         self.published.send_replace(true);
-                        pace.succeeded();
+                        pace.succeeded(again);
                     }
                     Err(error) => {
                         tracing::warn!(%error, "devices not published");
@@ -135,13 +149,21 @@ impl Publisher {
         watcher(self.slices(), config).default_backoff().boxed()
     }
 
-    /// Compares once and writes what differs.
-    async fn round(&mut self, mirror: &mut Mirror) -> Result<(), PublishError> {
+    /// Compares once and writes what differs. Answers when there will be more, where that is known.
+    async fn round(&mut self, mirror: &mut Mirror) -> Result<Option<Instant>, PublishError> {
         if self.owner.is_none() {
             self.owner = self.node().await?;
         }
         let devices = published(&self.inventory.devices(), &self.worker.records());
-        let wanted = render(&devices, &self.pool, self.owner.as_ref(), &self.kernel, 0);
+        let (taints, again) = self.taints(mirror);
+        let terms = Terms {
+            pool: &self.pool,
+            owner: self.owner.as_ref(),
+            kernel: &self.offer.kernel_release,
+            shares: Some(&self.offer.shares),
+            taints: taints.as_ref(),
+        };
+        let wanted = render(&devices, &terms, 0);
         let count = wanted.len();
         let changes = changes(wanted, &mirror.slices(), self.generation);
         let writes = changes.len();
@@ -159,7 +181,15 @@ impl Publisher {
             );
         }
         self.metrics.published(devices.len(), count);
-        Ok(())
+        Ok(again)
+    }
+
+    /// What to keep schedulers away from, and when there may be more of that.
+    fn taints(&mut self, mirror: &Mirror) -> (Option<Taints>, Option<Instant>) {
+        let Some(health) = &mut self.offer.health else { return (None, None) };
+        let (defects, again) = self.defects.observe(&health.judge(), Instant::now());
+        let now = Timestamp::now();
+        (Some(taints(defects, &self.pool.driver, &mirror.slices(), now)), again)
     }
 
     async fn write(&mut self, change: Change, mirror: &mut Mirror) -> Result<(), PublishError> {
@@ -206,6 +236,14 @@ impl Publisher {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Returns when a device may be otherwise than it was; never, where nobody asks for that.
+async fn changed(health: &mut Option<HealthSources>) {
+    match health {
+        Some(health) => health.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -293,8 +331,9 @@ impl Pace {
         self.next = self.next.or_else(|| Some(now + SETTLE));
     }
 
-    fn succeeded(&mut self) {
-        *self = Self::default();
+    /// `again` is when there will be more to publish, where that is known.
+    fn succeeded(&mut self, again: Option<Instant>) {
+        *self = Self { next: again, failures: 0 };
     }
 
     fn failed(&mut self, error: &PublishError, now: Instant) {
@@ -326,7 +365,7 @@ mod tests {
             pace.failed(&unreachable(), now);
             assert_eq!(pause(&pace, now), Some(Duration::from_secs(seconds)));
         }
-        pace.succeeded();
+        pace.succeeded(None);
         assert_eq!(pause(&pace, now), None);
     }
 

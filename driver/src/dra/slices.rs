@@ -7,11 +7,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use super::Pool;
 use super::attributes::{attributes, kernel_version};
+use super::sharing::{Shares, capacity};
+use super::taints::Taints;
 use crate::model::{Device, Record};
 
 /// Devices in one slice at most (`ResourceSliceMaxDevices` in `api/resource/v1`, Kubernetes 1.36).
-/// It would be 64 if any of them had taints.
-pub const MAX_DEVICES: usize = 128;
+const MAX_DEVICES: usize = 128;
+
+/// The same where any of them has a taint (`ResourceSliceMaxDevicesWithTaintsOrConsumesCounters`).
+/// Which has one changes, and slices should not be cut otherwise each time, so this holds for all
+/// slices of a driver that taints.
+const MAX_DEVICES_TAINTED: usize = 64;
 
 /// Longest name of an object: a DNS subdomain.
 const MAX_NAME_LEN: usize = 253;
@@ -33,19 +39,28 @@ pub(super) fn published(on_host: &[Device], records: &[Record]) -> Vec<Device> {
     devices.into_iter().cloned().collect()
 }
 
+/// What beside the devices decides what is published.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) owner: Option<&'a OwnerReference>,
+    /// The kernel's release, such as `uname -r` prints.
+    pub(super) kernel: &'a str,
+    /// `None` where several claims may share nothing.
+    pub(super) shares: Option<&'a Shares>,
+    /// `None` where the driver does not taint.
+    pub(super) taints: Option<&'a Taints>,
+}
+
 /// The slices of a pool with these devices, in the order of their names. No devices, no slices.
 ///
-/// `kernel` is the kernel's release, such as `uname -r` prints. `generation` counts the pool's
-/// contents; the same number in all slices tells readers that they belong together.
-pub fn render(
-    devices: &[Device],
-    pool: &Pool,
-    owner: Option<&OwnerReference>,
-    kernel: &str,
-    generation: i64,
-) -> Vec<ResourceSlice> {
-    let kernel = kernel_version(kernel);
-    let chunks = devices.chunks(MAX_DEVICES);
+/// `generation` counts the pool's contents; the same number in all slices tells readers that they
+/// belong together.
+pub(super) fn render(devices: &[Device], terms: &Terms<'_>, generation: i64) -> Vec<ResourceSlice> {
+    let Terms { pool, owner, .. } = *terms;
+    let kernel = kernel_version(terms.kernel);
+    let most = if terms.taints.is_some() { MAX_DEVICES_TAINTED } else { MAX_DEVICES };
+    let chunks = devices.chunks(most);
     let count = i64::try_from(chunks.len()).unwrap_or(i64::MAX);
     chunks
         .enumerate()
@@ -64,7 +79,7 @@ pub fn render(
                     resource_slice_count: count,
                 },
                 devices: Some(
-                    devices.iter().map(|d| rendered(d, pool, kernel.as_deref())).collect(),
+                    devices.iter().map(|d| rendered(d, terms, kernel.as_deref())).collect(),
                 ),
                 ..ResourceSliceSpec::default()
             },
@@ -72,11 +87,25 @@ pub fn render(
         .collect()
 }
 
-fn rendered(device: &Device, pool: &Pool, kernel: Option<&str>) -> v1::Device {
+fn rendered(device: &Device, terms: &Terms<'_>, kernel: Option<&str>) -> v1::Device {
+    let driver = &terms.pool.driver;
+    let count = terms.shares.and_then(|shares| shares.get(&device.interface));
+    let taint = terms.taints.and_then(|taints| taints.get(&device.name));
     v1::Device {
         name: device.name.to_string(),
-        attributes: Some(attributes(device, &pool.driver, kernel)),
+        attributes: Some(attributes(device, driver, kernel)),
+        allow_multiple_allocations: count.map(|_| true),
+        capacity: count.map(|count| capacity(device, driver, *count)),
+        taints: taint.map(|taint| vec![taint.clone()]),
         ..v1::Device::default()
+    }
+}
+
+#[cfg(test)]
+impl<'a> Terms<'a> {
+    /// Nothing is shared, tainted or owned.
+    pub(super) fn of(pool: &'a Pool) -> Self {
+        Self { pool, owner: None, kernel: "6.18.44-cloud-amd64", shares: None, taints: None }
     }
 }
 
@@ -187,14 +216,16 @@ mod tests {
     use super::*;
     use crate::dra::fixtures::{device, everything, pool, record};
 
-    const KERNEL: &str = "6.18.44-cloud-amd64";
-
     fn many(count: usize) -> Vec<Device> {
         (0..count).map(|n| device(&format!("eth{n:03}"))).collect()
     }
 
+    fn made(devices: &[Device], generation: i64) -> Vec<ResourceSlice> {
+        render(devices, &Terms::of(&pool()), generation)
+    }
+
     fn wanted(devices: &[Device]) -> Vec<ResourceSlice> {
-        render(devices, &pool(), None, KERNEL, 0)
+        made(devices, 0)
     }
 
     /// Carries `changes` out on a copy of `there`.
@@ -227,8 +258,9 @@ mod tests {
             uid: "0b1c".to_owned(),
             ..OwnerReference::default()
         };
-        let slices =
-            render(&[device("eth1"), everything("eth2")], &pool(), Some(&owner), KERNEL, 3);
+        let pool = pool();
+        let terms = Terms { owner: Some(&owner), ..Terms::of(&pool) };
+        let slices = render(&[device("eth1"), everything("eth2")], &terms, 3);
 
         let golden: Value = serde_json::from_str(include_str!("testdata/slices.json")).unwrap();
         let rendered = serde_json::to_value(slices).unwrap();
@@ -237,12 +269,36 @@ mod tests {
 
     #[test]
     fn many_devices_become_several_slices_of_one_generation() {
-        let slices = render(&many(300), &pool(), None, KERNEL, 4);
+        let slices = made(&many(300), 4);
         let sizes: Vec<_> = slices.iter().flat_map(|s| &s.spec.devices).map(Vec::len).collect();
         assert_eq!(sizes, [128, 128, 44]);
         for slice in slices {
             assert_eq!((slice.spec.pool.generation, slice.spec.pool.resource_slice_count), (4, 3));
         }
+    }
+
+    #[test]
+    fn a_driver_that_taints_has_smaller_slices() {
+        let (pool, taints) = (pool(), Taints::new());
+        let slices = render(&many(130), &Terms { taints: Some(&taints), ..Terms::of(&pool) }, 4);
+        let sizes: Vec<_> = slices.iter().flat_map(|s| &s.spec.devices).map(Vec::len).collect();
+        assert_eq!(sizes, [64, 64, 2]);
+    }
+
+    /// Attributes and capacities together may be 32.
+    #[test]
+    fn a_shared_device_that_has_everything_stays_within_the_apis_limits() {
+        let shares = Shares::from([("eth1".parse().unwrap(), 8)]);
+        let pool = pool();
+        let terms = Terms { shares: Some(&shares), ..Terms::of(&pool) };
+        let slices = render(&[everything("eth1"), device("eth2")], &terms, 1);
+        let [sharable, whole] = &slices[0].spec.devices.as_ref().unwrap()[..] else { panic!() };
+        let count = |device: &v1::Device| {
+            device.attributes.iter().flatten().count() + device.capacity.iter().flatten().count()
+        };
+        assert_eq!(sharable.allow_multiple_allocations, Some(true));
+        assert_eq!(count(sharable), 32);
+        assert_eq!((whole.allow_multiple_allocations, &whole.capacity), (None, &None));
     }
 
     #[test]
@@ -270,22 +326,22 @@ mod tests {
 
     #[test]
     fn what_is_right_already_is_not_written() {
-        let there = render(&many(200), &pool(), None, KERNEL, 7);
+        let there = made(&many(200), 7);
         assert_eq!(plan(&many(200), &there), []);
     }
 
     #[test]
     fn any_other_content_is_a_new_generation_in_all_slices() {
-        let there = render(&many(300), &pool(), None, KERNEL, 7);
+        let there = made(&many(300), 7);
         let changes = plan(&many(200), &there);
 
         assert!(matches!(changes[..], [Change::Replace(_), Change::Replace(_), Change::Delete(_)]));
-        assert_eq!(after(&there, &changes), render(&many(200), &pool(), None, KERNEL, 8));
+        assert_eq!(after(&there, &changes), made(&many(200), 8));
     }
 
     #[test]
     fn a_missing_slice_is_made_again_and_no_other_is_touched() {
-        let there = render(&many(300), &pool(), None, KERNEL, 7);
+        let there = made(&many(300), 7);
         let changes = plan(&many(300), &[there[0].clone(), there[2].clone()]);
         assert_eq!(changes, [Change::Create(there[1].clone())]);
     }
@@ -293,29 +349,29 @@ mod tests {
     #[test]
     fn when_all_are_gone_the_generation_still_grows() {
         let changes = changes(wanted(&many(1)), &[], 7);
-        assert_eq!(after(&[], &changes), render(&many(1), &pool(), None, KERNEL, 8));
+        assert_eq!(after(&[], &changes), made(&many(1), 8));
     }
 
     #[test]
     fn a_slice_that_somebody_edited_is_written_anew() {
-        let mut there = render(&many(200), &pool(), None, KERNEL, 7);
+        let mut there = made(&many(200), 7);
         there[0].spec.devices = None;
         let changes = plan(&many(200), &there);
-        assert_eq!(after(&there, &changes), render(&many(200), &pool(), None, KERNEL, 8));
+        assert_eq!(after(&there, &changes), made(&many(200), 8));
     }
 
     #[test]
     fn what_cannot_be_changed_is_deleted_first() {
-        let mut there = render(&many(1), &pool(), None, KERNEL, 7);
+        let mut there = made(&many(1), 7);
         there[0].spec.pool.name = "other".to_owned();
         let changes = plan(&many(1), &there);
         assert!(matches!(changes[..], [Change::Delete(_), Change::Create(_)]));
-        assert_eq!(after(&there, &changes), render(&many(1), &pool(), None, KERNEL, 8));
+        assert_eq!(after(&there, &changes), made(&many(1), 8));
     }
 
     #[test]
     fn a_replacement_keeps_what_others_added_and_names_the_version() {
-        let mut there = render(&many(1), &pool(), None, KERNEL, 7);
+        let mut there = made(&many(1), 7);
         there[0].metadata.resource_version = Some("11".to_owned());
         there[0].metadata.labels = Some([("team".to_owned(), "net".to_owned())].into());
         let changes = plan(&many(2), &there);

@@ -80,6 +80,12 @@ impl Inventory {
         self.devices.clone()
     }
 
+    /// Returns when the thread that looks has ended, and not before.
+    pub async fn ended(&self) {
+        let mut devices = self.devices.clone();
+        while devices.changed().await.is_ok() {}
+    }
+
     /// Has the thread look again at once, as after a device came back from a pod.
     pub fn rescan(&self) {
         self.wish.notify_one();
@@ -245,6 +251,19 @@ mod tests {
         inventory.rescan();
         assert_eq!(inventory.devices().len(), 0);
         assert!(watch.has_changed().is_ok(), "its sender lives as long as it does");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_thread_is_noticed() {
+        let (sender, devices) = watch::channel(Devices::default());
+        let inventory = Inventory { devices, wish: Arc::default(), _sender: None };
+        // A change is not the end.
+        sender.send_replace(Devices::default());
+        let ended = tokio::spawn(async move { inventory.ended().await });
+        tokio::task::yield_now().await;
+        assert!(!ended.is_finished());
+        drop(sender);
+        ended.await.unwrap();
     }
 
     #[test]

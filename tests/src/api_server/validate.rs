@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::kind::Kind;
+use crate::quantity::thousandths;
 
 const DEVICES_PER_SLICE: usize = 128;
 /// For slices with a device that has taints or consumes counters.
@@ -23,6 +24,7 @@ const OPAQUE_LEN: usize = 10 * 1024;
 const CONDITIONS: usize = 8;
 const IPS: usize = 16;
 const NOTE_LEN: usize = 1024;
+const VALID_VALUES: usize = 10;
 
 pub(super) fn wrongs(kind: &Kind, existing: Option<&Value>, object: &Value) -> Vec<String> {
     let mut wrongs = Wrongs::default();
@@ -132,18 +134,108 @@ fn devices(wrongs: &mut Wrongs, devices: &[Value]) {
             let path = format!("{path}.attributes");
             wrongs.too_many(&path, total, ATTRIBUTES_AND_CAPACITIES);
         }
-        let taints = items(device, "/taints").len();
-        if taints > TAINTS {
-            wrongs.too_many(&format!("{path}.taints"), taints, TAINTS);
-        }
+        taints(wrongs, &path, items(device, "/taints"));
         for (id, value) in attributes {
             let path = format!("{path}.attributes[{id}]");
             qualified_name(wrongs, &path, id);
             attribute(wrongs, &path, value);
         }
-        for id in capacity.keys() {
-            qualified_name(wrongs, &format!("{path}.capacity[{id}]"), id);
+        let is_shared = device.get("allowMultipleAllocations") == Some(&Value::Bool(true));
+        for (id, capacity) in capacity {
+            let path = format!("{path}.capacity[{id}]");
+            qualified_name(wrongs, &path, id);
+            quantity(wrongs, &format!("{path}.value"), &capacity["value"]);
+            if let Some(policy) = capacity.get("requestPolicy").filter(|policy| !policy.is_null()) {
+                if !is_shared {
+                    let why = "requestPolicy needs allowMultipleAllocations";
+                    wrongs.invalid(&format!("{path}.requestPolicy"), policy, why);
+                }
+                request_policy(wrongs, &path, &capacity["value"], policy);
+            }
         }
+    }
+}
+
+fn taints(wrongs: &mut Wrongs, path: &str, taints: &[Value]) {
+    if taints.len() > TAINTS {
+        wrongs.too_many(&format!("{path}.taints"), taints.len(), TAINTS);
+    }
+    for (nth, taint) in taints.iter().enumerate() {
+        let path = format!("{path}.taints[{nth}]");
+        let key = text(taint, "/key");
+        let (domain, name) = key.split_once('/').unwrap_or(("a", key));
+        if !is_subdomain(domain) || !is_label(&name.to_ascii_lowercase()) {
+            wrongs.invalid(&format!("{path}.key"), key, "a qualified name is needed");
+        }
+        let effect = text(taint, "/effect");
+        if !["NoSchedule", "NoExecute", "None"].contains(&effect) {
+            wrongs.invalid(&format!("{path}.effect"), effect, "unsupported value");
+        }
+    }
+}
+
+/// The quantity in thousandths.
+fn quantity(wrongs: &mut Wrongs, path: &str, value: &Value) -> Option<i128> {
+    let read = value.as_str().and_then(thousandths);
+    if read.is_none() {
+        wrongs.invalid(path, value, "a quantity is needed");
+    }
+    read
+}
+
+/// `validateRequestPolicy` and what it calls.
+fn request_policy(wrongs: &mut Wrongs, path: &str, whole: &Value, policy: &Value) {
+    let path = format!("{path}.requestPolicy");
+    let whole = whole.as_str().and_then(thousandths).unwrap_or_default();
+    let values = items(policy, "/validValues");
+    let range = policy.get("validRange").filter(|range| !range.is_null());
+    if !values.is_empty() && range.is_some() {
+        wrongs.invalid(&path, policy, "exactly one of validValues and validRange can be given");
+    }
+    if (!values.is_empty() || range.is_some()) && policy.get("default").is_none() {
+        wrongs.required(&format!("{path}.default"), "there are valid values");
+    }
+    let default =
+        policy.get("default").and_then(|value| quantity(wrongs, &format!("{path}.default"), value));
+    if values.len() > VALID_VALUES {
+        wrongs.too_many(&format!("{path}.validValues"), values.len(), VALID_VALUES);
+    }
+    let mut read = Vec::new();
+    for (nth, value) in values.iter().enumerate() {
+        read.extend(quantity(wrongs, &format!("{path}.validValues[{nth}]"), value));
+    }
+    let is_valid = |value: &i128| read.is_empty() || read.contains(value);
+    if !read.is_sorted() || read.last().is_some_and(|most| *most > whole) {
+        wrongs.invalid(
+            &format!("{path}.validValues"),
+            values,
+            "not ascending, or beyond the value",
+        );
+    }
+    if default.is_some_and(|default| default > whole || !is_valid(&default)) {
+        wrongs.invalid(&format!("{path}.default"), default, "not among the valid values");
+    }
+    let Some(range) = range else { return };
+    let mut bound = |name: &str| {
+        let value = range.get(name).filter(|value| !value.is_null())?;
+        quantity(wrongs, &format!("{path}.validRange.{name}"), value)
+    };
+    let (least, most) = (bound("min"), bound("max").unwrap_or(whole));
+    let step = bound("step");
+    let Some(least) = least else {
+        return wrongs.required(&format!("{path}.validRange.min"), "");
+    };
+    let is_step = |value: i128| step.is_none_or(|step| step > 0 && (value - least) % step == 0);
+    let is_in_order = least <= most && most <= whole;
+    if !is_in_order || !is_step(most) {
+        wrongs.invalid(
+            &format!("{path}.validRange"),
+            range,
+            "not within the value, or not in steps",
+        );
+    }
+    if default.is_some_and(|default| default < least || default > most || !is_step(default)) {
+        wrongs.invalid(&format!("{path}.default"), default, "not within the valid range");
     }
 }
 
@@ -256,8 +348,16 @@ fn claim(wrongs: &mut Wrongs, existing: Option<&Value>, object: &Value) {
             wrongs.too_long(&path, OPAQUE_LEN);
         }
     }
-    let allocated: Vec<_> =
-        items(object, "/status/allocation/devices/results").iter().map(device_key).collect();
+    let results = items(object, "/status/allocation/devices/results");
+    for (nth, result) in results.iter().enumerate() {
+        if let Some(share) = result.get("shareID").and_then(Value::as_str)
+            && !is_uuid(share)
+        {
+            let path = format!("status.allocation.devices.results[{nth}].shareID");
+            wrongs.invalid(&path, share, "must be a lowercase UUID");
+        }
+    }
+    let allocated: Vec<_> = results.iter().map(device_key).collect();
     let mut seen = BTreeSet::new();
     for (nth, device) in items(object, "/status/devices").iter().enumerate() {
         let path = format!("status.devices[{nth}]");
@@ -307,6 +407,12 @@ fn device_status(wrongs: &mut Wrongs, path: &str, device: &Value) {
     }
 }
 
+fn is_uuid(text: &str) -> bool {
+    let lengths = [8, 4, 4, 4, 12];
+    let is_hex = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    text.split('-').map(str::len).eq(lengths) && text.split('-').all(is_hex)
+}
+
 fn is_label(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
@@ -351,6 +457,26 @@ mod tests {
         for bad in ["6.18", "6.18.44_fc", "06.1.2", "6.1.2-", "v6.1.2", "6.1.2-01", "1.2.3.4"] {
             assert!(!is_semver(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_request_policy_stays_within_what_there_is() {
+        let wrong = |policy: serde_json::Value| {
+            let mut wrongs = Wrongs::default();
+            request_policy(&mut wrongs, "c", &"10G".into(), &policy);
+            !wrongs.0.is_empty()
+        };
+        let range = |default: &str, min: &str, max: &str, step: &str| {
+            let range = serde_json::json!({"min": min, "max": max, "step": step});
+            serde_json::json!({"default": default, "validRange": range})
+        };
+        assert!(!wrong(range("1250M", "1M", "10G", "1M")));
+        assert!(wrong(range("1250500k", "1M", "10G", "1M")), "the default is no step");
+        assert!(wrong(range("1M", "1M", "11G", "1M")), "beyond the value");
+        assert!(wrong(range("1k", "1M", "10G", "1M")), "below the least");
+        assert!(wrong(serde_json::json!({"validValues": ["1"]})), "no default");
+        assert!(wrong(serde_json::json!({"default": "2", "validValues": ["1"]})));
+        assert!(!wrong(serde_json::json!({"default": "1", "validValues": ["1", "2"]})));
     }
 
     #[test]

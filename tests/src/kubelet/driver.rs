@@ -70,6 +70,7 @@ pub struct PreparedDevice {
     pub pool: String,
     pub device: String,
     pub cdi_device_ids: Vec<String>,
+    pub share_id: Option<String>,
 }
 
 /// What each claim of a call came to, by UID: its value, or the error that the pod would show.
@@ -240,6 +241,7 @@ fn prepared(entry: NodePrepareResourceResponse) -> Result<Vec<PreparedDevice>, S
             pool: device.pool_name,
             device: device.device_name,
             cdi_device_ids: device.cdi_device_ids,
+            share_id: device.share_id,
         })
         .collect();
     or_error(devices, entry.error)

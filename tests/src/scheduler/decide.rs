@@ -1,17 +1,19 @@
 //! Which devices a claim gets: a pure decision over what the API server holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fs;
 
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
 use k8s_openapi::api::resource::v1::{
-    AllocationResult, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceClaim,
-    DeviceClass, DeviceRequest, DeviceRequestAllocationResult, DeviceSelector, ResourceClaim,
-    ResourceSlice,
+    AllocationResult, CapacityRequirements, Device, DeviceAllocationConfiguration,
+    DeviceAllocationResult, DeviceClaim, DeviceClass, DeviceRequest, DeviceRequestAllocationResult,
+    DeviceSelector, DeviceTaint, DeviceToleration, ResourceClaim, ResourceSlice,
 };
 
 use super::ScheduleError;
 use super::cel::{self, Expression};
 use super::search::{Alternative, Offer, Search, is_named};
+use super::share::{Amounts, amounts, consumption, has_room, is_shared, quantities};
 
 /// What a decision is made from.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +24,9 @@ pub struct World<'a> {
     pub node: &'a str,
 }
 
+/// What each offer that is shared gives, by its number.
+type Consumed = BTreeMap<usize, Amounts>;
+
 /// What a request or sub-request says, in one form.
 struct Wanted<'a> {
     name: String,
@@ -29,13 +34,15 @@ struct Wanted<'a> {
     selectors: &'a [DeviceSelector],
     mode: &'a str,
     count: i64,
+    tolerations: &'a [DeviceToleration],
+    capacity: Option<&'a CapacityRequirements>,
 }
 
 /// The allocation of `claim` on a node, by first fit in the order of pools, slices and devices.
 ///
 /// Only the newest generation of a pool counts, and only when all its slices are there. Devices
-/// that other claims hold, and devices with a taint that keeps pods away, are not on offer
-/// (tolerations are not looked at).
+/// that other claims hold, and devices with a taint that the request does not tolerate, are not on
+/// offer. Of a device that is shared, what is left of its capacity is.
 ///
 /// # Errors
 ///
@@ -62,16 +69,19 @@ fn decide_here(
         return Err(ScheduleError::Together);
     }
     let results = search.chosen.iter().map(|(alternative, offer)| {
-        let Offer { driver, pool, device, .. } = offers[*offer];
-        DeviceRequestAllocationResult {
+        let Offer { driver, pool, device, .. } = &offers[*offer];
+        let consumed = alternative.consumed.get(offer);
+        Ok(DeviceRequestAllocationResult {
             request: alternative.name.clone(),
-            driver: driver.to_owned(),
-            pool: pool.to_owned(),
+            driver: (*driver).to_owned(),
+            pool: (*pool).to_owned(),
             device: device.name.clone(),
+            share_id: consumed.map(|_| share_id()).transpose()?,
+            consumed_capacity: consumed.map(quantities),
             ..Default::default()
-        }
+        })
     });
-    let results: Vec<_> = results.collect();
+    let results = results.collect::<Result<Vec<_>, ScheduleError>>()?;
     let chosen: BTreeMap<&str, &str> = search
         .chosen
         .iter()
@@ -87,8 +97,12 @@ fn decide_here(
     })
 }
 
+fn share_id() -> Result<String, ScheduleError> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/uuid");
+    id.map(|id| id.trim().to_owned()).map_err(ScheduleError::ShareId)
+}
+
 fn offers<'a>(world: &World<'a>) -> Vec<Offer<'a>> {
-    let taken: BTreeSet<[&str; 3]> = world.claims.iter().flat_map(held).collect();
     let mut pools: BTreeMap<(&str, &str), Vec<&ResourceSlice>> = BTreeMap::new();
     for slice in world.slices {
         let spec = &slice.spec;
@@ -109,21 +123,62 @@ fn offers<'a>(world: &World<'a>) -> Vec<Offer<'a>> {
             continue;
         }
         for device in slices.into_iter().flat_map(|slice| slice.spec.devices.iter().flatten()) {
-            let keeps_away = device.taints.iter().flatten().any(|taint| taint.effect != "None");
-            if !keeps_away {
-                let is_taken = taken.contains(&[driver, pool, device.name.as_str()]);
-                offers.push(Offer { driver, pool, device, is_taken });
-            }
+            let is_of = |result: &&DeviceRequestAllocationResult| {
+                result.driver == driver && result.pool == pool && result.device == device.name
+            };
+            let holders = world.claims.iter().flat_map(held).filter(is_of);
+            let consumed = holders.clone().filter_map(|it| it.consumed_capacity.as_ref());
+            let used = consumed.map(amounts).collect();
+            let is_taken = !is_shared(device) && holders.count() > 0;
+            offers.push(Offer { driver, pool, device, is_taken, used });
         }
     }
     offers
 }
 
-fn held(claim: &ResourceClaim) -> Vec<[&str; 3]> {
+fn held(claim: &ResourceClaim) -> &[DeviceRequestAllocationResult] {
     let allocation = claim.status.as_ref().and_then(|status| status.allocation.as_ref());
     let results = allocation.and_then(|allocation| allocation.devices.as_ref()?.results.as_deref());
-    let results = results.unwrap_or_default().iter();
-    results.map(|r| [r.driver.as_str(), r.pool.as_str(), r.device.as_str()]).collect()
+    results.unwrap_or_default()
+}
+
+/// Whether a request that tolerates `tolerations` may have the device.
+fn is_tolerated(device: &Device, tolerations: &[DeviceToleration]) -> bool {
+    let is_tolerated = |taint: &DeviceTaint| {
+        tolerations.iter().any(|toleration| {
+            let is_any = |said: &Option<String>| said.as_deref().is_none_or(str::is_empty);
+            let same = |said: &Option<String>, what: &str| said.as_deref() == Some(what);
+            let exists = same(&toleration.operator, "Exists");
+            (is_any(&toleration.key) && exists || same(&toleration.key, &taint.key))
+                && (is_any(&toleration.effect) || same(&toleration.effect, &taint.effect))
+                && (exists
+                    || toleration.value.as_deref().unwrap_or_default()
+                        == taint.value.as_deref().unwrap_or_default())
+        })
+    };
+    let mut taints = device.taints.iter().flatten().filter(|taint| taint.effect != "None");
+    taints.all(is_tolerated)
+}
+
+/// What each of these offers that is shared would give; those that cannot give it are left out.
+fn consumed(
+    fitting: &mut Vec<usize>,
+    offers: &[Offer<'_>],
+    capacity: Option<&CapacityRequirements>,
+) -> Consumed {
+    let none = BTreeMap::new();
+    let asked = capacity.and_then(|capacity| capacity.requests.as_ref()).unwrap_or(&none);
+    let mut consumed = BTreeMap::new();
+    fitting.retain(|nth| {
+        let Offer { driver, device, .. } = &offers[*nth];
+        let Some(amounts) = consumption(device, driver, asked) else { return false };
+        let fits = has_room(device, std::iter::empty(), &amounts);
+        if is_shared(device) {
+            consumed.insert(*nth, amounts);
+        }
+        fits
+    });
+    consumed
 }
 
 fn alternatives<'a>(
@@ -135,7 +190,10 @@ fn alternatives<'a>(
     let mut failed = None;
     for wanted in wanted(request) {
         match alternative(&wanted, world, offers) {
-            Ok(slots) => found.push(Alternative { name: wanted.name, class: wanted.class, slots }),
+            Ok((slots, consumed)) => {
+                let Wanted { name, class, .. } = wanted;
+                found.push(Alternative { name, class, slots, consumed });
+            }
             Err(error @ ScheduleError::NotEnough { .. }) => failed = Some(error),
             Err(error) => return Err(error),
         }
@@ -155,6 +213,8 @@ fn wanted(request: &DeviceRequest) -> Vec<Wanted<'_>> {
             selectors: exactly.selectors.as_deref().unwrap_or_default(),
             mode: exactly.allocation_mode.as_deref().unwrap_or(EXACTLY),
             count: exactly.count.unwrap_or(1),
+            tolerations: exactly.tolerations.as_deref().unwrap_or_default(),
+            capacity: exactly.capacity.as_ref(),
         }];
     }
     let subs = request.first_available.iter().flatten();
@@ -164,6 +224,8 @@ fn wanted(request: &DeviceRequest) -> Vec<Wanted<'_>> {
         selectors: sub.selectors.as_deref().unwrap_or_default(),
         mode: sub.allocation_mode.as_deref().unwrap_or(EXACTLY),
         count: sub.count.unwrap_or(1),
+        tolerations: sub.tolerations.as_deref().unwrap_or_default(),
+        capacity: sub.capacity.as_ref(),
     })
     .collect()
 }
@@ -172,7 +234,7 @@ fn alternative(
     wanted: &Wanted<'_>,
     world: &World<'_>,
     offers: &[Offer<'_>],
-) -> Result<Vec<Vec<usize>>, ScheduleError> {
+) -> Result<(Vec<Vec<usize>>, Consumed), ScheduleError> {
     let request = || wanted.name.clone();
     let class = world.classes.iter().find(|c| c.metadata.name.as_deref() == Some(wanted.class));
     let class = class.ok_or_else(|| ScheduleError::NoClass {
@@ -180,7 +242,8 @@ fn alternative(
         class: wanted.class.to_owned(),
     })?;
     let selectors = class.spec.selectors.iter().flatten().chain(wanted.selectors);
-    let mut fitting: Vec<usize> = (0..offers.len()).collect();
+    let is_tolerated = |nth: &usize| is_tolerated(offers[*nth].device, wanted.tolerations);
+    let mut fitting: Vec<usize> = (0..offers.len()).filter(is_tolerated).collect();
     for selector in selectors {
         let source = selector.cel.as_ref().map_or("", |cel| cel.expression.as_str());
         let fail = |message: String| ScheduleError::Selector {
@@ -201,7 +264,13 @@ fn alternative(
         }
         fitting = kept;
     }
-    let free: Vec<usize> = fitting.iter().copied().filter(|nth| !offers[*nth].is_taken).collect();
+    let consumed = consumed(&mut fitting, offers, wanted.capacity);
+    let is_free = |nth: &usize| {
+        let offer = &offers[*nth];
+        let has_room = |wanted| has_room(offer.device, offer.used.iter(), wanted);
+        !offer.is_taken && consumed.get(nth).is_none_or(has_room)
+    };
+    let free: Vec<usize> = fitting.iter().copied().filter(is_free).collect();
     let not_enough = |count| ScheduleError::NotEnough {
         request: request(),
         count,
@@ -212,13 +281,13 @@ fn alternative(
         if fitting.is_empty() || free.len() < fitting.len() {
             return Err(not_enough(fitting.len().max(1)));
         }
-        return Ok(free.into_iter().map(|nth| vec![nth]).collect());
+        return Ok((free.into_iter().map(|nth| vec![nth]).collect(), consumed));
     }
     let count = usize::try_from(wanted.count).unwrap_or_default();
     if free.len() < count {
         return Err(not_enough(count));
     }
-    Ok(vec![free; count])
+    Ok((vec![free; count], consumed))
 }
 
 fn configurations(
@@ -366,6 +435,75 @@ mod tests {
         let two = json!([{ "name": "x", "exactly": { "deviceClassName": "nic", "count": 2 } }]);
         let error = run(&claim(&two), &slices, &others).unwrap_err();
         assert_eq!(error, "request x wants 2 devices; 2 fit and 1 of them free");
+    }
+
+    #[test]
+    fn a_tainted_device_is_for_those_who_tolerate_it() {
+        let mut slices = [slice("a", 1, 1, &[("nic0", true, 0)])];
+        let devices = slices[0].spec.devices.as_mut().unwrap();
+        let taint = json!([{ "key": "weir.dev/no-carrier", "effect": "NoSchedule" }]);
+        devices[0].taints = Some(parse(taint));
+        let asks = |tolerations: Value| {
+            let request = json!([{ "name": "x", "exactly": {
+                "deviceClassName": "nic", "tolerations": tolerations,
+            }}]);
+            run(&claim(&request), &slices, &[])
+        };
+        assert!(asks(json!([])).is_err());
+        assert!(asks(json!([{ "key": "weir.dev/gone", "operator": "Exists" }])).is_err());
+        assert!(asks(json!([{ "operator": "Exists", "effect": "NoExecute" }])).is_err());
+        for tolerated in [
+            json!([{ "operator": "Exists" }]),
+            json!([{ "key": "weir.dev/no-carrier", "operator": "Exists" }]),
+            json!([{ "key": "weir.dev/no-carrier", "effect": "NoSchedule" }]),
+        ] {
+            assert_eq!(asks(tolerated).unwrap(), ["x=nic0"]);
+        }
+    }
+
+    fn shared() -> ResourceSlice {
+        let mut slice = slice("a", 1, 1, &[("nic0", true, 0)]);
+        let device = &mut slice.spec.devices.as_mut().unwrap()[0];
+        device.allow_multiple_allocations = Some(true);
+        device.capacity = Some(parse(json!({
+            "weir.dev/shares": { "value": "3", "requestPolicy": {
+                "default": "1", "validValues": ["1"],
+            }},
+            "weir.dev/bandwidth": { "value": "10G", "requestPolicy": {
+                "default": "3G", "validRange": { "min": "1M", "max": "10G", "step": "1M" },
+            }},
+        })));
+        slice
+    }
+
+    /// The allocation of a claim that asks for so much bandwidth of a shared device.
+    fn ask(bandwidth: Option<&str>, others: &[ResourceClaim]) -> Result<ResourceClaim, String> {
+        let mut exactly = json!({ "deviceClassName": "nic" });
+        if let Some(bandwidth) = bandwidth {
+            exactly["capacity"] = json!({ "requests": { "bandwidth": bandwidth } });
+        }
+        let mut asking = claim(&json!([{ "name": "x", "exactly": exactly }]));
+        let (classes, slices) = ([class()], [shared()]);
+        let world = World { classes: &classes, slices: &slices, claims: others, node: "node-a" };
+        let allocation = decide(&asking, &world).map_err(|error| error.to_string())?;
+        asking.status.get_or_insert_default().allocation = Some(allocation);
+        Ok(asking)
+    }
+
+    #[test]
+    fn a_shared_device_is_allocated_until_nothing_is_left() {
+        let mut claims = vec![ask(None, &[]).unwrap()];
+        claims.push(ask(Some("2500500k"), &claims).unwrap());
+        let consumed = |claim: &ResourceClaim| held(claim)[0].consumed_capacity.clone().unwrap();
+        assert_eq!(consumed(&claims[0])["weir.dev/bandwidth"].0, "3G");
+        assert_eq!(consumed(&claims[1])["weir.dev/bandwidth"].0, "2501M", "rounded up to a step");
+        assert_eq!(consumed(&claims[1])["weir.dev/shares"].0, "1");
+        assert_ne!(held(&claims[0])[0].share_id, held(&claims[1])[0].share_id);
+
+        assert!(ask(Some("4500M"), &claims).is_err(), "that much is not left");
+        claims.push(ask(Some("4499M"), &claims).unwrap());
+        assert!(ask(Some("1M"), &claims).is_err(), "there are three shares");
+        assert!(ask(Some("11G"), &[]).is_err(), "more than there is");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod cel;
 mod decide;
 mod search;
+mod share;
 
 use std::io;
 
@@ -34,6 +35,8 @@ pub enum ScheduleError {
     Together,
     #[error("pod {pod} names no claim and no template for {claim}")]
     NoSource { pod: String, claim: String },
+    #[error("make a share id")]
+    ShareId(#[source] io::Error),
     #[error("start a thread for CEL")]
     Thread(#[source] io::Error),
     #[error("{verb} {what}")]

@@ -1,16 +1,22 @@
 //! Which devices go to which requests, so that all of them are met and the constraints hold.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::resource::v1::{Device, DeviceConstraint};
 
 use super::cel;
+use super::share::{Amounts, has_room};
 
 /// A device on offer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Offer<'a> {
     pub driver: &'a str,
     pub pool: &'a str,
     pub device: &'a Device,
+    /// Another claim holds it, and it cannot be shared.
     pub is_taken: bool,
+    /// What other claims consume of a device that is shared.
+    pub used: Vec<Amounts>,
 }
 
 /// One way to satisfy a request: by itself, or by one of its sub-requests.
@@ -20,6 +26,8 @@ pub(super) struct Alternative<'a> {
     pub class: &'a str,
     /// For each device wanted, the offers that fit.
     pub slots: Vec<Vec<usize>>,
+    /// What each of these offers that is shared would give.
+    pub consumed: BTreeMap<usize, Amounts>,
 }
 
 /// Depth-first, so that a choice which leaves a later request empty-handed is taken back.
@@ -43,7 +51,7 @@ impl<'a> Search<'a> {
     ) -> bool {
         let Some((slot, more)) = slots.split_first() else { return self.assign(rest) };
         for offer in slot {
-            if self.chosen.iter().any(|(_, taken)| taken == offer) {
+            if !self.is_free(alternative, *offer) {
                 continue;
             }
             self.chosen.push((alternative, *offer));
@@ -53,6 +61,15 @@ impl<'a> Search<'a> {
             self.chosen.pop();
         }
         false
+    }
+
+    /// Whether an offer can be chosen beside what is chosen already.
+    fn is_free(&self, alternative: &Alternative<'_>, nth: usize) -> bool {
+        let mut earlier = self.chosen.iter().filter(|(_, chosen)| *chosen == nth);
+        let Some(wanted) = alternative.consumed.get(&nth) else { return earlier.next().is_none() };
+        let earlier = earlier.filter_map(|(alternative, _)| alternative.consumed.get(&nth));
+        let offer = &self.offers[nth];
+        has_room(offer.device, offer.used.iter().chain(earlier), wanted)
     }
 
     fn is_consistent(&self) -> bool {

@@ -7,6 +7,7 @@ mod calls;
 mod events;
 mod health;
 mod publishing;
+mod repeats;
 mod sockets;
 mod status;
 
@@ -65,10 +66,14 @@ impl World {
 
     /// The same, in a kubelet directory that has been used before.
     fn start_in(root: TempDir, pause: Duration) -> Self {
-        let api = Api::default();
         let (worker, desk) = Worker::pair();
         tokio::spawn(work(desk, pause));
-        let there = vec![device("eth1"), device("eth2")];
+        Self::start_on(root, worker, vec![device("eth1"), device("eth2")])
+    }
+
+    /// The plugin with these devices and this worker.
+    fn start_on(root: TempDir, worker: Worker, there: Vec<Device>) -> Self {
+        let api = Api::default();
         let inventory = Inventory::fixed(there.clone());
         let (devices, of_devices) = watch::channel(Arc::new(there));
         let (records, of_records) = watch::channel(Arc::default());

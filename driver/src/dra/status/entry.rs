@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::model::{ClaimRef, DatapathSpec, Origin, Phase, Record};
+use crate::model::{ClaimRef, DatapathSpec, Origin, Phase, Record, ShareId};
 use crate::telemetry::Sighting;
 
 /// Addresses in one entry at most (`api/resource/v1`, Kubernetes 1.36).
@@ -40,7 +40,7 @@ pub(super) fn status(claim: &ClaimRef, devices: &[AllocatedDeviceStatus]) -> Val
 
 /// Whether `entry` is about the device, or the share, that `record` is of.
 pub(super) fn is_of(entry: &AllocatedDeviceStatus, record: &Record) -> bool {
-    let share = record.share.as_ref().map(|share| share.as_str());
+    let share = record.share.as_ref().map(ShareId::as_str);
     entry.pool == record.pool
         && entry.device == record.device.name.as_str()
         && entry.share_id.as_deref() == share

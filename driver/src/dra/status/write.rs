@@ -14,7 +14,7 @@ use super::desk::Known;
 use super::entry::{Facts, entry, is_of, status};
 use crate::dra::API_TIMEOUT;
 use crate::dra::error::{api_text, is_final};
-use crate::model::{AttachmentId, Phase, Record};
+use crate::model::{AttachmentId, Phase, Record, ShareId};
 use crate::telemetry::Sighting;
 
 /// How often one request is tried. What fails for longer is logged and given up: the status informs,
@@ -95,7 +95,7 @@ async fn read(
     let results = allocation.and_then(|devices| devices.results).unwrap_or_default();
     let is_allocated = |record: &Record| {
         results.iter().any(|result| {
-            let share = record.share.as_ref().map(|share| share.as_str());
+            let share = record.share.as_ref().map(ShareId::as_str);
             result.driver == driver
                 && result.pool == record.pool
                 && result.device == record.device.name.as_str()

@@ -19,6 +19,7 @@ fn prepared(request: &str, device: &str) -> PreparedDevice {
         pool: "node-a".to_owned(),
         device: device.to_owned(),
         cdi_device_ids: vec![format!("{DRIVER}/nic=c1-{device}")],
+        share_id: None,
     }
 }
 
@@ -69,7 +70,8 @@ async fn each_claim_has_its_own_answer() {
     assert_eq!(answers["c5"], Ok(vec![]), "another driver's devices are not ours to prepare");
     assert_eq!(
         error("c6"),
-        "claim default/shared is reserved for 2 consumers, it must be exactly one pod"
+        "claim default/shared is reserved for 2 consumers, it must be exactly one pod: \
+         give each pod a claim of its own, by a ResourceClaimTemplate"
     );
 }
 

@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driver::attach::{Desk, Worker};
-use driver::dra::Publisher;
+use driver::dra::{HealthSources, Offer, Publisher, Shares};
 use driver::inventory::Inventory;
 use driver::model::Device;
-use driver::telemetry::Metrics;
+use driver::telemetry::{AllVitals, Metrics, Sightings};
+use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
+use kube::Client;
 use serde_json::{Value, json};
+use tests::api_server::Server;
+use tests::scheduler::{self, ScheduleError};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -21,11 +25,20 @@ const QUIET: Duration = Duration::from_millis(1500);
 
 /// A publisher of `devices`; it ends with the guard.
 fn publish(api: &Api, devices: Vec<Device>) -> (Desk, DropGuard) {
+    publish_on(api.client(), devices, Shares::new(), None)
+}
+
+fn publish_on(
+    client: Client,
+    devices: Vec<Device>,
+    shares: Shares,
+    health: Option<HealthSources>,
+) -> (Desk, DropGuard) {
     let (worker, desk) = Worker::pair();
     let publisher = Publisher::new(
         pool(),
-        "6.18.44-cloud-amd64",
-        api.client(),
+        Offer { kernel_release: "6.18.44-cloud-amd64".to_owned(), shares, health },
+        client,
         Inventory::fixed(devices),
         worker,
         Metrics::new(),
@@ -161,4 +174,89 @@ async fn a_server_that_is_briefly_away_gets_the_slices_later() {
     let _publisher = publish(&api, devices(1));
     published(&api, &[(1, 1, 1)]).await;
     assert_eq!(api.writes(), 3);
+}
+
+/// A server with the class that the driver's claims name, and claims that ask as `exactly` says.
+async fn scheduler_with(claims: usize, exactly: &Value) -> Server {
+    let server = Server::start().await.unwrap();
+    let mut documents = vec![json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": "nic"},
+        "spec": {"selectors": [{"cel": {"expression": "device.driver == 'weir.dev'"}}]},
+    })];
+    for n in 0..claims {
+        documents.push(json!({
+            "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+            "metadata": {"name": format!("c{n}"), "namespace": "default"},
+            "spec": {"devices": {"requests": [{"name": "x", "exactly": exactly}]}},
+        }));
+    }
+    for document in documents {
+        server.apply(&document.to_string()).unwrap();
+    }
+    server
+}
+
+async fn allocate(server: &Server, claim: &str) -> Result<ResourceClaim, ScheduleError> {
+    let pod = serde_json::from_value(json!({"metadata": {"name": claim, "uid": claim}})).unwrap();
+    scheduler::allocate(&server.client().unwrap(), "default", claim, &pod, "node-a").await
+}
+
+fn slices(server: &Server) -> Vec<ResourceSlice> {
+    server.objects::<ResourceSlice>()
+}
+
+#[tokio::test]
+async fn a_shared_device_is_allocated_as_often_as_it_has_shares() {
+    let server = scheduler_with(3, &json!({"deviceClassName": "nic"})).await;
+    let fast = Device { speed_mbps: Some(25_000), ..device("eth1") };
+    let shares = Shares::from([(fast.interface.clone(), 2)]);
+    let _publisher = publish_on(server.client().unwrap(), vec![fast], shares, None);
+    eventually("the slice is there", || slices(&server).len() == 1).await;
+
+    let mut shares = Vec::new();
+    for claim in ["c0", "c1"] {
+        let allocated = json!(allocate(&server, claim).await.unwrap());
+        let result = allocated["status"]["allocation"]["devices"]["results"][0].clone();
+        assert_eq!(result["consumedCapacity"]["weir.dev/bandwidth"], "12500M");
+        shares.push(result["shareID"].clone());
+    }
+    assert_ne!(shares[0], shares[1]);
+    let error = allocate(&server, "c2").await.unwrap_err().to_string();
+    assert_eq!(error, "request x wants 1 devices; 1 fit and 0 of them free");
+}
+
+#[tokio::test]
+async fn a_device_without_carrier_is_tainted_and_avoided_until_it_has_one() {
+    let server = scheduler_with(1, &json!({"deviceClassName": "nic"})).await;
+    let dark = Device { state: "lowerlayerdown".to_owned(), ..device("eth1") };
+    let (seen, of_devices) = watch::channel(Arc::new(vec![dark]));
+    let (_records, of_records) = watch::channel(Arc::default());
+    let (_vitals, of_vitals) = watch::channel(AllVitals::default());
+    let (_sightings, of_sightings) = watch::channel(Sightings::default());
+    let health = HealthSources {
+        devices: of_devices,
+        records: of_records,
+        vitals: of_vitals,
+        sightings: of_sightings,
+    };
+    // The inventory of attributes does not change here; the taint comes from the health alone.
+    let there = vec![device("eth1")];
+    let client = server.client().unwrap();
+    let _publisher = publish_on(client, there, Shares::new(), Some(health));
+
+    let taint = || {
+        let slice = json!(slices(&server).into_iter().next()?);
+        slice["spec"]["devices"][0]["taints"][0]["key"].as_str().map(str::to_owned)
+    };
+    eventually("it is tainted", || taint().as_deref() == Some("weir.dev/no-carrier")).await;
+    let writes = || server.requests().iter().filter(|request| request.verb.is_write()).count();
+    let before = writes();
+    let error = allocate(&server, "c0").await.unwrap_err().to_string();
+    assert_eq!(error, "request x wants 1 devices; 0 fit and 0 of them free");
+    sleep(QUIET).await;
+    assert_eq!(writes(), before, "the time of the taint stays, so nothing is written");
+
+    seen.send_replace(Arc::new(vec![device("eth1")]));
+    eventually("it is not tainted any more", || taint().is_none()).await;
+    allocate(&server, "c0").await.unwrap();
 }
