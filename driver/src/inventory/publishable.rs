@@ -95,6 +95,9 @@ mod tests {
                 parent: parent.map(IfIndex),
                 is_loopback: false,
                 xdp_programs: Vec::new(),
+                segments: crate::model::Segments::default(),
+                made: None,
+                bus_device: None,
             });
             self
         }

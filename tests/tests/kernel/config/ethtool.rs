@@ -19,9 +19,9 @@ fn map<T: Copy>(entries: &[(&str, T)]) -> BTreeMap<String, T> {
     entries.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
 }
 
-fn state(stage: &mut Stage, interface: &str) -> EthtoolState {
+fn settings(stage: &mut Stage, interface: &str) -> EthtoolState {
     match stage.node.observe(&Subject::Ethtool(interface.parse().unwrap())).unwrap() {
-        Observed::Ethtool(state) => *state,
+        Observed::Ethtool(settings) => *settings,
         other => panic!("{other:?}"),
     }
 }
@@ -37,8 +37,8 @@ fn set(at: &At, setting: EthtoolSetting) -> Step {
 #[test]
 fn features_are_switched_and_put_back() {
     on_host(|stage| {
-        let at = stage.on_host();
-        let before = state(stage, "v0");
+        let at = Stage::on_host();
+        let before = settings(stage, "v0");
         assert_eq!(before.fixed_features.get("rx-ntuple-filter"), Some(&false), "{before:?}");
         for (name, command) in [
             ("rx-gro", Older::Gro),
@@ -54,15 +54,15 @@ fn features_are_switched_and_put_back() {
             stage.back(&step, &was);
             assert_eq!(ask("v0", command)[1] == 1, was_on, "{name}");
         }
-        assert_eq!(state(stage, "v0"), before);
+        assert_eq!(settings(stage, "v0"), before);
     });
 }
 
 #[test]
 fn only_what_differs_is_told_of() {
     on_host(|stage| {
-        let at = stage.on_host();
-        let before = state(stage, "v0").features;
+        let at = Stage::on_host();
+        let before = settings(stage, "v0").features;
         let (gro, tso) = (before["rx-gro"], before["tx-tcp-segmentation"]);
         let both = map(&[("rx-gro", gro), ("tx-tcp-segmentation", !tso)]);
         let was = stage.twice(&set(&at, EthtoolSetting::Features(both)));
@@ -75,15 +75,15 @@ fn only_what_differs_is_told_of() {
 #[test]
 fn a_feature_that_does_not_take_is_named_and_the_others_are_put_back() {
     on_host(|stage| {
-        let at = stage.on_host();
+        let at = Stage::on_host();
         let off = map(&[("tx-checksum-ip-generic", false), ("tx-tcp-segmentation", false)]);
         stage.twice(&set(&at, EthtoolSetting::Features(off)));
-        let before = state(stage, "v0");
+        let before = settings(stage, "v0");
         let gro = before.features["rx-gro"];
         let wished = map(&[("rx-gro", !gro), ("tx-tcp-segmentation", true)]);
         let error = stage.refused(&set(&at, EthtoolSetting::Features(wished)));
         assert!(error.message.contains("did not take tx-tcp-segmentation"), "{error}");
-        assert_eq!(state(stage, "v0"), before);
+        assert_eq!(settings(stage, "v0"), before);
         assert_eq!((ask("v0", Older::Tso)[1], ask("v0", Older::Gro)[1] == 1), (0, gro));
     });
 }
@@ -113,7 +113,7 @@ fn channels_are_set_and_put_back() {
         let pair = "link add v2 numrxqueues 4 numtxqueues 4 type veth peer name v3";
         run("ip", &pair.split(' ').collect::<Vec<_>>());
         let at = host("v2");
-        let before = state(stage, "v2");
+        let before = settings(stage, "v2");
         assert_eq!(before.channels_max, map(&[("rx", 4), ("tx", 4)]));
         let wished = map(&[("rx", 3), ("tx", 2)]);
         let step = set(&at, EthtoolSetting::Channels(wished));
@@ -125,7 +125,7 @@ fn channels_are_set_and_put_back() {
         assert_eq!(now(), [3, 2]);
         stage.back(&step, &was);
         assert_eq!(now(), had);
-        assert_eq!(state(stage, "v2"), before);
+        assert_eq!(settings(stage, "v2"), before);
         let error = stage.refused(&set(&at, EthtoolSetting::Channels(map(&[("rx", 5)]))));
         assert!(error.message.contains("exceeds maximum"), "{error}");
     });
@@ -136,7 +136,7 @@ fn coalescing_is_set_and_put_back() {
     on_host(|stage| {
         run("ip", &["tuntap", "add", "dev", "tap0", "mode", "tap"]);
         let at = host("tap0");
-        let before = state(stage, "tap0").coalesce;
+        let before = settings(stage, "tap0").coalesce;
         let wished = EthtoolSetting::Coalesce(map(&[("rxFrames", 32)]));
         let step = set(&at, wished);
         let had = ask("tap0", Older::Coalesce)[2];
