@@ -23,6 +23,8 @@ mod detach;
 mod values;
 
 pub use self::chain::{Linked, chain, program_name};
+#[cfg(feature = "testing")]
+pub use self::detach::attach_program;
 pub use self::detach::{detach_program, sever, xdp_links};
 pub use self::values::{MapFacts, for_each_of_cpus, memory_bytes, value_of};
 

@@ -9,6 +9,8 @@ mod bitset;
 mod error;
 mod group;
 mod message;
+#[cfg(feature = "testing")]
+mod older;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +28,8 @@ use crate::sys::netlink::{AskSocket, NetlinkError};
 use crate::sys::netns::Netns;
 
 pub use self::message::decode_family;
+#[cfg(feature = "testing")]
+pub use self::older::{Older, ask_older};
 
 /// What the kernel calls the family.
 const FAMILY: &str = "ethtool";

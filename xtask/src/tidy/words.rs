@@ -27,7 +27,9 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
             format!("{MAIN_THREADS_NETNS} is the main thread's: use /proc/thread-self/ns/net");
         findings.push(source.finding(at, what));
     }
-    for (at, _) in source.code.match_indices("#[ignore") {
+    // What is in there has a ring of its own to run in, and the kernel ring names it.
+    let has_a_ring = source.is_under("tests/tests/kernel/config/vm_only.rs");
+    for (at, _) in source.code.match_indices("#[ignore").filter(|_| !has_a_ring) {
         findings.push(source.finding(at, "a test that cannot run fails; it is not ignored"));
     }
     for word in ["todo", "unimplemented"] {

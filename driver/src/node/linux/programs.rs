@@ -48,7 +48,7 @@ impl Search<'_> {
     fn tcx(&self) -> Result<usize, StepError> {
         let mut count = 0;
         for place in [bpf::Place::TcxIngress, bpf::Place::TcxEgress] {
-            let failed = |error| self.error("TCX", error);
+            let failed = |error: io::Error| self.error("TCX", &error);
             let chain = match bpf::chain(self.index, place) {
                 Ok(chain) => chain,
                 // Nothing was ever attached there, or this kernel has no TCX.
@@ -79,7 +79,7 @@ impl Search<'_> {
             if !self.is_meant(program, None)? {
                 continue;
             }
-            let failed = |error| self.error("XDP", error);
+            let failed = |error: io::Error| self.error("XDP", &error);
             match bpf::xdp_links(self.index, program).map_err(failed)?.as_slice() {
                 [] => netlink.detach_xdp(self.index, mode)?,
                 [link] => bpf::sever(*link).map_err(failed)?,
@@ -122,13 +122,13 @@ impl Search<'_> {
             Ok(name) => name,
             // It has ended by itself.
             Err(error) if is_one_of(&error, &[nix::libc::ENOENT]) => return Ok(false),
-            Err(error) => return Err(self.error("other", error)),
+            Err(error) => return Err(self.error("other", &error)),
         };
         Ok(names.iter().any(|wished| is_name(wished, &name)))
     }
 
-    fn error(&self, noun: &str, error: io::Error) -> StepError {
-        let cause = chain(&error);
+    fn error(&self, noun: &str, error: &io::Error) -> StepError {
+        let cause = chain(error);
         StepError { message: format!("{noun} programs of interface {}: {cause}", self.index) }
     }
 }

@@ -14,7 +14,7 @@ const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
 const BPF_LINK_GET_NEXT_ID: libc::c_int = 31;
 const BPF_LINK_TYPE_XDP: u32 = 6;
 
-/// `BPF_PROG_DETACH` in `union bpf_attr`.
+/// `BPF_PROG_DETACH` and its opposite in `union bpf_attr`.
 #[repr(C)]
 struct ProgramDetachAttr {
     interface: u32,
@@ -56,6 +56,23 @@ pub fn detach_program(interface: IfIndex, place: Place, program: u32) -> io::Res
         bpf(BPF_PROG_DETACH, &mut attr).map(drop)
     };
     unless_gone(detach())
+}
+
+/// Attaches a TCX program without a link, as somebody else may.
+#[cfg(feature = "testing")]
+pub fn attach_program(interface: IfIndex, place: Place, program: u32) -> io::Result<()> {
+    const BPF_PROG_ATTACH: libc::c_int = 8;
+    let program = open_program(program)?;
+    let mut attr = ProgramDetachAttr {
+        interface: interface.0,
+        program: number(std::os::fd::AsFd::as_fd(&program)),
+        attach_type: place.attach_type(),
+        flags: 0,
+        replace: 0,
+        relative: 0,
+        revision: 0,
+    };
+    bpf(BPF_PROG_ATTACH, &mut attr).map(drop)
 }
 
 fn unless_gone(detached: io::Result<()>) -> io::Result<()> {

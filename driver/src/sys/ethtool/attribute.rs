@@ -115,6 +115,9 @@ mod tests {
             assert_eq!(attributes(bytes).count(), 0, "{bytes:?}");
         }
         // The last one needs no padding.
-        assert_eq!(attributes(&[5, 0, 1, 0, 42]).map(|a| a.u8()).collect::<Vec<_>>(), [Some(42)]);
+        assert_eq!(
+            attributes(&[5, 0, 1, 0, 42]).map(Attribute::u8).collect::<Vec<_>>(),
+            [Some(42)]
+        );
     }
 }

@@ -29,7 +29,8 @@ impl Bitset {
             match part.kind {
                 NOMASK => bitset.is_list = true,
                 BITS => {
-                    bitset.bits.extend(part.nested().filter(|bit| bit.kind == BIT).filter_map(bit))
+                    let bits = part.nested().filter(|bit| bit.kind == BIT);
+                    bitset.bits.extend(bits.filter_map(bit));
                 }
                 _ => {}
             }

@@ -61,7 +61,7 @@ impl Netlink {
 
     /// All filters of the kind `bpf` on one side of an interface; none where it has no qdisc for them.
     pub fn bpf_filters(&self, index: IfIndex, side: Side) -> Result<Vec<BpfFilter>, NetlinkError> {
-        Ok(self.list_filters(index, side)?.into_iter().filter_map(bpf_filter).collect())
+        Ok(self.list_filters(index, side)?.iter().filter_map(bpf_filter).collect())
     }
 
     /// Removes one of them.
@@ -83,7 +83,7 @@ fn xdp(parts: &[LinkXdp]) -> Vec<(XdpMode, u32)> {
     found.filter(|(_, id)| *id != 0).collect()
 }
 
-fn bpf_filter(message: TcMessage) -> Option<BpfFilter> {
+fn bpf_filter(message: &TcMessage) -> Option<BpfFilter> {
     let is_bpf = |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(kind) if kind == TcFilterBpf::KIND);
     if !message.attributes.iter().any(is_bpf) {
         return None;
@@ -122,13 +122,13 @@ mod tests {
     #[test]
     fn only_filters_with_a_program_are_seen() {
         let mut message = filter::at(IfIndex(7));
-        assert_eq!(bpf_filter(message.clone()), None);
+        assert_eq!(bpf_filter(&message), None);
         message.attributes.push(TcAttribute::Kind("bpf".to_owned()));
-        assert_eq!(bpf_filter(message.clone()), None, "a line that names the priority only");
+        assert_eq!(bpf_filter(&message), None, "a line that names the priority only");
         let options = vec![TcOption::Bpf(TcFilterBpfOption::ProgId(9))];
         message.attributes.push(TcAttribute::Options(options));
         message.attributes.push(TcAttribute::Chain(3));
-        let found = bpf_filter(message).unwrap();
+        let found = bpf_filter(&message).unwrap();
         assert_eq!((found.program, found.message.attributes.len()), (9, 2));
     }
 }

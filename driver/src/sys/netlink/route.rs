@@ -26,9 +26,10 @@ impl Netlink {
                 if is_made_by_itself(&message) || table(&message) == TableId::LOCAL {
                     continue;
                 }
-                match read(&message) {
-                    Some(route) => routes.push(route),
-                    None => tracing::debug!(%index, ?message, "left out a route of another kind"),
+                if let Some(route) = read(&message) {
+                    routes.push(route);
+                } else {
+                    tracing::debug!(%index, ?message, "left out a route of another kind");
                 }
             }
         }

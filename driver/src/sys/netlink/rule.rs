@@ -18,9 +18,10 @@ impl Netlink {
         let mut rules = Vec::new();
         for family in [Family::Ipv4, Family::Ipv6] {
             for message in self.list_rules(family)? {
-                match read(&message) {
-                    Some(rule) => rules.push(rule),
-                    None => tracing::debug!(?message, "left out a rule of another kind"),
+                if let Some(rule) = read(&message) {
+                    rules.push(rule);
+                } else {
+                    tracing::debug!(?message, "left out a rule of another kind");
                 }
             }
         }

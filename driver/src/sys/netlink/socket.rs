@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use netlink_sys::{Socket, SocketAddr};
@@ -18,6 +17,7 @@ use rtnetlink::packet_core::{
 
 use super::NetlinkError;
 use super::error::{explanation, text};
+use crate::sys::netns;
 
 /// How long an answer may take. The kernel answers route requests before `sendto(2)` returns, so
 /// this runs out only where an answer got lost.
@@ -66,23 +66,7 @@ where
 
     /// The cookie of the socket's namespace (`SO_NETNS_COOKIE`, Linux 5.14).
     pub(in crate::sys) fn namespace_cookie(&self) -> io::Result<u64> {
-        let mut cookie = 0_u64;
-        let mut len = size_of::<u64>() as libc::socklen_t;
-        // SAFETY: `cookie` is a live value of the size that `len` says, and the kernel writes no more
-        // than that.
-        let status = unsafe {
-            libc::getsockopt(
-                self.socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_NETNS_COOKIE,
-                (&raw mut cookie).cast(),
-                &raw mut len,
-            )
-        };
-        if status != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(cookie)
+        netns::cookie_of(&self.socket)
     }
 
     /// Sends a request and waits until the kernel has acknowledged it. Answers what the kernel sent

@@ -127,7 +127,7 @@ fn the_hosts_belongings_are_all_there_and_nothing_else() {
 fn belongings_that_a_journey_cost_can_be_put_back_in_their_order() {
     on_host(|stage| {
         furnish();
-        let at = stage.on_host();
+        let at = Stage::on_host();
         let addresses = stage.state(&at).addresses;
         let had = belongings(stage);
         stage.enter_pod();

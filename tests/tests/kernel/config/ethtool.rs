@@ -1,48 +1,27 @@
 //! Settings of drivers, read back by the older interface of the kernel, by ioctl.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsRawFd as _;
 
 use driver::model::{At, EthtoolSetting, EthtoolState, Place};
 use driver::node::Node as _;
 use driver::plan::{Observed, Step, Subject, Was};
-use nix::libc;
+use driver::sys::ethtool::{Older, ask_older};
 
 use super::stage::{Stage, in_pod, on_host};
 use crate::bench::run;
 
-// Commands of `include/uapi/linux/ethtool.h`.
-const GET_COALESCE: u32 = 0xe;
-const GET_TSO: u32 = 0x1e;
-const GET_GSO: u32 = 0x23;
-const GET_GRO: u32 = 0x2b;
-const GET_CHANNELS: u32 = 0x3c;
-
 /// What the kernel answers to a command, as numbers; the first is the command.
-fn ask(interface: &str, command: u32) -> [u32; 32] {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    let mut answer = [0_u32; 32];
-    answer[0] = command;
-    // SAFETY: all zeroes are a valid `ifreq`.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
-        *to = from.cast_signed();
-    }
-    request.ifr_ifru.ifru_data = answer.as_mut_ptr().cast();
-    // SAFETY: `request` names `answer`, which is longer than what any of the commands answers.
-    let status =
-        unsafe { libc::ioctl(socket.as_raw_fd(), 0x8946 as libc::Ioctl, &raw mut request) };
-    assert_eq!(status, 0, "{}", std::io::Error::last_os_error());
-    answer
+fn ask(interface: &str, command: Older) -> [u32; 32] {
+    ask_older(&interface.parse().unwrap(), command).unwrap()
 }
 
 fn map<T: Copy>(entries: &[(&str, T)]) -> BTreeMap<String, T> {
     entries.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
 }
 
-fn state(stage: &mut Stage, interface: &str) -> EthtoolState {
+fn settings(stage: &mut Stage, interface: &str) -> EthtoolState {
     match stage.node.observe(&Subject::Ethtool(interface.parse().unwrap())).unwrap() {
-        Observed::Ethtool(state) => *state,
+        Observed::Ethtool(settings) => *settings,
         other => panic!("{other:?}"),
     }
 }
@@ -58,13 +37,13 @@ fn set(at: &At, setting: EthtoolSetting) -> Step {
 #[test]
 fn features_are_switched_and_put_back() {
     on_host(|stage| {
-        let at = stage.on_host();
-        let before = state(stage, "v0");
+        let at = Stage::on_host();
+        let before = settings(stage, "v0");
         assert_eq!(before.fixed_features.get("rx-ntuple-filter"), Some(&false), "{before:?}");
         for (name, command) in [
-            ("rx-gro", GET_GRO),
-            ("tx-generic-segmentation", GET_GSO),
-            ("tx-tcp-segmentation", GET_TSO),
+            ("rx-gro", Older::Gro),
+            ("tx-generic-segmentation", Older::Gso),
+            ("rx-checksum", Older::RxChecksum),
         ] {
             let was_on = ask("v0", command)[1] == 1;
             assert_eq!(before.features[name], was_on, "{name}");
@@ -75,15 +54,15 @@ fn features_are_switched_and_put_back() {
             stage.back(&step, &was);
             assert_eq!(ask("v0", command)[1] == 1, was_on, "{name}");
         }
-        assert_eq!(state(stage, "v0"), before);
+        assert_eq!(settings(stage, "v0"), before);
     });
 }
 
 #[test]
 fn only_what_differs_is_told_of() {
     on_host(|stage| {
-        let at = stage.on_host();
-        let before = state(stage, "v0").features;
+        let at = Stage::on_host();
+        let before = settings(stage, "v0").features;
         let (gro, tso) = (before["rx-gro"], before["tx-tcp-segmentation"]);
         let both = map(&[("rx-gro", gro), ("tx-tcp-segmentation", !tso)]);
         let was = stage.twice(&set(&at, EthtoolSetting::Features(both)));
@@ -96,16 +75,16 @@ fn only_what_differs_is_told_of() {
 #[test]
 fn a_feature_that_does_not_take_is_named_and_the_others_are_put_back() {
     on_host(|stage| {
-        let at = stage.on_host();
+        let at = Stage::on_host();
         let off = map(&[("tx-checksum-ip-generic", false), ("tx-tcp-segmentation", false)]);
         stage.twice(&set(&at, EthtoolSetting::Features(off)));
-        let before = state(stage, "v0");
+        let before = settings(stage, "v0");
         let gro = before.features["rx-gro"];
         let wished = map(&[("rx-gro", !gro), ("tx-tcp-segmentation", true)]);
         let error = stage.refused(&set(&at, EthtoolSetting::Features(wished)));
         assert!(error.message.contains("did not take tx-tcp-segmentation"), "{error}");
-        assert_eq!(state(stage, "v0"), before);
-        assert_eq!((ask("v0", GET_TSO)[1], ask("v0", GET_GRO)[1] == 1), (0, gro));
+        assert_eq!(settings(stage, "v0"), before);
+        assert_eq!((ask("v0", Older::Tso)[1], ask("v0", Older::Gro)[1] == 1), (0, gro));
     });
 }
 
@@ -134,19 +113,19 @@ fn channels_are_set_and_put_back() {
         let pair = "link add v2 numrxqueues 4 numtxqueues 4 type veth peer name v3";
         run("ip", &pair.split(' ').collect::<Vec<_>>());
         let at = host("v2");
-        let before = state(stage, "v2");
+        let before = settings(stage, "v2");
         assert_eq!(before.channels_max, map(&[("rx", 4), ("tx", 4)]));
         let wished = map(&[("rx", 3), ("tx", 2)]);
         let step = set(&at, EthtoolSetting::Channels(wished));
         // The command, four limits, then what is set.
-        let now = || ask("v2", GET_CHANNELS)[5..7].to_vec();
+        let now = || ask("v2", Older::Channels)[5..7].to_vec();
         let had = now();
         assert_ne!(had, [3, 2]);
         let was = stage.twice(&step);
         assert_eq!(now(), [3, 2]);
         stage.back(&step, &was);
         assert_eq!(now(), had);
-        assert_eq!(state(stage, "v2"), before);
+        assert_eq!(settings(stage, "v2"), before);
         let error = stage.refused(&set(&at, EthtoolSetting::Channels(map(&[("rx", 5)]))));
         assert!(error.message.contains("exceeds maximum"), "{error}");
     });
@@ -157,14 +136,14 @@ fn coalescing_is_set_and_put_back() {
     on_host(|stage| {
         run("ip", &["tuntap", "add", "dev", "tap0", "mode", "tap"]);
         let at = host("tap0");
-        let before = state(stage, "tap0").coalesce;
+        let before = settings(stage, "tap0").coalesce;
         let wished = EthtoolSetting::Coalesce(map(&[("rxFrames", 32)]));
         let step = set(&at, wished);
-        let had = ask("tap0", GET_COALESCE)[2];
+        let had = ask("tap0", Older::Coalesce)[2];
         assert_eq!(before, map(&[("rxFrames", had)]));
         let was = stage.twice(&step);
-        assert_eq!(ask("tap0", GET_COALESCE)[2], 32);
+        assert_eq!(ask("tap0", Older::Coalesce)[2], 32);
         stage.back(&step, &was);
-        assert_eq!(ask("tap0", GET_COALESCE)[2], had);
+        assert_eq!(ask("tap0", Older::Coalesce)[2], had);
     });
 }

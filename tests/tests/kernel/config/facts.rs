@@ -72,7 +72,7 @@ fn neighbours_need_an_interface_that_is_up_no_more_than_addresses_do() {
 #[test]
 fn a_move_costs_sysctls_and_keeps_segments() {
     on_host(|stage| {
-        let (host, pod) = (stage.on_host(), stage.in_pod());
+        let (host, pod) = (Stage::on_host(), stage.in_pod());
         let segments = Segments {
             gso_max_size: Some(90_000),
             gro_max_size: Some(80_000),

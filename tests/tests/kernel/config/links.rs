@@ -96,7 +96,7 @@ fn an_interface_becomes_a_member_and_ceases_to_be_one() {
         for bridge in ["br0", "br1"] {
             run("ip", &["link", "add", "name", bridge, "type", "bridge"]);
         }
-        let at = stage.on_host();
+        let at = Stage::on_host();
         let controller = |name: Option<&str>| Step::SetController {
             at: at.clone(),
             controller: name.map(|name| name.parse().unwrap()),

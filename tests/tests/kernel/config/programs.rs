@@ -1,6 +1,6 @@
 //! Programs of others are detached, ours stay.
 
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsFd as _;
 
 use aya::Ebpf;
 use aya::programs::links::LinkOrder;
@@ -12,7 +12,6 @@ use driver::node::Node as _;
 use driver::plan::{Step, Was};
 use driver::sys::bpf::{self, Place};
 use driver::sys::netlink::{Netlink, Side};
-use nix::libc;
 
 use super::stage::{IN_POD, ON_HOST, Stage, on_host};
 use crate::bench::run;
@@ -51,6 +50,7 @@ fn attach_without_links(stage: &Stage, ebpf: &mut Ebpf, index: IfIndex) {
     xdp.pin(&pin).unwrap();
     let tc: &SchedClassifier = (&*program(ebpf, names::INGRESS)).try_into().unwrap();
     let fd = tc.fd().unwrap().as_fd();
+    let id = tc.info().unwrap().id();
     let pin = pin.to_str().unwrap();
     stage.inside(&stage.place(), || {
         run("ip", &["link", "set", "dev", IN_POD, "xdpgeneric", "pinned", pin]);
@@ -58,18 +58,10 @@ fn attach_without_links(stage: &Stage, ebpf: &mut Ebpf, index: IfIndex) {
         netlink.add_clsact(index).unwrap();
         netlink.put_filter(index, Side::Egress, "other", fd).unwrap();
         if has_tcx() {
-            attach_tcx(index, fd.as_raw_fd().cast_unsigned());
+            bpf::attach_program(index, Place::TcxEgress, id).unwrap();
         }
     });
     nix::mount::umount2(directory.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
-}
-
-/// `BPF_PROG_ATTACH` at the way out of TCX.
-fn attach_tcx(index: IfIndex, program: u32) {
-    let mut attr = [index.0, program, 47, 0, 0, 0, 0, 0];
-    // SAFETY: `attr` is laid out as the command's member of `union bpf_attr`, and lives on.
-    let status = unsafe { libc::syscall(libc::SYS_bpf, 8, attr.as_mut_ptr(), size_of_val(&attr)) };
-    assert_eq!(status, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// By links, as aya makes them, which end with what is answered.

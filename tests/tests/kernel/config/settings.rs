@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use driver::model::{At, Family, MacAddr, Place, SYSCTLS, Segments};
 use driver::node::Node as _;
 use driver::plan::{Observed, Step, Subject, Was};
+use driver::sys::netns::cookie_of;
 use driver::sys::sysctl::Sysctls;
 
 use super::stage::{IN_POD, Stage, in_pod, on_host};
@@ -156,21 +157,5 @@ fn a_namespace_has_the_cookie_that_its_sockets_have() {
 
 /// By a socket of another kind.
 fn cookie_of_this_thread() -> u64 {
-    use std::os::fd::AsRawFd as _;
-
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    let mut cookie = 0_u64;
-    let mut len = 8;
-    // SAFETY: `cookie` has the eight bytes that `len` says.
-    let status = unsafe {
-        nix::libc::getsockopt(
-            socket.as_raw_fd(),
-            nix::libc::SOL_SOCKET,
-            nix::libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut len,
-        )
-    };
-    assert_eq!(status, 0);
-    cookie
+    cookie_of(&std::net::UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap()
 }

@@ -67,7 +67,7 @@ fn silence() {
 }
 
 impl Stage {
-    pub(crate) fn on_host(&self) -> At {
+    pub(crate) fn on_host() -> At {
         At { place: Place::Host, interface: ON_HOST.parse().unwrap() }
     }
 
@@ -84,12 +84,12 @@ impl Stage {
     }
 
     pub(crate) fn enter_pod(&mut self) {
-        let step = Step::Move { from: self.on_host(), to: self.in_pod() };
+        let step = Step::Move { from: Self::on_host(), to: self.in_pod() };
         assert_eq!(self.node.apply(&step).unwrap(), Was::Otherwise);
     }
 
     pub(crate) fn leave_pod(&mut self) {
-        let step = Step::Move { from: self.in_pod(), to: self.on_host() };
+        let step = Step::Move { from: self.in_pod(), to: Self::on_host() };
         assert_eq!(self.node.apply(&step).unwrap(), Was::Otherwise);
     }
 

@@ -95,12 +95,11 @@ pub(super) fn write(index: IfIndex, route: &Route) -> RouteMessage {
     if route.onlink {
         message.header.flags |= RouteFlags::Onlink;
     }
-    match u8::try_from(route.table.0) {
-        Ok(table) => message.header.table = table,
-        Err(_) => {
-            message.header.table = RouteHeader::RT_TABLE_UNSPEC;
-            message.attributes.push(RouteAttribute::Table(route.table.0));
-        }
+    if let Ok(table) = u8::try_from(route.table.0) {
+        message.header.table = table;
+    } else {
+        message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+        message.attributes.push(RouteAttribute::Table(route.table.0));
     }
     if destination.prefix_len() > 0 {
         message.attributes.push(RouteAttribute::Destination(destination.addr().into()));
