@@ -240,8 +240,8 @@ mod tests {
     #[test]
     fn a_share_is_named_in_the_answer() {
         let whole = fixtures::record(fixtures::device("eth1"));
-        assert_eq!(device(whole.clone()).share_id, None);
+        assert_eq!(device(whole.clone(), "weir.dev").share_id, None);
         let share = Record { share: Some("s1".parse().unwrap()), ..whole };
-        assert_eq!(device(share).share_id.as_deref(), Some("s1"));
+        assert_eq!(device(share, "weir.dev").share_id.as_deref(), Some("s1"));
     }
 }
