@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::model::{AttachmentId, KeptPolicy, OperatorPolicy, Record};
+use crate::telemetry::{Part, Timings};
 
 /// Why the checkpoint cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,7 @@ pub struct Checkpoint {
     records: BTreeMap<AttachmentId, Record>,
     /// Oldest first.
     kept: Vec<KeptPolicy>,
+    timings: Timings,
     _lock: Flock<File>,
 }
 
@@ -98,7 +100,13 @@ impl Checkpoint {
             }
         };
         let boot_id = boot_id.to_owned();
-        Ok((Self { path, boot_id, records, kept, _lock: lock }, found))
+        Ok((Self { path, boot_id, records, kept, timings: Timings::default(), _lock: lock }, found))
+    }
+
+    /// Has it report how long writing takes.
+    #[must_use]
+    pub fn timed(self, timings: Timings) -> Self {
+        Self { timings, ..self }
     }
 
     pub fn records(&self) -> impl Iterator<Item = &Record> {
@@ -167,7 +175,9 @@ impl Checkpoint {
         kept: Vec<KeptPolicy>,
     ) -> Result<(), CheckpointError> {
         if records != self.records || kept != self.kept || !self.path.exists() {
-            file::write(&self.path, &self.boot_id, records.values(), &kept)?;
+            self.timings.of(Part::Checkpoint, || {
+                file::write(&self.path, &self.boot_id, records.values(), &kept)
+            })?;
             (self.records, self.kept) = (records, kept);
         }
         Ok(())
