@@ -1,8 +1,9 @@
 //! The checkpoint: one versioned file that says what is prepared and how far each attachment got.
 //!
 //! It is written before the node is touched and again afterwards, each time as a whole: a new file
-//! beside the old one, flushed, then renamed over it. This room knows records and nothing of what
-//! they are for. Only `attach` writes; the command line reads.
+//! beside the old one, then renamed over it. The disk is waited for where the change outlasts the
+//! boot. This room knows records and nothing of what they are for. Only `attach` writes; the command
+//! line reads.
 //!
 //! Of an earlier boot nothing is left but what an operator has ordered: policies are kept until their
 //! devices are prepared again.
@@ -19,6 +20,8 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
+#[cfg(any(test, feature = "testing"))]
+pub use self::file::read_any;
 use crate::model::{AttachmentId, KeptPolicy, OperatorPolicy, Record};
 use crate::telemetry::{Part, Timings};
 
@@ -61,7 +64,8 @@ pub enum Found {
     /// dropped. Kubelet prepares again what it still needs (kubernetes/kubernetes PR 141966), and
     /// then these operators' policies hold again. `lost` are those that there was no room to keep.
     EarlierBoot { records: usize, policies: usize, lost: usize },
-    /// Unreadable; it lies beside the new one under this name, and the driver starts without it.
+    /// Unreadable, as a power cut may leave it; it lies beside the new one under this name, and the
+    /// driver starts without it.
     SetAside { to: PathBuf, reason: String },
 }
 
@@ -175,8 +179,9 @@ impl Checkpoint {
         kept: Vec<KeptPolicy>,
     ) -> Result<(), CheckpointError> {
         if records != self.records || kept != self.kept || !self.path.exists() {
+            let durability = kept::durability((&self.records, &self.kept), (&records, &kept));
             self.timings.of(Part::Checkpoint, || {
-                file::write(&self.path, &self.boot_id, records.values(), &kept)
+                file::write(durability, &self.path, &self.boot_id, records.values(), &kept)
             })?;
             (self.records, self.kept) = (records, kept);
         }
@@ -371,7 +376,15 @@ mod tests {
     fn a_whole_file_of_another_version_is_left_to_the_driver_that_wrote_it() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join(file::NAME);
-        file::write_version(3, &path, "boot-1", [record("eth1")].iter(), &[]).unwrap();
+        file::write_version(
+            3,
+            file::Durability::Lasting,
+            &path,
+            "boot-1",
+            [record("eth1")].iter(),
+            &[],
+        )
+        .unwrap();
         let error = Checkpoint::open(directory.path(), "boot-1").unwrap_err();
         assert!(matches!(error, CheckpointError::Version { version: 3, .. }), "{error}");
         assert!(path.exists());
