@@ -3,6 +3,7 @@
 mod kept;
 mod policy;
 mod property;
+mod undo;
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
