@@ -61,7 +61,9 @@ impl<N: Node> Engine<N> {
             },
             None => parent,
         };
-        if let Some(reason) = reason_to_stay(&found, &before) {
+        let lacking = device.wishes.interface.segments.unknown_to(&before.segments);
+        let lacking = lacking.map(|limit| format!("this kernel has no limit on {limit}"));
+        if let Some(reason) = reason_to_stay(&found, &before).or(lacking) {
             return Err(impossible(reason));
         }
         let (ethtool, settings) = match &subinterface {

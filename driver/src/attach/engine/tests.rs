@@ -4,6 +4,7 @@ mod kept;
 mod policy;
 mod property;
 mod shared;
+mod undo;
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};

@@ -9,5 +9,5 @@ mod links;
 mod programs;
 mod routes;
 mod settings;
-mod stage;
+pub(crate) mod stage;
 mod vm_only;

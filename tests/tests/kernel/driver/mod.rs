@@ -2,13 +2,17 @@
 //! runtime at its sockets and traffic on its wires.
 
 mod attach;
+mod configured;
 mod demo;
 mod drops;
+mod failed;
 mod gate;
 mod look;
 mod policy;
 mod publish;
 mod refuse;
 mod restart;
+mod shared;
+mod snapshot;
 mod watched;
 mod world;
