@@ -10,5 +10,6 @@ mod policy;
 mod publish;
 mod refuse;
 mod restart;
+mod storm;
 mod watched;
 mod world;
