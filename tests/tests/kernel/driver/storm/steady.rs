@@ -10,7 +10,7 @@ use std::time::Duration;
 use driver::datapath::{CounterSource as _, MapCounters};
 use driver::model::{AttachmentId, Traffic};
 use driver::sys::netns::Netns;
-use tests::node::{BPFFS, Node};
+use tests::node::{self, BPFFS, Node, Samples};
 use tests::sandbox::traffic::{Echo, Route, Stream};
 
 use super::super::world::{Deployed, answer_in, config, deploy, route, talk};
@@ -18,6 +18,8 @@ use super::super::world::{Deployed, answer_in, config, deploy, route, talk};
 /// Where the wire answers the pod.
 const FAR_PORT: u16 = 7001;
 const PACE: Duration = Duration::from_millis(2);
+/// Each so many looks at the pins, the driver is asked, too.
+const SCRAPE: usize = 5;
 
 pub(super) struct Steady {
     web: Deployed,
@@ -76,16 +78,22 @@ impl Counts {
         let over = Arc::new(AtomicBool::new(false));
         let is_over = Arc::clone(&over);
         let thread = thread::spawn(move || {
-            let source = MapCounters::new(Path::new(BPFFS));
-            let mut last = numbers(&source.read(&id).unwrap());
+            let (source, device) = (MapCounters::new(Path::new(BPFFS)), id.device.to_string());
+            let (mut pinned, mut shown) = (Vec::new(), Vec::new());
             let mut looks = 0;
             while !is_over.load(Ordering::Relaxed) {
-                let now = numbers(&source.read(&id).unwrap());
-                assert!(last.iter().zip(&now).all(|(last, now)| last <= now), "{last:?} {now:?}");
-                last = now;
+                not_less(&mut pinned, numbers(&source.read(&id).unwrap()));
+                // A driver that is there shows what was counted before it was, or nothing yet.
+                if looks % SCRAPE == 0
+                    && let Ok(page) = node::scrape()
+                    && let Some(now) = received(&page, &device)
+                {
+                    not_less(&mut shown, vec![now]);
+                }
                 looks += 1;
                 thread::sleep(Duration::from_millis(50));
             }
+            assert!(!shown.is_empty(), "no driver ever showed what was counted");
             looks
         });
         Self { over, thread }
@@ -98,7 +106,16 @@ impl Counts {
     }
 }
 
-fn numbers(traffic: &Traffic) -> [u64; 4] {
+fn numbers(traffic: &Traffic) -> Vec<u64> {
     let (into, out) = (&traffic.ingress.total, &traffic.egress.total);
-    [into.packets, into.bytes, out.packets, out.bytes]
+    vec![into.packets, into.bytes, out.packets, out.bytes]
+}
+
+fn received(page: &Samples, device: &str) -> Option<u64> {
+    page.sum("weir_packets_total", &[("device", device), ("direction", "ingress")])
+}
+
+fn not_less(last: &mut Vec<u64>, now: Vec<u64>) {
+    assert!(last.iter().zip(&now).all(|(last, now)| last <= now), "{last:?} and then {now:?}");
+    *last = now;
 }
