@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use driver::model::{By, Family, IfName, SYSCTLS};
+use driver::model::{By, EthtoolState, Family, IfName, SYSCTLS};
 use driver::state::read_records;
 use driver::sys::ethtool::Ethtool;
 use driver::sys::netlink::Netlink;
@@ -29,30 +29,20 @@ impl Host {
     pub(super) fn look(node: &Node) -> Self {
         let strings = |found: Vec<Value>| found.iter().map(ToString::to_string).collect();
         let routes = ["-4", "-6"].map(|family| list(&[family, "route", "show", "table", "all"]));
+        let records = read_records(Path::new(STATE_DIR)).unwrap();
+        let (gate, kubelet) = (format!("{ROOT}/bin"), format!("{ROOT}/kubelet"));
+        let directories = [STATE_DIR, CDI_DIR, &gate, &kubelet];
         Self(BTreeMap::from([
             ("link", list(&["link", "show"]).into_iter().map(link).collect()),
-            ("address", list(&["address", "show"]).into_iter().map(addresses).collect()),
+            ("address", list(&["address", "show"]).iter().map(addresses).collect()),
             ("route", strings(routes.concat())),
             ("rule", strings([list(&["-4", "rule"]), list(&["-6", "rule"])].concat())),
             ("neighbour", strings(list(&["neighbour", "show", "nud", "permanent"]))),
-            ("driver's setting", NICS.map(settings).into()),
+            ("driver's setting", NICS.into_iter().flat_map(settings).collect()),
             ("sysctl", NICS.into_iter().flat_map(sysctls).collect()),
             ("residue", node::residue().into_iter().collect()),
-            (
-                "record",
-                read_records(Path::new(STATE_DIR))
-                    .unwrap()
-                    .iter()
-                    .map(|r| format!("{r:?}"))
-                    .collect(),
-            ),
-            (
-                "file",
-                [STATE_DIR, CDI_DIR, &format!("{ROOT}/bin"), &format!("{ROOT}/kubelet")]
-                    .into_iter()
-                    .flat_map(|directory| files(Path::new(directory)))
-                    .collect(),
-            ),
+            ("record", records.iter().map(|record| format!("{record:?}")).collect()),
+            ("file", directories.iter().flat_map(|below| files(Path::new(below))).collect()),
             ("namespace", namespaces()),
             ("namespace that lives", probes(node)),
         ]))
@@ -104,15 +94,20 @@ fn link(mut link: Value) -> String {
     link.to_string()
 }
 
-fn addresses(interface: Value) -> String {
+fn addresses(interface: &Value) -> String {
     format!("{} {}", interface["ifname"], interface["addr_info"])
 }
 
 /// What the driver of a NIC is set to.
-fn settings(name: &str) -> String {
-    let index = Netlink::open().unwrap().link(&By::Name(name.parse().unwrap())).unwrap();
-    let state = index.map(|link| Ethtool::open().unwrap().state(link.index).unwrap());
-    format!("{name} {state:?}")
+fn settings(name: &str) -> Vec<String> {
+    let link = Netlink::open().unwrap().link(&By::Name(name.parse().unwrap())).unwrap();
+    let Some(link) = link else { return Vec::new() };
+    let EthtoolState { features, channels, rings, coalesce, .. } =
+        Ethtool::open().unwrap().state(link.index).unwrap();
+    let features =
+        features.into_iter().map(|(feature, is_on)| format!("{name} {feature}: {is_on}"));
+    let numbers = [channels, rings, coalesce].map(|numbers| format!("{name} {numbers:?}"));
+    features.chain(numbers).collect()
 }
 
 fn sysctls(name: &str) -> Vec<String> {
