@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use super::Engine;
 use crate::attach::{AttachError, PrepareClaim, Wanted};
 use crate::model::{
-    AttachmentId, Belongings, By, DatapathSpec, Device, EthtoolSetting, EthtoolState, IfIndex,
-    InterfaceState, Phase, Place, Record, SubinterfaceKind, SubinterfaceSpec,
+    AttachmentId, Belongings, By, DatapathSpec, Device, EthtoolSetting, EthtoolState,
+    EthtoolWishes, IfIndex, InterfaceState, Phase, Place, Record, SubinterfaceKind,
+    SubinterfaceSpec,
 };
 use crate::node::Node;
 use crate::plan::{self, DatapathState, Hooks, choose_hooks};
@@ -139,7 +140,7 @@ impl<N: Node> Engine<N> {
                     reason: problems.to_string(),
                 }),
             },
-            Err(source) if *wishes != Default::default() => {
+            Err(source) if *wishes != EthtoolWishes::default() => {
                 Err(AttachError::Observe { device: device.name.clone(), source })
             }
             Err(error) => {

@@ -108,7 +108,7 @@ impl<N: Node> Engine<N> {
                 Settled::Kept(self.keep(record))
             }
             Settlement::Free(steps) => self.bring_home(record, steps),
-            Settlement::Forget { is_home } => match self.clear(record, is_home) {
+            Settlement::Forget { is_home } => match self.clear(&record, is_home) {
                 Ok(()) => Settled::Forgotten,
                 Err(error) => {
                     tracing::error!(%device, %error, "cannot be cleared away");
