@@ -7,6 +7,8 @@
 //! Of an earlier boot nothing is left but what an operator has ordered: policies are kept until their
 //! devices are prepared again.
 
+#[cfg(test)]
+mod damage;
 mod file;
 mod former;
 mod kept;

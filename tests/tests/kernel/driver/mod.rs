@@ -14,5 +14,6 @@ mod refuse;
 mod restart;
 mod shared;
 mod snapshot;
+mod storm;
 mod watched;
 mod world;
