@@ -30,7 +30,7 @@ use crate::attach::{Tenancy, Worker};
 use crate::model::{IfIndex, Lease, Phase, Record};
 
 /// How long a server may take in prepare. Kubelet gives up after 45 s and has other claims.
-const ACQUIRE_LIMIT: Duration = Duration::from_secs(20);
+const ACQUIRE_LIMIT: Duration = Duration::from_secs(15);
 
 /// Gets addresses for devices that are being prepared.
 #[derive(Clone, Debug)]

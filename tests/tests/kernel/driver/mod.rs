@@ -3,6 +3,7 @@
 
 mod attach;
 mod demo;
+mod dhcp;
 mod drops;
 mod gate;
 mod look;
