@@ -133,7 +133,9 @@ fn another_lease_replaces_address_and_routes_and_a_lost_one_takes_them_away() {
             );
 
             engine.set_lease(&id, Tenancy::Held(other.clone())).unwrap();
-            assert_eq!(net1(&bench).addresses, ["198.51.100.21/24".parse().unwrap()]);
+            let again = net1(&bench);
+            assert_eq!(again.addresses, ["198.51.100.21/24".parse().unwrap()]);
+            assert!(again.routes.contains(&other.routes[0]));
         })
         .unwrap();
 }
