@@ -21,6 +21,7 @@ use crate::attach::{Engine, Notice, Notices, Worker};
 use crate::cdi::{CdiDir, CdiError, Gate};
 use crate::config::Config;
 use crate::datapath::{self, Datapath, DatapathError, MapCounters};
+use crate::dhcp::Keeper;
 use crate::dra::{self, Pool, ServeError};
 use crate::inventory::{Inventory, InventoryError};
 use crate::model::{Phase, Record};
@@ -162,6 +163,12 @@ async fn serve(
     let (felt, vitals) = watch::channel(AllVitals::default());
     let shown = Shown { sightings: seen, vitals: felt };
     spawn_watch(config, &shared, worker, (shown, attached.clone()), &shutdown, &mut background);
+    let keeper = Keeper::new(worker.clone(), attached.clone());
+    let stop = shutdown.clone();
+    background.spawn(async move {
+        keeper.run(stop).await;
+        Ok(())
+    });
     let health = dra::HealthSources::new(&inventory, worker, vitals, sightings.clone());
 
     let source = Arc::new(MapCounters::new(&config.bpffs));

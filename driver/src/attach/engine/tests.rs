@@ -1,6 +1,7 @@
 //! The laws of the engine: whichever step fails, and whenever the driver dies.
 
 mod kept;
+mod lease;
 mod policy;
 mod property;
 mod shared;

@@ -4,6 +4,7 @@
 mod attach;
 mod configured;
 mod demo;
+mod dhcp;
 mod drops;
 mod failed;
 mod gate;
