@@ -267,40 +267,13 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::model::{
-        Belongings, BuildId, EthtoolState, IfIndex, InterfaceState, Phase, Segments, Wishes,
-    };
-    use crate::testing::{claim, device, pod};
+    use crate::model::Phase;
 
     fn record(name: &str) -> Record {
-        Record {
-            claim: claim("claim-a"),
-            pod: pod("pod-a"),
-            requests: vec!["nic".to_owned()],
-            pool: "node-a".to_owned(),
-            share: None,
-            device: device(name),
-            wishes: Wishes::default(),
-            datapath: None,
-            policy: None,
-            build: BuildId("build-1".to_owned()),
-            subinterface: None,
-            belongings: Belongings::default(),
-            ethtool: EthtoolState::default(),
-            before: InterfaceState {
-                name: name.parse().unwrap(),
-                index: IfIndex(3),
-                mac: None,
-                mtu: 1500,
-                up: true,
-                addresses: vec!["2001:db8::1/64".parse().unwrap()],
-                controller: None,
-                segments: Segments::default(),
-            },
-            sandbox: None,
-            residue: Vec::new(),
-            phase: Phase::Attaching { netns: crate::testing::netns(7) },
-        }
+        let phase = Phase::Attaching { netns: crate::testing::netns(7) };
+        let mut record = crate::testing::record(name, None, phase);
+        record.before.addresses = vec!["2001:db8::1/64".parse().unwrap()];
+        record
     }
 
     fn open(directory: &TempDir) -> (Checkpoint, Found) {

@@ -58,7 +58,9 @@ impl Steady {
         }
         let looks = self.counts.stop();
         assert!(looks > 100, "{looks}");
-        self.echoes.map(Echo::stop);
+        for echo in self.echoes {
+            echo.stop();
+        }
         let sent = tallies.iter().map(|tally| tally.sent).sum();
         let counted = self.web.agrees_with_the_wire(node, 0);
         assert!(counted.received >= sent && counted.sent >= sent, "{counted:?}");
