@@ -570,7 +570,14 @@ fn names_that_cannot_all_be_had_in_one_pod_are_refused() {
 
 fn thief() -> FakeInterface {
     let eth1 = Bench::new().node.snapshot().interfaces[&None][&"eth1".parse().unwrap()].clone();
-    FakeInterface { identity: 90, index: IfIndex(90), addresses: Vec::new(), ..eth1 }
+    FakeInterface {
+        identity: 90,
+        index: IfIndex(90),
+        addresses: Vec::new(),
+        routes: Vec::new(),
+        neighbors: Vec::new(),
+        ..eth1
+    }
 }
 
 #[test]
