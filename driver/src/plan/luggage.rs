@@ -20,8 +20,9 @@ pub(super) fn addresses(record: &Record) -> Vec<IpNet> {
 }
 
 /// Routes inside, in an order in which they can be added: a gateway can be reached only once the
-/// route to it is there. All of them are in the VRF's table where there is one. Where several say the
-/// same destination, the claim comes before the DHCP server, and that before the host.
+/// route to it is there. All of them are in the VRF's table where there is one. Of several
+/// that the kernel would take for one, the claim's comes before the DHCP server's, and that before the
+/// host's.
 fn routes(record: &Record) -> Vec<Route> {
     let is_same = |one: &Route, other: &Route| {
         (other.destination, other.table, other.metric) == (one.destination, one.table, one.metric)

@@ -164,7 +164,8 @@ fn without_a_server_prepare_says_so_and_can_be_repeated() {
         node.prepare(&web.claims()).unwrap();
         assert_eq!(lease(&web).address, "198.18.0.10/24".parse().unwrap());
 
-        // It was never attached.
+        // It waits for its pod, and no interface has the address.
+        server.says("DHCPACK(wire0)", server.count("DHCPACK(wire0)") + 1);
         node.unprepare(&web.claims()).unwrap();
         server.says("DHCPRELEASE(wire0)", 1);
         assert_eq!(looks(node, 0), before);
