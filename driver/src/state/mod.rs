@@ -266,6 +266,8 @@ mod tests {
                 controller: None,
                 segments: Segments::default(),
             },
+            lease: None,
+            was_raised: false,
             sandbox: None,
             residue: Vec::new(),
             phase: Phase::Attaching { netns: crate::testing::netns(7) },
