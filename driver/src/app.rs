@@ -110,6 +110,7 @@ fn start_worker(config: &Config, notices: Notices) -> Result<Worker, AppError> {
         Found::SetAside { to, reason } => {
             tracing::error!(to = %to.display(), reason, "the checkpoint was damaged and set aside");
         }
+        Found::Mirrored { .. } => tracing::error!(?found, "the checkpoint was damaged or gone"),
         Found::EarlierBoot { lost: 1.., .. } => {
             tracing::error!(?found, "policies of an earlier boot are lost, there are too many");
         }
@@ -185,6 +186,14 @@ async fn serve(
 
     let news = (to_report, to_tell);
     spawn_tellers(&shared, worker, news, sightings, &shutdown, &mut background);
+
+    let (client, grace) = (shared.client.clone(), dra::Grace::default());
+    let sweeper = dra::Sweeper::new(client, worker.clone(), notices.clone(), grace);
+    let stop = shutdown.clone();
+    background.spawn(async move {
+        sweeper.run(stop).await;
+        Ok(())
+    });
 
     if config.log_drops {
         let log = DropLog::new(&config.bpffs, worker);

@@ -161,6 +161,19 @@ impl Segments {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// A limit that is wished for here and of which `now` tells nothing: the kernel does not know it,
+    /// and would ignore it without a word.
+    pub fn unknown_to(&self, now: &Self) -> Option<&'static str> {
+        let limits = [
+            (self.gso_max_size, now.gso_max_size, "a GSO size"),
+            (self.gro_max_size, now.gro_max_size, "a GRO size"),
+            (self.gso_ipv4_max_size, now.gso_ipv4_max_size, "a GSO size for IPv4"),
+            (self.gro_ipv4_max_size, now.gro_ipv4_max_size, "a GRO size for IPv4"),
+        ];
+        let unknown = limits.into_iter().find(|(wish, now, _)| wish.is_some() && now.is_none());
+        unknown.map(|(.., name)| name)
+    }
 }
 
 /// One setting of the network stack for an interface: `/proc/sys/net/FAMILY/conf/INTERFACE/NAME`.

@@ -4,7 +4,7 @@
 use ipnet::IpNet;
 
 use super::Step;
-use crate::model::{At, Family, Neighbor, Record, Route, RouteScope, Rule, SysctlName};
+use crate::model::{At, Family, Neighbor, Record, Route, Rule, SysctlName};
 
 /// The addresses inside: the one that a DHCP server lent, and those of the claim, or else the host's
 /// if they are inherited.
@@ -39,19 +39,9 @@ fn routes(record: &Record) -> Vec<Route> {
     let all = inherited
         .chain(lent.iter().copied())
         .chain(wished)
-        .cloned()
-        .map(|route| Route { table: table.unwrap_or(route.table), ..route });
+        .map(|route| Route { table: table.unwrap_or(route.table), ..route.clone() });
     let (direct, by_gateway): (Vec<_>, Vec<_>) = all.partition(|route| route.gateway.is_none());
-    direct.into_iter().map(on_link).chain(by_gateway).collect()
-}
-
-/// What has no gateway is on the link; IPv4 wants to be told (`fib_check_nh()`,
-/// net/ipv4/fib_semantics.c, Linux 6.12, checks a gateway against routes of a nearer scope).
-fn on_link(route: Route) -> Route {
-    match route.destination {
-        IpNet::V4(_) => Route { scope: RouteScope::LINK, ..route },
-        IpNet::V6(_) => route,
-    }
+    direct.into_iter().chain(by_gateway).collect()
 }
 
 fn rules(record: &Record) -> Vec<Rule> {

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use super::Engine;
 use crate::attach::{AttachError, PrepareClaim, Wanted};
 use crate::model::{
-    AttachmentId, Belongings, By, DatapathSpec, Device, EthtoolSetting, EthtoolState, IfIndex,
-    InterfaceState, Phase, Place, Record, SubinterfaceKind, SubinterfaceSpec,
+    AttachmentId, Belongings, By, DatapathSpec, Device, EthtoolSetting, EthtoolState,
+    EthtoolWishes, IfIndex, InterfaceState, Phase, Place, Record, SubinterfaceKind,
+    SubinterfaceSpec,
 };
 use crate::node::Node;
 use crate::plan::{self, DatapathState, Hooks, choose_hooks};
@@ -60,7 +61,13 @@ impl<N: Node> Engine<N> {
             },
             None => parent,
         };
-        let reason = reason_to_stay(&found, &before).or_else(|| no_dhcp(device, &found, &before));
+        let lacking = || {
+            let lacking = device.wishes.interface.segments.unknown_to(&before.segments)?;
+            Some(format!("this kernel has no limit on {lacking}"))
+        };
+        let reason = reason_to_stay(&found, &before)
+            .or_else(lacking)
+            .or_else(|| no_dhcp(device, &found, &before));
         if let Some(reason) = reason {
             return Err(impossible(reason));
         }
@@ -143,7 +150,7 @@ impl<N: Node> Engine<N> {
                     reason: problems.to_string(),
                 }),
             },
-            Err(source) if *wishes != Default::default() => {
+            Err(source) if *wishes != EthtoolWishes::default() => {
                 Err(AttachError::Observe { device: device.name.clone(), source })
             }
             Err(error) => {
