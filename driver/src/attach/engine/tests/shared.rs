@@ -48,7 +48,10 @@ fn two_claims_share_a_device_and_leave_it_as_it_was() {
                 engine.attach(&sandbox_of(number), soon()).unwrap();
             }
             let world = bench.node.snapshot();
-            assert_eq!((in_pod(&world, 100), in_pod(&world, 200)), (vec!["net1".to_owned()], vec!["net1".to_owned()]));
+            assert_eq!(
+                (in_pod(&world, 100), in_pod(&world, 200)),
+                (vec!["net1".to_owned()], vec!["net1".to_owned()])
+            );
             assert_eq!((made(&world), world.cdi.len()), (0, 2));
 
             engine.detach(&sandbox_of(1));
