@@ -17,17 +17,18 @@ use crate::sys::packet::PacketSocket;
 /// Does what is due for an attachment's lease, wherever its interface is. The calling thread is in
 /// the host's namespace.
 pub(super) fn attend(record: &Record, duty: Duty, limit: Duration) -> Result<Lease, DhcpError> {
+    let is_inside = matches!(record.phase, Phase::Attached { .. });
     let goal = match (duty, &record.lease) {
+        (Duty::Acquire, _) | (_, None) => Goal::Acquire,
+        (_, Some(lease)) if !is_inside => Goal::Confirm(lease.clone()),
         (Duty::Renew, Some(lease)) => Goal::Renew(lease.clone()),
         (Duty::Rebind | Duty::GiveUp, Some(lease)) => Goal::Rebind(lease.clone()),
-        (Duty::Acquire, _) | (_, None) => Goal::Acquire,
     };
-    let is_inside = matches!(record.phase, Phase::Attached { .. });
     let mac = if is_inside { record.pod_mac() } else { record.before.mac };
     let missing = || DhcpError::NoInterface(record.before.name.clone());
     let client = match &goal {
         Goal::Acquire => record.pod_mac().ok_or_else(missing)?,
-        Goal::Renew(lease) | Goal::Rebind(lease) => lease.client,
+        Goal::Renew(lease) | Goal::Rebind(lease) | Goal::Confirm(lease) => lease.client,
     };
     let Line { socket, quiet: _quiet } = open(record, &goal)?;
     let exchange = Exchange::new(goal, Message::default().xid(), client, mac != Some(client));
@@ -49,7 +50,7 @@ fn open(record: &Record, goal: &Goal) -> Result<Line, DhcpError> {
         return Ok(Line { socket, quiet: None });
     };
     let address = match goal {
-        Goal::Acquire => None,
+        Goal::Acquire | Goal::Confirm(_) => None,
         Goal::Renew(lease) | Goal::Rebind(lease) => Some(lease.address.addr()),
     };
     Netns::open_ref(netns)?.run(|_| {

@@ -23,6 +23,9 @@ pub(super) enum Goal {
     Renew(Lease),
     /// More time, of any server.
     Rebind(Lease),
+    /// More time, of any server, for an address that no interface has yet: whoever is asked in another
+    /// way answers to that address (RFC 2131, 4.1), and finds nobody there. That is INIT-REBOOT.
+    Confirm(Lease),
 }
 
 /// A message, and whom it is for.
@@ -53,7 +56,17 @@ pub(super) struct Exchange {
 enum State {
     Selecting,
     Requesting { server: Ipv4Addr, address: Ipv4Addr },
-    Prolonging { lease: Lease, is_for_all: bool },
+    Prolonging { lease: Lease, to: Whom },
+}
+
+/// Whom a request for more time is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Whom {
+    /// The one that lent it.
+    Server,
+    All,
+    /// Of an interface that does not have the address.
+    AllFromNowhere,
 }
 
 impl Exchange {
@@ -61,8 +74,9 @@ impl Exchange {
     pub(super) fn new(goal: Goal, xid: u32, client: MacAddr, is_elsewhere: bool) -> Self {
         let state = match goal {
             Goal::Acquire => State::Selecting,
-            Goal::Renew(lease) => State::Prolonging { lease, is_for_all: false },
-            Goal::Rebind(lease) => State::Prolonging { lease, is_for_all: true },
+            Goal::Renew(lease) => State::Prolonging { lease, to: Whom::Server },
+            Goal::Rebind(lease) => State::Prolonging { lease, to: Whom::All },
+            Goal::Confirm(lease) => State::Prolonging { lease, to: Whom::AllFromNowhere },
         };
         let due = Duration::ZERO;
         Self { xid, client, is_elsewhere, state, sent: 0, due, setback: None }
@@ -107,10 +121,14 @@ impl Exchange {
                 options.insert(DhcpOption::RequestedIpAddress(*address));
                 options.insert(DhcpOption::ServerIdentifier(*server));
             }
-            State::Prolonging { lease, is_for_all } => {
+            State::Prolonging { lease, to: Whom::AllFromNowhere } => {
+                let wanted = DhcpOption::RequestedIpAddress(lease.address.addr());
+                message.opts_mut().insert(wanted);
+            }
+            State::Prolonging { lease, to } => {
                 source = lease.address.addr();
                 message.set_ciaddr(source);
-                if !is_for_all {
+                if *to == Whom::Server {
                     (destination, mac) = (lease.server, lease.server_mac);
                 }
             }
@@ -150,8 +168,8 @@ impl Exchange {
             {
                 wire::lease(message, self.client, mac, clock).map(Ok)
             }
-            (State::Prolonging { lease, is_for_all }, MessageType::Nak)
-                if *is_for_all || lease.server == from =>
+            (State::Prolonging { lease, to }, MessageType::Nak)
+                if *to != Whom::Server || lease.server == from =>
             {
                 Some(Err(refusal(from, message)))
             }
@@ -299,6 +317,16 @@ mod tests {
             assert!(!sent.message.opts().contains(OptionCode::RequestedIpAddress));
             assert!(!sent.message.opts().contains(OptionCode::ServerIdentifier));
         }
+    }
+
+    #[test]
+    fn an_address_that_no_interface_has_is_confirmed_without_answers_to_it() {
+        let sent = begin(Goal::Confirm(lease("192.0.2.9/24"))).speak(Duration::ZERO);
+        let none = Ipv4Addr::UNSPECIFIED;
+        assert_eq!((sent.source, sent.message.ciaddr(), sent.mac), (none, none, EVERYBODY));
+        let wanted = DhcpOption::RequestedIpAddress([192, 0, 2, 9].into());
+        assert_eq!(sent.message.opts().get(OptionCode::RequestedIpAddress), Some(&wanted));
+        assert!(!sent.message.opts().contains(OptionCode::ServerIdentifier));
     }
 
     #[test]

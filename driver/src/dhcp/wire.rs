@@ -118,7 +118,7 @@ pub(super) fn lease(message: &Message, client: MacAddr, mac: MacAddr, now: u64) 
         client,
         server: server(message)?,
         server_mac: mac,
-        routes: routes(message, address),
+        routes: routes(message, address, metric(client)),
         times: (seconds != ENDLESS).then(|| times(message, seconds, now)),
     })
 }
@@ -140,9 +140,17 @@ fn times(message: &Message, seconds: u32, now: u64) -> LeaseTimes {
     LeaseTimes { renew: now + renew, rebind: now + rebind, end: now + seconds }
 }
 
+/// Behind the default route that the pod has from its cluster, as systemd-networkd puts what it hears
+/// of DHCP servers; and another one for each interface, since the kernel takes a destination and
+/// metric once.
+fn metric(client: MacAddr) -> u32 {
+    let [.., high, low] = client.0;
+    1024 + u32::from(u16::from_be_bytes([high, low]))
+}
+
 /// Option 121, or else the first router of option 3: whoever has the former ignores the latter (RFC
 /// 3442).
-fn routes(message: &Message, address: Ipv4Net) -> Vec<Route> {
+fn routes(message: &Message, address: Ipv4Net, metric: u32) -> Vec<Route> {
     let said: Vec<(Ipv4Net, Ipv4Addr)> = match message.opts().get(OptionCode::ClasslessStaticRoute)
     {
         Some(DhcpOption::ClasslessStaticRoute(routes)) => routes.clone(),
@@ -160,13 +168,17 @@ fn routes(message: &Message, address: Ipv4Net) -> Vec<Route> {
     };
     let mut routes: Vec<Route> = Vec::with_capacity(said.len());
     for (destination, gateway) in &said {
-        let destination = IpNet::V4(destination.trunc());
-        if routes.iter().any(|route| route.destination == destination) {
+        let destination = destination.trunc();
+        // The kernel makes that one with the address.
+        let is_own = is_direct(gateway) && destination == address.trunc();
+        let destination = IpNet::V4(destination);
+        if is_own || routes.iter().any(|route| route.destination == destination) {
             continue;
         }
         routes.push(Route {
             gateway: (!is_direct(gateway)).then_some((*gateway).into()),
             onlink: !is_direct(gateway) && !on_link(gateway),
+            metric: Some(metric),
             protocol: RouteProtocol::DHCP,
             ..Route::to(destination)
         });
@@ -216,7 +228,8 @@ mod tests {
         assert_eq!(lease.address, "192.0.2.9/24".parse().unwrap());
         assert_eq!((lease.server, lease.server_mac), ([192, 0, 2, 1].into(), SERVER));
         assert_eq!(told(&lease), ["0.0.0.0/0 192.0.2.254"]);
-        assert!(lease.routes.iter().all(|route| route.protocol == RouteProtocol::DHCP));
+        let route = &lease.routes[0];
+        assert_eq!((route.protocol, route.metric), (RouteProtocol::DHCP, Some(1024 + 7)));
     }
 
     #[test]
@@ -224,7 +237,7 @@ mod tests {
         // With prefixes of 0, 9, 20, 24 and 32 bits; the last two octets of the first are no
         // significant ones, and a gateway of zeroes means on the link.
         let classless: &[u8] = &[
-            121, 40, 0, 192, 0, 2, 1, // 0.0.0.0/0
+            121, 35, 0, 192, 0, 2, 1, // 0.0.0.0/0
             9, 10, 128, 192, 0, 2, 2, // 10.128.0.0/9
             20, 172, 16, 31, 192, 0, 2, 3, // 172.16.16.0/20, with host bits
             24, 203, 0, 113, 0, 0, 0, 0, // on the link
@@ -246,6 +259,12 @@ mod tests {
     fn classless_routes_without_a_default_one_leave_none() {
         let classless: &[u8] = &[121, 6, 8, 10, 192, 0, 2, 1];
         assert_eq!(told(&lent(&[HOUR, MASK, ROUTER, classless])), ["10.0.0.0/8 192.0.2.1"]);
+    }
+
+    #[test]
+    fn a_route_to_the_addresss_own_network_is_left_to_the_kernel() {
+        let classless: &[u8] = &[121, 8, 24, 192, 0, 2, 0, 0, 0, 0];
+        assert_eq!(told(&lent(&[HOUR, MASK, classless])), Vec::<String>::new());
     }
 
     #[test]

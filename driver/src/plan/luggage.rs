@@ -20,8 +20,9 @@ pub(super) fn addresses(record: &Record) -> Vec<IpNet> {
 }
 
 /// Routes inside, in an order in which they can be added: a gateway can be reached only once the
-/// route to it is there. All of them are in the VRF's table where there is one. Where several say the
-/// same destination, the claim comes before the DHCP server, and that before the host.
+/// route to it is there. All of them are in the VRF's table where there is one. Of several
+/// that the kernel would take for one, the claim's comes before the DHCP server's, and that before the
+/// host's.
 fn routes(record: &Record) -> Vec<Route> {
     let is_same = |one: &Route, other: &Route| {
         (other.destination, other.table, other.metric) == (one.destination, one.table, one.metric)
@@ -81,9 +82,9 @@ pub(super) fn unpack(record: &Record, pod: &At) -> Vec<Step> {
 /// Makes of the addresses and routes in `before` those in `after`, which is the same attachment with
 /// another lease.
 ///
-/// With its last IPv4 address an interface loses all IPv4 routes and neighbours (`fib_disable_ip()` in
-/// net/ipv4/fib_frontend.c, Linux 6.12). So a new address comes before the old one goes, and with a
-/// first one everything is added again; what is there already stays as it is.
+/// The old address goes first, or it would take a new one of its network along. With its last IPv4
+/// address an interface loses all IPv4 routes and neighbours (`fib_disable_ip()` in
+/// net/ipv4/fib_frontend.c, Linux 6.12), so they are all added again; what is there stays as it is.
 pub fn relet(before: &Record, after: &Record, pod: &At) -> Vec<Step> {
     let ([old_routes, new_routes], [old, new]) =
         ([before, after].map(routes), [before, after].map(addresses));
@@ -92,12 +93,12 @@ pub fn relet(before: &Record, after: &Record, pod: &At) -> Vec<Step> {
     for route in old_routes.iter().rev().filter(|route| !new_routes.contains(route)) {
         steps.push(Step::RemoveRoute { at: at(), route: route.clone() });
     }
+    for &address in old.iter().filter(|address| !new.contains(address)) {
+        steps.push(Step::RemoveAddress { at: at(), address });
+    }
     let dad = after.wishes.interface.dad;
     for &address in new.iter().filter(|address| !old.contains(address)) {
         steps.push(Step::AddAddress { at: at(), address, dad });
-    }
-    for &address in old.iter().filter(|address| !new.contains(address)) {
-        steps.push(Step::RemoveAddress { at: at(), address });
     }
     let is_other = !steps.is_empty() || old_routes != new_routes;
     if is_other && after.lease.is_some() {
