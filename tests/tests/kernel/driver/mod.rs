@@ -14,5 +14,6 @@ mod refuse;
 mod restart;
 mod shared;
 mod snapshot;
+mod vm_only;
 mod watched;
 mod world;
