@@ -64,6 +64,8 @@ impl RouteProtocol {
     pub const STATIC: Self = Self(4);
     /// From router advertisements; the next one brings it again.
     pub const RA: Self = Self(9);
+    /// From a DHCP server.
+    pub const DHCP: Self = Self(16);
 }
 
 impl Default for RouteProtocol {

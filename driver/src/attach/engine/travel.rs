@@ -90,6 +90,9 @@ impl<N: Node> Engine<N> {
                 AttachError::Stranded { device: device() }
             });
         }
+        if record.wishes.interface.dhcp && record.lease.is_none() {
+            return Err(AttachError::NoLease { device: device() });
+        }
         let at_home = By::Name(record.before.name.clone());
         let mut now = self.interface(Place::Host, at_home.clone()).map_err(unseen)?;
         if now.is_none() && record.subinterface.is_some() {

@@ -75,6 +75,10 @@ impl World {
                 Ok(was(before.as_ref() == Some(spec)))
             }
             Step::RemoveCdi { claim } => Ok(was(self.cdi.remove(claim).is_none())),
+            Step::ReleaseLease { at, .. } => {
+                let interface = self.at(at)?;
+                if interface.up { Ok(Was::Otherwise) } else { Err(error(format!("{at}: is down"))) }
+            }
             Step::Move { from, to } => self.relocate(from, to),
         }
     }

@@ -11,3 +11,5 @@ mod routes;
 mod settings;
 pub(crate) mod stage;
 mod vm_only;
+
+pub(crate) use self::stage::ip;

@@ -4,6 +4,7 @@
 mod attach;
 mod configured;
 mod demo;
+mod dhcp;
 mod drops;
 mod failed;
 mod gate;
@@ -14,6 +15,7 @@ mod refuse;
 mod restart;
 mod shared;
 mod snapshot;
+mod storm;
 mod vm_only;
 mod watched;
 mod world;
