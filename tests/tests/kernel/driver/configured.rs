@@ -142,7 +142,7 @@ fn programs(interface: &str) -> [usize; 2] {
 }
 
 /// What `ip` tells of one thing: those parts of it that are asked for.
-fn has(found: &Value, wanted: &[Value]) {
+pub(super) fn has(found: &Value, wanted: &[Value]) {
     let has_all = |entry: &Value, wanted: &Value| {
         wanted.as_object().unwrap().iter().all(|(key, value)| entry.get(key) == Some(value))
     };

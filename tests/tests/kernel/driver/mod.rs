@@ -16,5 +16,6 @@ mod restart;
 mod shared;
 mod snapshot;
 mod storm;
+mod vm_only;
 mod watched;
 mod world;
