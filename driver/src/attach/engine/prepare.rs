@@ -6,7 +6,7 @@ use super::Engine;
 use super::draft::{Draft, check_names};
 use super::settle::Settled;
 use super::travel::Failure;
-use crate::attach::execute::{Done, Residue, Stopped, execute, put_back, roll_back};
+use crate::attach::execute::{Done, Residue, Stopped, execute, put_back, roll_back, try_all};
 use crate::attach::{AttachError, NoticeKind, PrepareClaim, Wanted};
 use crate::model::{By, ClaimUid, DeviceName, Phase, Place, Record, SubinterfaceSpec};
 use crate::node::Node;
@@ -211,6 +211,10 @@ impl<N: Node> Engine<N> {
     /// Takes away what prepare made of an attachment, and forgets it.
     pub(super) fn clear(&mut self, record: &Record, is_home: bool) -> Result<(), AttachError> {
         let device = record.device.name.clone();
+        if is_home {
+            // As well as can be: otherwise it ends by itself. What fails is logged there.
+            try_all(&mut self.node, plan::release(record));
+        }
         let parent_down = self.parent_goes_down(record)?;
         let (settings, steps): (Vec<_>, Vec<_>) = plan::unprepare(record, is_home, parent_down)
             .into_iter()

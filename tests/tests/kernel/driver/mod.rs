@@ -2,14 +2,19 @@
 //! runtime at its sockets and traffic on its wires.
 
 mod attach;
+mod configured;
 mod demo;
+mod dhcp;
 mod drops;
+mod failed;
 mod gate;
 mod look;
 mod policy;
 mod publish;
 mod refuse;
 mod restart;
+mod shared;
+mod snapshot;
 mod storm;
 mod watched;
 mod world;
