@@ -6,11 +6,11 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use driver::model::InterfaceState;
+use driver::model::{ClaimRef, IfIndex, InterfaceState};
 use driver::sys::netlink::Netlink;
 use driver::sys::netns::Netns;
 use tests::kubelet::{Answers, Driver, DriverError, Kubelet};
-use tests::node::{CDI_DIR, DRIVER, sandbox};
+use tests::node::{CDI_DIR, DRIVER, Node, sandbox};
 use tests::runtime::{Container, HookError, PodSandbox, Runtime};
 use tests::sandbox::{NETNS_DIRECTORY, state_in};
 
@@ -27,6 +27,13 @@ pub(super) struct Machine<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) kubelet: &'a Kubelet,
     pub(super) tokio: &'a tokio::runtime::Runtime,
+}
+
+impl<'a> Machine<'a> {
+    pub(super) fn of(node: &'a Node) -> Self {
+        let Node { runtime, kubelet, tokio, .. } = node;
+        Self { runtime, kubelet, tokio }
+    }
 }
 
 /// What is moved into the pod.
@@ -147,23 +154,25 @@ impl<'a> Life<'a> {
         let host = Netlink::open().unwrap();
         let state = state_in(&host, &device.parse().unwrap()).unwrap();
         let state = state.unwrap_or_else(|| panic!("{device} is lost"));
-        InterfaceState { index: driver::model::IfIndex(0), ..state }
+        InterfaceState { index: IfIndex(0), ..state }
     }
 
     fn prepare(&self) -> Vec<String> {
-        let devices = self.insist("prepare", async |driver, claims| driver.prepare(claims).await);
+        let ask = async |driver: &Driver, claims: &[ClaimRef]| driver.prepare(claims).await;
+        let devices = self.insist("prepare", &ask);
         devices.into_iter().flat_map(|device| device.cdi_device_ids).collect()
     }
 
     fn unprepare(&self) {
-        self.insist("unprepare", async |driver, claims| driver.unprepare(claims).await);
+        let ask = async |driver: &Driver, claims: &[ClaimRef]| driver.unprepare(claims).await;
+        self.insist("unprepare", &ask);
     }
 
     /// Asks the driver until it answers that it did it.
     fn insist<T: Debug>(
         &self,
         what: &str,
-        ask: impl AsyncFn(&Driver, &[driver::model::ClaimRef]) -> Result<Answers<T>, DriverError>,
+        ask: &impl AsyncFn(&Driver, &[ClaimRef]) -> Result<Answers<T>, DriverError>,
     ) -> T {
         let claims = self.pod.claims();
         let started = Instant::now();
@@ -187,32 +196,36 @@ impl<'a> Life<'a> {
     fn start(&mut self, ids: &[String]) -> (Made, Container) {
         let started = Instant::now();
         loop {
-            self.whereabouts.enter(Stage::Run);
-            let made = self.make();
-            let id = made.sandbox.id.clone();
-            let refusal = match self.machine.runtime.run_pod_sandbox(&made.sandbox) {
-                Err(HookError::Plugin(refusal)) => {
-                    self.leave(made);
-                    refusal
+            match self.try_to_start(ids) {
+                Ok(there) => return there,
+                Err(refusal) => {
+                    assert!(started.elapsed() < LIMIT, "no container starts: {refusal}");
                 }
-                // It runs, with its device or without.
-                Ok(_) | Err(_) => {
-                    self.whereabouts.enter(Stage::Start);
-                    match self.machine.runtime.start_container(&id, Path::new(CDI_DIR), ids) {
-                        Ok(container) => {
-                            let there = inside(&made.netns, self.interface());
-                            assert!(there.is_some_and(|state| state.up), "a container without it");
-                            return (made, container);
-                        }
-                        Err(refusal) => {
-                            self.stop(made);
-                            refusal.to_string()
-                        }
-                    }
-                }
-            };
-            assert!(started.elapsed() < LIMIT, "no container starts: {refusal}");
+            }
             thread::sleep(PAUSE);
+        }
+    }
+
+    fn try_to_start(&mut self, ids: &[String]) -> Result<(Made, Container), String> {
+        self.whereabouts.enter(Stage::Run);
+        let made = self.make();
+        let runtime = self.machine.runtime;
+        if let Err(HookError::Plugin(refusal)) = runtime.run_pod_sandbox(&made.sandbox) {
+            self.leave(made);
+            return Err(refusal);
+        }
+        // It runs, with its device or without.
+        self.whereabouts.enter(Stage::Start);
+        match runtime.start_container(&made.sandbox.id, Path::new(CDI_DIR), ids) {
+            Ok(container) => {
+                let there = inside(&made.netns, self.interface());
+                assert!(there.is_some_and(|state| state.up), "a container without its device");
+                Ok((made, container))
+            }
+            Err(refusal) => {
+                self.stop(made);
+                Err(refusal.to_string())
+            }
         }
     }
 

@@ -58,9 +58,8 @@ impl Steady {
         }
         let looks = self.counts.stop();
         assert!(looks > 100, "{looks}");
-        for echo in self.echoes {
-            echo.stop();
-        }
+        let echoed = self.echoes.map(Echo::stop);
+        assert!(echoed[0] >= tallies[0].sent && echoed[1] == tallies[1].sent, "{echoed:?}");
         let sent = tallies.iter().map(|tally| tally.sent).sum();
         let counted = self.web.agrees_with_the_wire(node, 0);
         assert!(counted.received >= sent && counted.sent >= sent, "{counted:?}");
