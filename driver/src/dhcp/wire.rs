@@ -237,7 +237,7 @@ mod tests {
         // With prefixes of 0, 9, 20, 24 and 32 bits; the last two octets of the first are no
         // significant ones, and a gateway of zeroes means on the link.
         let classless: &[u8] = &[
-            121, 35, 0, 192, 0, 2, 1, // 0.0.0.0/0
+            121, 37, 0, 192, 0, 2, 1, // 0.0.0.0/0
             9, 10, 128, 192, 0, 2, 2, // 10.128.0.0/9
             20, 172, 16, 31, 192, 0, 2, 3, // 172.16.16.0/20, with host bits
             24, 203, 0, 113, 0, 0, 0, 0, // on the link
