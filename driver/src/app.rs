@@ -21,6 +21,7 @@ use crate::attach::{Engine, Notice, Notices, Worker};
 use crate::cdi::{CdiDir, CdiError, Gate};
 use crate::config::Config;
 use crate::datapath::{self, Datapath, DatapathError, MapCounters};
+use crate::dhcp::Keeper;
 use crate::dra::{self, Pool, ServeError};
 use crate::inventory::{Inventory, InventoryError};
 use crate::model::{Phase, Record};
@@ -111,6 +112,7 @@ fn start_worker(config: &Config, notices: Notices, timings: &Timings) -> Result<
         Found::SetAside { to, reason } => {
             tracing::error!(to = %to.display(), reason, "the checkpoint was damaged and set aside");
         }
+        Found::Mirrored { .. } => tracing::error!(?found, "the checkpoint was damaged or gone"),
         Found::EarlierBoot { lost: 1.., .. } => {
             tracing::error!(?found, "policies of an earlier boot are lost, there are too many");
         }
@@ -165,6 +167,12 @@ async fn serve(
     let (felt, vitals) = watch::channel(AllVitals::default());
     let shown = Shown { sightings: seen, vitals: felt };
     spawn_watch(config, &shared, worker, (shown, attached.clone()), &shutdown, &mut background);
+    let keeper = Keeper::new(worker.clone(), attached.clone());
+    let stop = shutdown.clone();
+    background.spawn(async move {
+        keeper.run(stop).await;
+        Ok(())
+    });
     let health = dra::HealthSources::new(&inventory, worker, vitals, sightings.clone());
 
     let source = Arc::new(MapCounters::new(&config.bpffs));
@@ -182,6 +190,14 @@ async fn serve(
 
     let news = (to_report, to_tell);
     spawn_tellers(&shared, worker, news, sightings, &shutdown, &mut background);
+
+    let (client, grace) = (shared.client.clone(), dra::Grace::default());
+    let sweeper = dra::Sweeper::new(client, worker.clone(), notices.clone(), grace);
+    let stop = shutdown.clone();
+    background.spawn(async move {
+        sweeper.run(stop).await;
+        Ok(())
+    });
 
     if config.log_drops {
         let log = DropLog::new(&config.bpffs, worker);

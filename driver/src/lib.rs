@@ -19,6 +19,7 @@ pub mod state;
 
 pub mod cdi;
 pub mod datapath;
+pub mod dhcp;
 
 pub mod sys;
 

@@ -24,7 +24,7 @@ enum Evidence {
 
 /// libbpf is compiled from source with its crate: a compiler, make and pkg-config for that, and the
 /// two libraries that it stands on.
-const NEEDS: [Need; 6] = [
+const NEEDS: [Need; 7] = [
     Need { evidence: Evidence::Program("cc"), package: "gcc" },
     Need { evidence: Evidence::Program("make"), package: "make" },
     Need { evidence: Evidence::Program("pkg-config"), package: "pkg-config" },
@@ -32,6 +32,8 @@ const NEEDS: [Need; 6] = [
     Need { evidence: Evidence::Header("zlib.h"), package: "zlib1g-dev" },
     // The kernel ring makes with it what the driver itself never makes: bridges, rules.
     Need { evidence: Evidence::Program("ip"), package: "iproute2" },
+    // The DHCP server of the kernel ring.
+    Need { evidence: Evidence::Program("dnsmasq"), package: "dnsmasq-base" },
 ];
 
 /// What the benchmark compares with, and how; it does without what cannot be had. Beside the program

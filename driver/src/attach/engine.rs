@@ -2,6 +2,7 @@
 
 mod containers;
 mod draft;
+mod lease;
 mod mend;
 mod policy;
 mod prepare;
@@ -120,6 +121,10 @@ impl<N: Node> Engine<N> {
             }
             Command::SetPolicy { selection, policy, answer } => {
                 let answered = self.set_policy(&selection, policy.as_ref());
+                self.finish(desk, answer, answered);
+            }
+            Command::SetLease { id, tenancy, answer } => {
+                let answered = self.set_lease(&id, tenancy);
                 self.finish(desk, answer, answered);
             }
             Command::Synchronize { sandboxes, answer } => {

@@ -37,6 +37,10 @@ pub enum AttachError {
     #[error("device {device}: its datapath is {state}, it cannot be attached without")]
     NoDatapath { device: DeviceName, state: DatapathState },
 
+    /// The claim wishes an address of a DHCP server, and there is none.
+    #[error("device {device} has no address from a DHCP server, see the events of its claim")]
+    NoLease { device: DeviceName },
+
     /// A step of the plan failed. What earlier steps changed was undone, except for `residue`.
     #[error("device {device}: {step}: {source}{}", residue_text(.residue))]
     Step { device: DeviceName, step: Box<Step>, residue: Vec<String>, source: StepError },
@@ -130,6 +134,7 @@ impl AttachError {
             Self::HostNetwork { .. } => "host_network",
             Self::Stranded { .. } => "stranded",
             Self::NoDatapath { .. } => "no_datapath",
+            Self::NoLease { .. } => "no_lease",
             Self::Step { step, .. } => step.kind(),
             Self::OutOfTime { .. } | Self::TooLate { .. } => "out_of_time",
             Self::Observe { .. } => "observe",

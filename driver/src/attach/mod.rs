@@ -19,4 +19,4 @@ mod worker;
 pub use self::engine::Engine;
 pub use self::error::AttachError;
 pub use self::notice::{Notice, NoticeKind, Notices};
-pub use self::worker::{Changed, Command, Desk, Ordered, PrepareClaim, Wanted, Worker};
+pub use self::worker::{Changed, Command, Desk, Ordered, PrepareClaim, Tenancy, Wanted, Worker};

@@ -35,16 +35,19 @@ pub enum NoticeKind {
     Lost,
     /// A pod was found running that has not got what its claim prepared.
     RunningWithout,
+    /// An address from a DHCP server may not be used any more.
+    LeaseLost,
 }
 
 impl NoticeKind {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::PrepareFailed,
         Self::UnprepareFailed,
         Self::AttachFailed,
         Self::Residue,
         Self::Lost,
         Self::RunningWithout,
+        Self::LeaseLost,
     ];
 
     /// One word of a closed set, as reasons of events are written.
@@ -56,6 +59,7 @@ impl NoticeKind {
             Self::Residue => "DeviceResidue",
             Self::Lost => "DeviceLost",
             Self::RunningWithout => "RunningWithoutDevice",
+            Self::LeaseLost => "LeaseLost",
         }
     }
 }

@@ -7,8 +7,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::AttachError;
 use crate::model::{
-    ClaimRef, ClaimUid, Device, DeviceName, OperatorPolicy, PodRef, Record, Sandbox, Selection,
-    ShareId, Wishes,
+    AttachmentId, ClaimRef, ClaimUid, Device, DeviceName, Lease, OperatorPolicy, PodRef, Record,
+    Sandbox, Selection, ShareId, Wishes,
 };
 
 /// Prepare what a claim was allocated.
@@ -81,6 +81,20 @@ pub enum Command {
         policy: Option<OperatorPolicy>,
         answer: oneshot::Sender<Result<Ordered, AttachError>>,
     },
+    SetLease {
+        id: AttachmentId,
+        tenancy: Tenancy,
+        answer: oneshot::Sender<Result<Record, AttachError>>,
+    },
+}
+
+/// What a DHCP server had to say about an attachment's address.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Tenancy {
+    /// It has this one, from now on or for longer.
+    Held(Lease),
+    /// It has none any more, and why.
+    Lost(String),
 }
 
 /// The handle to the one thread that changes the node.
@@ -171,6 +185,22 @@ impl Worker {
         policy: Option<OperatorPolicy>,
     ) -> Result<Ordered, AttachError> {
         self.ask(|answer| Command::SetPolicy { selection, policy, answer }).await?
+    }
+
+    /// Records what a DHCP server said, and where the interface is in a sandbox, has it have the
+    /// addresses and routes that follow. Answers the record as it is then.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError::NoSuchDevice`] where nothing of that name is prepared, [`AttachError::Record`]
+    /// with nothing changed; [`AttachError::Observe`] or [`AttachError::Step`] where it is recorded
+    /// and could not all be done.
+    pub async fn set_lease(
+        &self,
+        id: AttachmentId,
+        tenancy: Tenancy,
+    ) -> Result<Record, AttachError> {
+        self.ask(|answer| Command::SetLease { id, tenancy, answer }).await?
     }
 
     /// What is recorded now, in a stable order.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::attach::AttachError;
+use crate::dhcp::LeaseError;
 use crate::model::{ClaimRef, IdentityError, Problems};
 
 /// Why a claim could not be prepared or unprepared. Its text is what kubelet shows on the pod.
@@ -45,6 +46,11 @@ pub enum ClaimError {
     /// Something about single devices; all of it.
     #[error("claim {claim}: {}", .problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Devices { claim: ClaimRef, problems: Vec<DeviceProblem> },
+
+    /// Devices that have no address from a DHCP server; they are prepared, and asking again goes on
+    /// from there.
+    #[error("claim {claim}: {}", .failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Leases { claim: ClaimRef, failures: Vec<LeaseError> },
 
     #[error("claim {claim}: {source}")]
     Attach { claim: ClaimRef, source: Box<AttachError> },

@@ -223,7 +223,7 @@ fn event(pool: &Pool, regarding: &ObjectReference, kind: NoticeKind, note: Strin
         NoticeKind::UnprepareFailed => "Unprepare",
         NoticeKind::AttachFailed => "Attach",
         NoticeKind::Residue => "Detach",
-        NoticeKind::Lost | NoticeKind::RunningWithout => "Watch",
+        NoticeKind::Lost | NoticeKind::RunningWithout | NoticeKind::LeaseLost => "Watch",
     };
     let name = regarding.name.clone().unwrap_or_default();
     Event {

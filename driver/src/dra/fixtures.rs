@@ -47,6 +47,8 @@ pub(super) fn record(device: Device) -> Record {
         requests: vec!["a".to_owned()],
         pool: pool().node,
         build: BuildId::default(),
+        lease: None,
+        was_raised: false,
         sandbox: None,
         device,
         ..sample

@@ -7,8 +7,8 @@
 //! the work.
 //!
 //! What it never does: change the node, know what a configuration means (`claim` does), or speak
-//! with the container runtime. `app` starts [`serve`], [`Publisher::run`], [`StatusWriter::run`] and
-//! [`Events::run`]; nothing else calls in here.
+//! with the container runtime. `app` starts [`serve`], [`Publisher::run`], [`StatusWriter::run`],
+//! [`Events::run`] and [`Sweeper::run`]; nothing else calls in here.
 
 mod attributes;
 mod claims;
@@ -25,6 +25,7 @@ mod sharing;
 mod slices;
 mod socket;
 mod status;
+mod sweeper;
 mod taints;
 
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub use self::publisher::{Offer, Publisher};
 pub use self::serve::{registration_path, serve, service_path};
 pub use self::sharing::Shares;
 pub use self::status::{News, StatusWriter};
+pub use self::sweeper::{Grace, Sweeper};
 
 /// The devices that this driver has on this node, as the DRA API names them. The pool is called
 /// like the node.

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 use super::proto::{v1, v1beta1};
 use super::{ClaimError, Pool, claims};
 use crate::attach::{Notice, NoticeKind, Notices, PrepareClaim, Worker};
+use crate::dhcp::Leases;
 use crate::inventory::Inventory;
 use crate::model::{ClaimRef, Record};
 use crate::telemetry::{Metrics, Outcome, Part};
@@ -33,6 +34,7 @@ struct Parts {
     runtime: watch::Receiver<bool>,
     metrics: Arc<Metrics>,
     notices: Notices,
+    leases: Leases,
 }
 
 impl Plugin {
@@ -47,7 +49,8 @@ impl Plugin {
         metrics: Arc<Metrics>,
         notices: Notices,
     ) -> Self {
-        Self(Arc::new(Parts { pool, client, worker, inventory, runtime, metrics, notices }))
+        let leases = Leases::new(worker.clone());
+        Self(Arc::new(Parts { pool, client, worker, inventory, runtime, metrics, notices, leases }))
     }
 
     pub(super) fn pool(&self) -> &Pool {
@@ -60,15 +63,18 @@ impl Plugin {
     ) -> v1::NodePrepareResourcesResponse {
         let begun = Instant::now();
         let looked_up = join_all(request.claims.iter().map(|claim| self.look_up(claim))).await;
-
-        let mut outcome = Outcome::NotOurs;
-        let mut answers = HashMap::with_capacity(request.claims.len());
-        for (claim, found) in request.claims.into_iter().zip(looked_up) {
-            let prepared = match found {
+        // At once, because each may have to wait for DHCP servers; the worker takes them in order.
+        let handed_over = looked_up.into_iter().map(|found| async {
+            match found {
                 Ok(Some(wanted)) => self.hand_over(wanted).await,
                 Ok(None) => Ok(Vec::new()),
                 Err(error) => Err(error),
-            };
+            }
+        });
+
+        let mut outcome = Outcome::NotOurs;
+        let mut answers = HashMap::with_capacity(request.claims.len());
+        for (claim, prepared) in request.claims.into_iter().zip(join_all(handed_over).await) {
             outcome = match (outcome, &prepared) {
                 (Outcome::Failed, _) | (_, Err(_)) => Outcome::Failed,
                 (so_far, Ok(records)) if records.is_empty() => so_far,
@@ -99,15 +105,22 @@ impl Plugin {
 
     async fn hand_over(&self, wanted: PrepareClaim) -> Result<Vec<Record>, ClaimError> {
         let (claim, pod) = (wanted.claim.clone(), wanted.pod.clone());
-        match self.0.worker.prepare(wanted).await {
+        let records = match self.0.worker.prepare(wanted).await {
+            Ok(records) => records,
+            Err(source) => {
+                self.0.metrics.attach_error(source.reason());
+                return Err(ClaimError::Attach { claim, source: Box::new(source) });
+            }
+        };
+        match self.0.leases.acquire(records).await {
             Ok(records) => {
                 let devices = records.len();
                 tracing::info!(%claim, uid = %claim.uid, %pod, devices, "prepared");
                 Ok(records)
             }
-            Err(source) => {
-                self.0.metrics.attach_error(source.reason());
-                Err(ClaimError::Attach { claim, source: Box::new(source) })
+            Err(failures) => {
+                self.0.metrics.attach_error("no_lease");
+                Err(ClaimError::Leases { claim, failures })
             }
         }
     }

@@ -60,7 +60,8 @@ pub struct InterfaceState {
     /// Administratively up (`IFF_UP`); says nothing about the carrier.
     pub up: bool,
     /// Addresses that somebody assigned: IPv6 link-local ones, which the kernel makes by itself,
-    /// are left out. In the kernel's order, in which the first of a network is the primary one.
+    /// are left out. In the order in which they can be assigned: the first IPv4 one of a network is
+    /// its primary one.
     pub addresses: Vec<IpNet>,
     /// The bridge, bond or the like that it is a member of.
     #[serde(default)]

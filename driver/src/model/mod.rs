@@ -9,6 +9,7 @@ mod device;
 mod hook;
 mod identity;
 mod interface;
+mod lease;
 mod name;
 mod network;
 mod problem;
@@ -27,6 +28,7 @@ pub use self::identity::{
     Sandbox, ShareId,
 };
 pub use self::interface::{At, By, InterfaceState, Place};
+pub use self::lease::{Lease, LeaseTimes};
 pub use self::name::{DeviceName, DeviceNameError, IfName, IfNameError};
 pub use self::network::{
     Belongings, CHANNELS, COALESCE, EthtoolSetting, EthtoolState, Family, Inherit, IpvlanMode,

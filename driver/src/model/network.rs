@@ -64,6 +64,8 @@ impl RouteProtocol {
     pub const STATIC: Self = Self(4);
     /// From router advertisements; the next one brings it again.
     pub const RA: Self = Self(9);
+    /// From a DHCP server.
+    pub const DHCP: Self = Self(16);
 }
 
 impl Default for RouteProtocol {
@@ -158,6 +160,19 @@ impl Segments {
     /// Whether nothing is said.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// A limit that is wished for here and of which `now` tells nothing: the kernel does not know it,
+    /// and would ignore it without a word.
+    pub fn unknown_to(&self, now: &Self) -> Option<&'static str> {
+        let limits = [
+            (self.gso_max_size, now.gso_max_size, "a GSO size"),
+            (self.gro_max_size, now.gro_max_size, "a GRO size"),
+            (self.gso_ipv4_max_size, now.gso_ipv4_max_size, "a GSO size for IPv4"),
+            (self.gro_ipv4_max_size, now.gro_ipv4_max_size, "a GRO size for IPv4"),
+        ];
+        let unknown = limits.into_iter().find(|(wish, now, _)| wish.is_some() && now.is_none());
+        unknown.map(|(.., name)| name)
     }
 }
 

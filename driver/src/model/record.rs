@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AttachmentId, Belongings, ClaimRef, Device, DeviceName, EgressHook, EthtoolState, Filter,
-    FlowWishes, HookReason, IfIndex, IfName, IngressHook, InterfaceState, NetnsRef, OperatorPolicy,
-    PodRef, ShareId, SubinterfaceSpec, Telemetry, Wishes,
+    FlowWishes, HookReason, IfIndex, IfName, IngressHook, InterfaceState, Lease, MacAddr, NetnsRef,
+    OperatorPolicy, PodRef, ShareId, SubinterfaceSpec, Telemetry, Wishes,
 };
 
 /// One prepared device, from prepare to unprepare.
@@ -42,6 +42,12 @@ pub struct Record {
     /// What its driver was set to before prepare changed that.
     #[serde(default)]
     pub ethtool: EthtoolState,
+    /// What a DHCP server gave it, where the claim wishes that.
+    #[serde(default)]
+    pub lease: Option<Lease>,
+    /// Prepare set the interface up to ask a DHCP server, and unprepare sets it down again.
+    #[serde(default)]
+    pub was_raised: bool,
     /// The runtime's name of the sandbox that the device is in, or on its way into or out of.
     pub sandbox: Option<String>,
     /// What of `before` could not be put back when the interface came home last.
@@ -62,6 +68,11 @@ impl Record {
     /// What the interface is called inside the pod.
     pub fn pod_interface(&self) -> &IfName {
         self.wishes.interface.name.as_ref().unwrap_or(&self.before.name)
+    }
+
+    /// The interface's hardware address inside the pod.
+    pub fn pod_mac(&self) -> Option<MacAddr> {
+        self.wishes.interface.mac.or(self.before.mac)
     }
 }
 

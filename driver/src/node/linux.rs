@@ -1,4 +1,4 @@
-//! The real node: a match over [`Step`], each arm one call into `datapath` or `sys`.
+//! The real node: a match over [`Step`], each arm one call into another room of hands.
 
 mod change;
 mod link;
@@ -14,6 +14,7 @@ use self::places::Places;
 use super::{Node, StepError};
 use crate::cdi::CdiDir;
 use crate::datapath::Datapath;
+use crate::dhcp::{self, DhcpError};
 use crate::model::{At, Place};
 use crate::plan::{Observed, Step, Subject, Was};
 use crate::sys::ethtool::EthtoolError;
@@ -120,6 +121,11 @@ impl LinuxNode {
             Step::RemoveSubinterface { name } => link::remove_subinterface(places, name),
             Step::WriteCdi { spec } => Ok(self.cdi.write(spec)?),
             Step::RemoveCdi { claim } => Ok(self.cdi.remove(claim)?),
+            Step::ReleaseLease { at, lease } => {
+                let (_, index) = places.index(at)?;
+                dhcp::release(index, lease)?;
+                Ok(Was::Otherwise)
+            }
             Step::Move { from, to } => travel::relocate(places, from, to),
         }
     }
@@ -160,6 +166,7 @@ macro_rules! step_error_from {
 }
 
 step_error_from!(
+    DhcpError,
     EthtoolError,
     NetlinkError,
     NetnsError,

@@ -4,45 +4,44 @@
 use ipnet::IpNet;
 
 use super::Step;
-use crate::model::{At, Family, Neighbor, Record, Route, RouteScope, Rule, SysctlName};
+use crate::model::{At, Family, Neighbor, Record, Route, Rule, SysctlName};
 
-/// The addresses inside: those of the claim, or else the host's if they are inherited.
+/// The addresses inside: the one that a DHCP server lent, and those of the claim, or else the host's
+/// if they are inherited.
 pub(super) fn addresses(record: &Record) -> Vec<IpNet> {
     let wishes = &record.wishes.interface;
-    match &wishes.addresses {
-        Some(addresses) => addresses.clone(),
-        None if wishes.inherit.has_addresses() => record.before.addresses.clone(),
-        None => Vec::new(),
-    }
+    let lent = record.lease.iter().map(|lease| IpNet::V4(lease.address));
+    let others = match &wishes.addresses {
+        Some(addresses) => addresses.as_slice(),
+        None if wishes.inherit.has_addresses() => &record.before.addresses,
+        None => &[],
+    };
+    lent.chain(others.iter().copied()).collect()
 }
 
 /// Routes inside, in an order in which they can be added: a gateway can be reached only once the
-/// route to it is there. All of them are in the VRF's table where there is one.
+/// route to it is there. All of them are in the VRF's table where there is one. Of several
+/// that the kernel would take for one, the claim's comes before the DHCP server's, and that before the
+/// host's.
 fn routes(record: &Record) -> Vec<Route> {
-    let wished = &record.wishes.routes;
+    let is_same = |one: &Route, other: &Route| {
+        (other.destination, other.table, other.metric) == (one.destination, one.table, one.metric)
+    };
+    let wished = record.wishes.routes.as_slice();
+    let lent = record.lease.as_ref().map_or(&[][..], |lease| &lease.routes);
+    let lent: Vec<_> =
+        lent.iter().filter(|route| !wished.iter().any(|other| is_same(route, other))).collect();
     let inherited = record.belongings.routes.iter().filter(|route| {
-        let is_said = |other: &Route| {
-            (other.destination, other.table) == (route.destination, route.table)
-                && other.metric == route.metric
-        };
-        record.wishes.interface.inherit.has_routes() && !wished.iter().any(is_said)
+        let mut said = wished.iter().chain(lent.iter().copied());
+        record.wishes.interface.inherit.has_routes() && !said.any(|other| is_same(route, other))
     });
     let table = record.wishes.interface.vrf.as_ref().map(|vrf| vrf.table);
     let all = inherited
+        .chain(lent.iter().copied())
         .chain(wished)
-        .cloned()
-        .map(|route| Route { table: table.unwrap_or(route.table), ..route });
+        .map(|route| Route { table: table.unwrap_or(route.table), ..route.clone() });
     let (direct, by_gateway): (Vec<_>, Vec<_>) = all.partition(|route| route.gateway.is_none());
-    direct.into_iter().map(on_link).chain(by_gateway).collect()
-}
-
-/// What has no gateway is on the link; IPv4 wants to be told (`fib_check_nh()`,
-/// net/ipv4/fib_semantics.c, Linux 6.12, checks a gateway against routes of a nearer scope).
-fn on_link(route: Route) -> Route {
-    match route.destination {
-        IpNet::V4(_) => Route { scope: RouteScope::LINK, ..route },
-        IpNet::V6(_) => route,
-    }
+    direct.into_iter().chain(by_gateway).collect()
 }
 
 fn rules(record: &Record) -> Vec<Rule> {
@@ -76,6 +75,34 @@ pub(super) fn unpack(record: &Record, pod: &At) -> Vec<Step> {
     }
     for rule in rules(record) {
         steps.push(Step::AddRule { place: pod.place.clone(), rule });
+    }
+    steps
+}
+
+/// Makes of the addresses and routes in `before` those in `after`, which is the same attachment with
+/// another lease.
+///
+/// The old address goes first, or it would take a new one of its network along. With its last IPv4
+/// address an interface loses all IPv4 routes and neighbours (`fib_disable_ip()` in
+/// net/ipv4/fib_frontend.c, Linux 6.12), so they are all added again; what is there stays as it is.
+pub fn relet(before: &Record, after: &Record, pod: &At) -> Vec<Step> {
+    let ([old_routes, new_routes], [old, new]) =
+        ([before, after].map(routes), [before, after].map(addresses));
+    let at = || pod.clone();
+    let mut steps = Vec::new();
+    for route in old_routes.iter().rev().filter(|route| !new_routes.contains(route)) {
+        steps.push(Step::RemoveRoute { at: at(), route: route.clone() });
+    }
+    for &address in old.iter().filter(|address| !new.contains(address)) {
+        steps.push(Step::RemoveAddress { at: at(), address });
+    }
+    let dad = after.wishes.interface.dad;
+    for &address in new.iter().filter(|address| !old.contains(address)) {
+        steps.push(Step::AddAddress { at: at(), address, dad });
+    }
+    let is_other = !steps.is_empty() || old_routes != new_routes;
+    if is_other && after.lease.is_some() {
+        steps.extend(unpack(after, pod));
     }
     steps
 }

@@ -16,6 +16,7 @@ pub use self::containers::cdi;
 pub use self::ethtool::settings;
 pub use self::hook::{Hooks, choose_hooks};
 pub use self::journey::{attach, detach, leave, replace, restore};
-pub use self::prepare::{prepare, remake, subinterface_name, unprepare};
+pub use self::luggage::relet;
+pub use self::prepare::{prepare, release, remake, subinterface_name, unprepare};
 pub use self::settle::{Seen, Settlement, settle, stray_of};
 pub use self::step::{DatapathState, Observed, Step, Stray, Subject, Was};

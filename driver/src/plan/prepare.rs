@@ -18,6 +18,9 @@ pub fn prepare(record: &Record, settings: &[EthtoolSetting]) -> Vec<Step> {
         steps.push(Step::SetEthtool { at: on_host(record), setting: setting.clone() });
     }
     steps.extend(install(record));
+    if record.was_raised {
+        steps.push(Step::SetUp { at: on_host(record) });
+    }
     steps
 }
 
@@ -36,7 +39,19 @@ fn make_subinterface(record: &Record) -> Vec<Step> {
     };
     let parent = At { place: Place::Host, interface: spec.parent.clone() };
     // No packet passes through a sub-interface whose parent is down, and a VLAN cannot go up.
-    vec![Step::SetUp { at: parent }, Step::AddSubinterface { spec: spec.clone() }]
+    let mut steps = vec![Step::SetUp { at: parent }, Step::AddSubinterface { spec: spec.clone() }];
+    if record.wishes.interface.dhcp {
+        // It talks to a server from here.
+        let at = At { place: Place::Host, interface: spec.name.clone() };
+        steps.push(Step::SetUp { at });
+    }
+    steps
+}
+
+/// Gives the address back to the DHCP server, from the host.
+pub fn release(record: &Record) -> Option<Step> {
+    let lease = record.lease.clone()?;
+    Some(Step::ReleaseLease { at: on_host(record), lease })
 }
 
 fn install(record: &Record) -> Option<Step> {
@@ -57,6 +72,9 @@ pub fn unprepare(record: &Record, is_home: bool, parent_down: bool) -> Vec<Step>
             }
         }
         None if is_home => {
+            if record.was_raised {
+                steps.push(Step::SetDown { at: on_host(record) });
+            }
             for setting in ethtool::restoring(&record.ethtool) {
                 steps.push(Step::SetEthtool { at: on_host(record), setting });
             }

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use crate::model::{
     At, AttachmentId, Belongings, By, CdiSpec, ClaimUid, Dad, DatapathSpec, EthtoolSetting,
-    EthtoolState, IfIndex, IfName, InterfaceState, MacAddr, Neighbor, NetnsRef, OtherPrograms,
-    PciAddress, Place, Route, Rule, Segments, SubinterfaceSpec, Vrf,
+    EthtoolState, IfIndex, IfName, InterfaceState, Lease, MacAddr, Neighbor, NetnsRef,
+    OtherPrograms, PciAddress, Place, Route, Rule, Segments, SubinterfaceSpec, Vrf,
 };
 
 /// One change to the node.
@@ -142,6 +142,12 @@ pub enum Step {
     RemoveCdi {
         claim: ClaimUid,
     },
+    /// Tells the DHCP server that an address is free again. It does not answer, so nobody knows whether
+    /// it heard; the interface has to be up.
+    ReleaseLease {
+        at: At,
+        lease: Lease,
+    },
     /// Into another namespace under a new name, in one call to the kernel. The interface is down
     /// and without addresses and filters afterwards; MTU, MAC address and attached links stay.
     Move {
@@ -200,7 +206,8 @@ impl Step {
                 | Self::SetController { .. }
                 | Self::DetachPrograms { .. }
                 | Self::RemoveSubinterface { .. }
-                | Self::RemoveCdi { .. },
+                | Self::RemoveCdi { .. }
+                | Self::ReleaseLease { .. },
                 _,
             ) => None,
             (Self::AddAddress { at, address, .. }, _) => {
@@ -272,6 +279,7 @@ impl Step {
             Self::RemoveSubinterface { .. } => "remove_subinterface",
             Self::WriteCdi { .. } => "write_cdi",
             Self::RemoveCdi { .. } => "remove_cdi",
+            Self::ReleaseLease { .. } => "release_lease",
             Self::Move { .. } => "move",
         }
     }
@@ -331,6 +339,14 @@ impl fmt::Display for Step {
             Self::RemoveSubinterface { name } => write!(f, "remove {name}"),
             Self::WriteCdi { spec } => write!(f, "write the CDI specification of {}", spec.claim),
             Self::RemoveCdi { claim } => write!(f, "remove the CDI specification of {claim}"),
+            Self::ReleaseLease { at, lease } => {
+                write!(
+                    f,
+                    "release {} of {at} to DHCP server {}",
+                    lease.address.addr(),
+                    lease.server
+                )
+            }
             Self::Move { from, to } => write!(f, "move {from} to {to}"),
         }
     }

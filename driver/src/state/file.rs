@@ -11,10 +11,15 @@ use super::{CheckpointError, former, io_error, private_file};
 use crate::model::{KeptPolicy, Record};
 
 pub(super) const NAME: &str = "checkpoint.json";
+/// The same once more, for when the first is damaged.
+pub(super) const MIRROR: &str = "checkpoint.mirror.json";
 
-/// Raised when a reader of the former version could misread the records. The fields around them stay
-/// as they are, so that a whole file of another version can be told from a damaged one.
+/// Raised when a reader of the former version could misread the records; one that is a single version
+/// behind reads what it knows of them, so that an upgrade can be taken back. The fields around them
+/// stay as they are, so that a whole file of another version can be told from a damaged one.
 const VERSION: u32 = 2;
+/// The one after: what it adds is not known here, and left out.
+const NEXT_VERSION: u32 = VERSION + 1;
 /// The one before, which is still read. Its rules had fewer fields.
 const FORMER_VERSION: u32 = 1;
 
@@ -73,7 +78,7 @@ fn decode(bytes: &[u8], path: &Path) -> Result<Content, CheckpointError> {
 fn content(read: Read<'_>, path: &Path) -> Result<Content, CheckpointError> {
     let damaged = |reason: String| CheckpointError::Damaged { path: path.to_owned(), reason };
     let records = match read.version {
-        VERSION => serde_json::from_str(read.records.get()),
+        VERSION | NEXT_VERSION => serde_json::from_str(read.records.get()),
         FORMER_VERSION => former::read(read.records.get()),
         version => {
             let path = path.to_owned();
@@ -158,7 +163,21 @@ pub(super) fn write_version<'a>(
             None => Ok(()),
         }
     })();
-    result.map_err(|e| io_error("write", path, e))
+    result.map_err(|e| io_error("write", path, e))?;
+    mirror(&path.with_file_name(MIRROR), &text);
+    Ok(())
+}
+
+/// Nobody waits for the disk here: the file that counts is written. Without a mirror the driver does
+/// as well as with one, until that is damaged.
+fn mirror(path: &Path, text: &str) {
+    let temporary = path.with_extension("json.new");
+    let written = private_file(&temporary)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| fs::rename(&temporary, path));
+    if let Err(error) = written {
+        tracing::warn!(path = %path.display(), %error, "cannot write the checkpoint a second time");
+    }
 }
 
 fn encode<'a>(

@@ -8,6 +8,8 @@
 //! Of an earlier boot nothing is left but what an operator has ordered: policies are kept until their
 //! devices are prepared again.
 
+#[cfg(test)]
+mod damage;
 mod file;
 mod former;
 mod kept;
@@ -20,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use self::file::Content;
 #[cfg(any(test, feature = "testing"))]
 pub use self::file::read_any;
 use crate::model::{AttachmentId, KeptPolicy, OperatorPolicy, Record};
@@ -64,8 +67,11 @@ pub enum Found {
     /// dropped. Kubelet prepares again what it still needs (kubernetes/kubernetes PR 141966), and
     /// then these operators' policies hold again. `lost` are those that there was no room to keep.
     EarlierBoot { records: usize, policies: usize, lost: usize },
-    /// Unreadable, as a power cut may leave it; it lies beside the new one under this name, and the
-    /// driver starts without it.
+    /// Unreadable or gone; this many records were read from the mirror in its stead. A damaged file
+    /// lies beside the new one under the name `to`.
+    Mirrored { records: usize, to: Option<PathBuf>, reason: String },
+    /// Unreadable, as a power cut may leave it, and so is its mirror; it lies beside the new one under
+    /// this name, and the driver starts without it.
     SetAside { to: PathBuf, reason: String },
 }
 
@@ -80,27 +86,27 @@ impl Checkpoint {
         make_private(directory).map_err(|e| io_error("create", directory, e))?;
         let lock = lock(&directory.join("lock"))?;
         let path = directory.join(file::NAME);
-        let nothing = || (BTreeMap::new(), Vec::new());
         let ((records, kept), found) = match file::read(&path) {
-            Ok(None) => (nothing(), Found::Nothing),
-            Ok(Some(content)) if content.boot_id == boot_id => {
-                let found = Found::Records(content.records.len());
-                let records = content.records.into_iter().map(|r| (r.id(), r)).collect();
-                ((records, content.kept), found)
-            }
-            Ok(Some(content)) => {
-                let records = content.records.len();
-                let (kept, lost) = kept::keep(content);
-                let found = Found::EarlierBoot { records, policies: kept.len(), lost };
-                ((BTreeMap::new(), kept), found)
-            }
+            Ok(Some(content)) => of_boot(content, boot_id),
+            Ok(None) => match read_mirror(directory, boot_id) {
+                Some((read, records)) => {
+                    let reason = "it is gone".to_owned();
+                    (read, Found::Mirrored { records, to: None, reason })
+                }
+                None => (Held::default(), Found::Nothing),
+            },
             // Of a later version it is as good as it was written; only this driver cannot read it.
             Err(error @ (CheckpointError::Io { .. } | CheckpointError::Version { .. })) => {
                 return Err(error);
             }
             Err(error) => {
-                let to = set_aside(&path)?;
-                (nothing(), Found::SetAside { to, reason: error.to_string() })
+                let (to, reason) = (set_aside(&path)?, error.to_string());
+                match read_mirror(directory, boot_id) {
+                    Some((read, records)) => {
+                        (read, Found::Mirrored { records, to: Some(to), reason })
+                    }
+                    None => (Held::default(), Found::SetAside { to, reason }),
+                }
             }
         };
         let boot_id = boot_id.to_owned();
@@ -189,6 +195,30 @@ impl Checkpoint {
     }
 }
 
+/// Records and kept policies.
+type Held = (BTreeMap<AttachmentId, Record>, Vec<KeptPolicy>);
+
+/// What a file that was read means in this boot.
+fn of_boot(content: Content, boot_id: &str) -> (Held, Found) {
+    let records = content.records.len();
+    if content.boot_id == boot_id {
+        let all = content.records.into_iter().map(|r| (r.id(), r)).collect();
+        return ((all, content.kept), Found::Records(records));
+    }
+    let (kept, lost) = kept::keep(content);
+    let found = Found::EarlierBoot { records, policies: kept.len(), lost };
+    ((BTreeMap::new(), kept), found)
+}
+
+/// What the mirror holds and how many records that are, if it is whole and of this boot.
+fn read_mirror(directory: &Path, boot_id: &str) -> Option<(Held, usize)> {
+    let content = file::read(&directory.join(file::MIRROR)).ok().flatten()?;
+    match of_boot(content, boot_id) {
+        (held, Found::Records(records)) => Some((held, records)),
+        _ => None,
+    }
+}
+
 /// What is recorded in `directory`, read without the lock: for the command line, while a driver may
 /// or may not run. No checkpoint means no records.
 ///
@@ -251,40 +281,13 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::model::{
-        Belongings, BuildId, EthtoolState, IfIndex, InterfaceState, Phase, Segments, Wishes,
-    };
-    use crate::testing::{claim, device, pod};
+    use crate::model::Phase;
 
     fn record(name: &str) -> Record {
-        Record {
-            claim: claim("claim-a"),
-            pod: pod("pod-a"),
-            requests: vec!["nic".to_owned()],
-            pool: "node-a".to_owned(),
-            share: None,
-            device: device(name),
-            wishes: Wishes::default(),
-            datapath: None,
-            policy: None,
-            build: BuildId("build-1".to_owned()),
-            subinterface: None,
-            belongings: Belongings::default(),
-            ethtool: EthtoolState::default(),
-            before: InterfaceState {
-                name: name.parse().unwrap(),
-                index: IfIndex(3),
-                mac: None,
-                mtu: 1500,
-                up: true,
-                addresses: vec!["2001:db8::1/64".parse().unwrap()],
-                controller: None,
-                segments: Segments::default(),
-            },
-            sandbox: None,
-            residue: Vec::new(),
-            phase: Phase::Attaching { netns: crate::testing::netns(7) },
-        }
+        let phase = Phase::Attaching { netns: crate::testing::netns(7) };
+        let mut record = crate::testing::record(name, None, phase);
+        record.before.addresses = vec!["2001:db8::1/64".parse().unwrap()];
+        record
     }
 
     fn open(directory: &TempDir) -> (Checkpoint, Found) {
@@ -314,7 +317,7 @@ mod tests {
         checkpoint.put([record("eth1")]).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&state), 0o700);
-        for file in [file::NAME, "lock"] {
+        for file in [file::NAME, file::MIRROR, "lock"] {
             assert_eq!(mode(&state.join(file)), 0o600, "{file}");
         }
     }
@@ -351,6 +354,7 @@ mod tests {
             let mut bad = good.clone().into_bytes();
             bad[at] ^= 1;
             fs::write(&path, &bad).unwrap();
+            fs::write(directory.path().join(file::MIRROR), &bad).unwrap();
             let (_, found) = Checkpoint::open(directory.path(), "boot-2").unwrap();
             assert!(matches!(found, Found::SetAside { .. }), "byte {at}: {found:?}");
         }
@@ -367,9 +371,39 @@ mod tests {
             bad[at] ^= 1;
             fs::write(&path, &bad).unwrap();
             let (checkpoint, found) = open(&directory);
+            let Found::Mirrored { records: 1, to: Some(to), .. } = found else {
+                panic!("byte {at}: {found:?}")
+            };
+            assert_eq!(fs::read(to).unwrap(), bad, "byte {at}: is kept for whoever wants to know");
+            assert_eq!(checkpoint.records().count(), 1);
+
+            drop(checkpoint);
+            fs::write(&path, &bad).unwrap();
+            fs::write(directory.path().join(file::MIRROR), &bad).unwrap();
+            let (checkpoint, found) = open(&directory);
             assert!(matches!(found, Found::SetAside { .. }), "byte {at}: {found:?}");
             assert_eq!(checkpoint.records().count(), 0);
+            drop(checkpoint);
+            fs::write(directory.path().join(file::MIRROR), &good).unwrap();
         }
+    }
+
+    #[test]
+    fn a_file_that_is_gone_has_its_mirror() {
+        let directory = TempDir::new().unwrap();
+        open(&directory).0.put([record("eth1")]).unwrap();
+        fs::remove_file(directory.path().join(file::NAME)).unwrap();
+        let (checkpoint, found) = open(&directory);
+        assert!(matches!(found, Found::Mirrored { records: 1, to: None, .. }), "{found:?}");
+        assert_eq!(checkpoint.records().count(), 1);
+    }
+
+    #[test]
+    fn the_next_version_is_read_as_far_as_it_is_known() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join(file::NAME);
+        file::write_version(3, &path, "boot-1", [record("eth1")].iter(), &[]).unwrap();
+        assert_eq!(open(&directory).1, Found::Records(1));
     }
 
     #[test]
@@ -377,7 +411,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join(file::NAME);
         file::write_version(
-            3,
+            4,
             file::Durability::Lasting,
             &path,
             "boot-1",
@@ -386,7 +420,7 @@ mod tests {
         )
         .unwrap();
         let error = Checkpoint::open(directory.path(), "boot-1").unwrap_err();
-        assert!(matches!(error, CheckpointError::Version { version: 3, .. }), "{error}");
+        assert!(matches!(error, CheckpointError::Version { version: 4, .. }), "{error}");
         assert!(path.exists());
     }
 
@@ -395,7 +429,9 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join(file::NAME);
         open(&directory).0.put([record("eth1")]).unwrap();
-        fs::write(&path, &fs::read(&path).unwrap()[..40]).unwrap();
+        let cut = fs::read(&path).unwrap()[..40].to_vec();
+        fs::write(&path, &cut).unwrap();
+        fs::write(directory.path().join(file::MIRROR), &cut).unwrap();
         let (_, found) = open(&directory);
         let Found::SetAside { to, .. } = found else { panic!("{found:?}") };
         assert!(to.exists());

@@ -1,4 +1,4 @@
-//! The kernel's tick.
+//! The kernel's tick, and how long it has been running.
 
 use std::io;
 
@@ -11,6 +11,11 @@ pub fn ticks_per_second() -> io::Result<u64> {
     let nanoseconds = u64::try_from(tick.tv_nsec()).unwrap_or(0).max(1);
     // A tick is not always a whole number of nanoseconds.
     Ok((1_000_000_000 + nanoseconds / 2) / nanoseconds)
+}
+
+/// Seconds since the node started, also those that it slept.
+pub fn since_start() -> io::Result<u64> {
+    Ok(clock_gettime(ClockId::CLOCK_BOOTTIME)?.tv_sec().unsigned_abs())
 }
 
 /// The lower half of the kernel's `jiffies` now, give or take a few. It starts five minutes before

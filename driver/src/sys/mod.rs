@@ -10,6 +10,7 @@ pub mod ethtool;
 pub mod gate;
 pub mod netlink;
 pub mod netns;
+pub mod packet;
 pub mod socket;
 pub mod sysctl;
 pub mod sysfs;

@@ -35,6 +35,8 @@ pub(super) struct Attachment {
     pub(super) generation: Option<u32>,
     pub(super) memory: Option<u64>,
     pub(super) ahead: Option<Ahead>,
+    /// How many steps of its way back failed last.
+    pub(super) residue: usize,
 }
 
 impl Snapshot {
@@ -63,6 +65,7 @@ impl Snapshot {
                 generation: spec.filter(|_| record.build.is_known()).map(|spec| spec.generation),
                 memory: spec.and_then(|_| reader.read(record, |it, spec| it.memory(&spec.id))),
                 ahead: spec.and_then(|spec| Some(sightings.get(&spec.id)?.ahead.clone())),
+                residue: record.residue.len(),
             }
         };
         Self { attachments: records.iter().map(attachment).collect() }

@@ -43,7 +43,7 @@ const fn gauge(
     Family { name, help, unit, kind: Kind::Gauge, samples }
 }
 
-pub(super) const FAMILIES: [Family; 17] = [
+pub(super) const FAMILIES: [Family; 18] = [
     counter("weir", PACKETS, "Packets by verdict, in the direction as the pod sees it.", |it| {
         split(it, "verdict", |traffic| &traffic.verdicts, |count| count.packets)
     }),
@@ -95,6 +95,12 @@ pub(super) const FAMILIES: [Family; 17] = [
         None,
         "Programs of others that run before ours, when somebody looked last.",
         programs_ahead,
+    ),
+    gauge(
+        "weir_residue",
+        None,
+        "What of the host's could not be put back when it came home.",
+        |it| vec![(Vec::new(), u64::try_from(it.residue).unwrap_or(u64::MAX))],
     ),
     gauge("weir_datapath_memory", BYTES, "Kernel memory of the maps.", |it| {
         it.memory.iter().map(|&bytes| (Vec::new(), bytes)).collect()

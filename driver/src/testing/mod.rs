@@ -124,6 +124,8 @@ pub fn record(name: &str, ingress: Option<IngressHook>, phase: Phase) -> Record 
         before,
         belongings: Belongings::default(),
         ethtool: EthtoolState::default(),
+        lease: None,
+        was_raised: false,
         sandbox: phase.netns().map(|_| "sandbox-1".to_owned()),
         residue: Vec::new(),
         phase,

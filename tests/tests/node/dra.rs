@@ -10,6 +10,7 @@ mod publishing;
 mod repeats;
 mod sockets;
 mod status;
+mod sweeping;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -23,7 +23,9 @@ for folder in proc sys dev; do
     mkdir -p "/new/$folder"
     mount -o move "/$folder" "/new/$folder" || fail "move /$folder"
 done
-mkdir -p /new/run /new/dev/pts /new/dev/shm
+mkdir -p /new/run /new/dev/pts /new/dev/shm /new/dev/net
+# Whoever opens it has the kernel load its module, as on machines where kmod makes such nodes.
+mknod /new/dev/net/tun c 10 200 || fail "make /dev/net/tun"
 mount -t devpts devpts /new/dev/pts || fail "mount /dev/pts"
 mount -t tmpfs tmpfs /new/dev/shm || fail "mount /dev/shm"
 mount -t cgroup2 cgroup2 /new/sys/fs/cgroup || fail "mount cgroups"

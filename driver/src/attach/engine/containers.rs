@@ -21,9 +21,8 @@ impl<N: Node> Engine<N> {
         if claims.is_empty() {
             return Ok(Vec::new());
         }
-        let cookie = match self.node.observe(&Subject::Cookie(netns.clone()))? {
-            Observed::Cookie(cookie) => cookie,
-            _ => return Err(mismatch()),
+        let Observed::Cookie(cookie) = self.node.observe(&Subject::Cookie(netns.clone()))? else {
+            return Err(mismatch());
         };
         let specs = claims.into_iter().filter_map(|claim| {
             plan::cdi(records.iter().filter(|record| record.claim.uid == *claim), cookie)

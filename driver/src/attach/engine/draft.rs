@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use super::Engine;
 use crate::attach::{AttachError, PrepareClaim, Wanted};
 use crate::model::{
-    AttachmentId, Belongings, By, DatapathSpec, Device, EthtoolSetting, EthtoolState, IfIndex,
-    InterfaceState, Phase, Place, Record, SubinterfaceKind, SubinterfaceSpec,
+    AttachmentId, Belongings, By, DatapathSpec, Device, EthtoolSetting, EthtoolState,
+    EthtoolWishes, IfIndex, InterfaceState, Phase, Place, Record, SubinterfaceKind,
+    SubinterfaceSpec,
 };
 use crate::node::Node;
 use crate::plan::{self, DatapathState, Hooks, choose_hooks};
@@ -60,13 +61,21 @@ impl<N: Node> Engine<N> {
             },
             None => parent,
         };
-        if let Some(reason) = reason_to_stay(&found, &before) {
+        let lacking = || {
+            let lacking = device.wishes.interface.segments.unknown_to(&before.segments)?;
+            Some(format!("this kernel has no limit on {lacking}"))
+        };
+        let reason = reason_to_stay(&found, &before)
+            .or_else(lacking)
+            .or_else(|| no_dhcp(device, &found, &before));
+        if let Some(reason) = reason {
             return Err(impossible(reason));
         }
         let (ethtool, settings) = match &subinterface {
             Some(_) => (EthtoolState::default(), Vec::new()),
             None => self.driver_settings(device, &before)?,
         };
+        let was_raised = device.wishes.interface.dhcp && subinterface.is_none() && !before.up;
         let hooks = hooks(device, &found, &before).map_err(impossible)?;
         let mut record = Record {
             claim: wanted.claim.clone(),
@@ -83,6 +92,8 @@ impl<N: Node> Engine<N> {
             before,
             belongings: Belongings::default(),
             ethtool,
+            lease: None,
+            was_raised,
             sandbox: None,
             residue: Vec::new(),
             phase: Phase::Preparing,
@@ -139,7 +150,7 @@ impl<N: Node> Engine<N> {
                     reason: problems.to_string(),
                 }),
             },
-            Err(source) if *wishes != Default::default() => {
+            Err(source) if *wishes != EthtoolWishes::default() => {
                 Err(AttachError::Observe { device: device.name.clone(), source })
             }
             Err(error) => {
@@ -185,6 +196,19 @@ fn reason_to_stay(device: &Device, now: &InterfaceState) -> Option<String> {
             now.name
         )
     })
+}
+
+/// Why a DHCP server cannot be asked on the device, where the claim wishes that.
+fn no_dhcp(wanted: &Wanted, device: &Device, now: &InterfaceState) -> Option<String> {
+    if !wanted.wishes.interface.dhcp {
+        None
+    } else if !cfg!(feature = "dhcp") {
+        Some("interface.dhcp: this driver is built without a DHCP client".to_owned())
+    } else if device.encapsulation != "ether" || now.mac.is_none() {
+        Some(format!("interface.dhcp: {} is no Ethernet interface", device.interface))
+    } else {
+        None
+    }
 }
 
 /// What is wrong with the names of the claim's devices: not all can be had in one pod.

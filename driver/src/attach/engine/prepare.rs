@@ -6,7 +6,7 @@ use super::Engine;
 use super::draft::{Draft, check_names};
 use super::settle::Settled;
 use super::travel::Failure;
-use crate::attach::execute::{Done, Residue, Stopped, execute, put_back, roll_back};
+use crate::attach::execute::{Done, Residue, Stopped, execute, put_back, roll_back, try_all};
 use crate::attach::{AttachError, NoticeKind, PrepareClaim, Wanted};
 use crate::model::{By, ClaimUid, DeviceName, Phase, Place, Record, SubinterfaceSpec};
 use crate::node::Node;
@@ -30,12 +30,12 @@ impl<N: Node> Engine<N> {
             }
         }
         AttachError::all_of(errors)?;
-        answer.extend(self.set_up(drafts)?);
+        answer.extend(self.set_up(&drafts)?);
         Ok(answer)
     }
 
     /// Makes of drafts what is prepared, or nothing.
-    fn set_up(&mut self, drafts: Vec<Draft>) -> Result<Vec<Record>, AttachError> {
+    fn set_up(&mut self, drafts: &[Draft]) -> Result<Vec<Record>, AttachError> {
         let Some(first) = drafts.first().map(|draft| draft.record.device.name.clone()) else {
             return Ok(Vec::new());
         };
@@ -196,7 +196,7 @@ impl<N: Node> Engine<N> {
             if is_home && !record.residue.is_empty() {
                 self.pay_debt(&record);
             }
-            self.clear(record, is_home)?;
+            self.clear(&record, is_home)?;
         }
         Ok(())
     }
@@ -209,17 +209,21 @@ impl<N: Node> Engine<N> {
     }
 
     /// Takes away what prepare made of an attachment, and forgets it.
-    pub(super) fn clear(&mut self, record: Record, is_home: bool) -> Result<(), AttachError> {
+    pub(super) fn clear(&mut self, record: &Record, is_home: bool) -> Result<(), AttachError> {
         let device = record.device.name.clone();
-        let parent_down = self.parent_goes_down(&record)?;
-        let (settings, steps): (Vec<_>, Vec<_>) = plan::unprepare(&record, is_home, parent_down)
+        if is_home {
+            // As well as can be: otherwise it ends by itself. What fails is logged there.
+            try_all(&mut self.node, plan::release(record));
+        }
+        let parent_down = self.parent_goes_down(record)?;
+        let (settings, steps): (Vec<_>, Vec<_>) = plan::unprepare(record, is_home, parent_down)
             .into_iter()
             .partition(|step| matches!(step, Step::SetEthtool { .. }));
         execute(&mut self.node, &steps, None, &mut Done::default())
             .map_err(|stopped| stopped.at(device.clone(), Vec::new()))?;
         // What a driver does not take back is no reason to hold up the claim's end.
         for residue in put_back(&mut self.node, settings) {
-            self.tell(&record, NoticeKind::Residue, residue.to_string());
+            self.tell(record, NoticeKind::Residue, residue.to_string());
         }
         self.checkpoint
             .remove([&record.id()])

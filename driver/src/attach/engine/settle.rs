@@ -83,7 +83,10 @@ impl<N: Node> Engine<N> {
                 return Settled::Stuck;
             }
         };
-        if record.datapath.is_some() && seen.datapath == DatapathState::Broken {
+        // What is made or taken away is never whole, nor is what went with its namespace.
+        let is_whole = matches!(record.phase, Phase::Prepared | Phase::Attached { .. })
+            && (seen.in_pod.is_some() || seen.on_host.is_some());
+        if is_whole && record.datapath.is_some() && seen.datapath == DatapathState::Broken {
             tracing::error!(%device, "the datapath is broken: links are missing or severed");
         }
         let settlement = settle(&record, &seen, &self.build);
@@ -105,7 +108,7 @@ impl<N: Node> Engine<N> {
                 Settled::Kept(self.keep(record))
             }
             Settlement::Free(steps) => self.bring_home(record, steps),
-            Settlement::Forget { is_home } => match self.clear(record, is_home) {
+            Settlement::Forget { is_home } => match self.clear(&record, is_home) {
                 Ok(()) => Settled::Forgotten,
                 Err(error) => {
                     tracing::error!(%device, %error, "cannot be cleared away");

@@ -1,8 +1,11 @@
 //! The laws of the engine: whichever step fails, and whenever the driver dies.
 
 mod kept;
+mod lease;
 mod policy;
 mod property;
+mod shared;
+mod undo;
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
@@ -40,6 +43,12 @@ impl Bench {
     fn reboot(&self) {
         *self.node.world() = Self::new().node.snapshot();
         self.boot.set(self.boot.get() + 1);
+    }
+
+    fn lose_checkpoint(&self) {
+        for file in ["checkpoint.json", "checkpoint.mirror.json"] {
+            std::fs::remove_file(self.state.path().join(file)).unwrap();
+        }
     }
 
     /// Starts a driver that meets `fault`, lets it settle and has it do `work`. `None`: it died.
@@ -531,14 +540,14 @@ fn hardware_that_is_nowhere_is_waited_for_and_comes_home() {
 fn what_a_lost_checkpoint_left_is_swept() {
     let bench = Bench::new();
     bench.run(None, |engine| prepare(engine).map(drop).unwrap());
-    std::fs::remove_file(bench.state.path().join("checkpoint.json")).unwrap();
+    bench.lose_checkpoint();
     bench.run(None, |engine| {
         assert_eq!(bench.node.snapshot().datapaths.len(), 2);
         engine.unprepare(&claim("claim-a").uid).unwrap();
         assert!(bench.node.snapshot().datapaths.is_empty());
     });
     bench.run(None, |engine| prepare(engine).map(drop).unwrap());
-    std::fs::remove_file(bench.state.path().join("checkpoint.json")).unwrap();
+    bench.lose_checkpoint();
     bench.run(None, Engine::sweep);
     assert!(untouched(&bench.node.snapshot()));
 }
@@ -561,7 +570,14 @@ fn names_that_cannot_all_be_had_in_one_pod_are_refused() {
 
 fn thief() -> FakeInterface {
     let eth1 = Bench::new().node.snapshot().interfaces[&None][&"eth1".parse().unwrap()].clone();
-    FakeInterface { identity: 90, index: IfIndex(90), addresses: Vec::new(), ..eth1 }
+    FakeInterface {
+        identity: 90,
+        index: IfIndex(90),
+        addresses: Vec::new(),
+        routes: Vec::new(),
+        neighbors: Vec::new(),
+        ..eth1
+    }
 }
 
 #[test]

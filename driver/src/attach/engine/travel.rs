@@ -90,6 +90,9 @@ impl<N: Node> Engine<N> {
                 AttachError::Stranded { device: device() }
             });
         }
+        if record.wishes.interface.dhcp && record.lease.is_none() {
+            return Err(AttachError::NoLease { device: device() });
+        }
         let at_home = By::Name(record.before.name.clone());
         let mut now = self.interface(Place::Host, at_home.clone()).map_err(unseen)?;
         if now.is_none() && record.subinterface.is_some() {
@@ -198,13 +201,18 @@ impl<N: Node> Engine<N> {
     fn undo_all(&mut self, mut records: Vec<Record>, done: Done, failed: Failure) -> AttachError {
         self.shut_out(records.iter().map(|record| record.claim.uid.clone()));
         let mut residue = roll_back(&mut self.node, done);
-        if residue.is_empty() {
-            // What went along with something else has no undo of its own.
-            let rest = records.iter().flat_map(|record| {
-                let leave = record.phase.netns().map(|netns| plan::leave(record, netns));
-                leave.into_iter().flatten().chain(plan::restore(record))
-            });
-            residue = put_back(&mut self.node, rest);
+        // What went along with something else has no undo of its own, and an undo may have failed for
+        // want of that: where IPv6 is off for new interfaces, no IPv6 address can be put back before
+        // the interface has its settings again.
+        let rest = records.iter().flat_map(|record| {
+            let leave = record.phase.netns().map(|netns| plan::leave(record, netns));
+            leave.into_iter().flatten().chain(plan::restore(record))
+        });
+        let lacking = put_back(&mut self.node, rest);
+        if lacking.is_empty() {
+            residue.clear();
+        } else {
+            residue.extend(lacking);
         }
         for record in &mut records {
             // With residue the device may be anywhere on its way: `Detaching` says so, and the next

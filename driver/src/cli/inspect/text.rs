@@ -1,6 +1,7 @@
 //! The answer as text.
 
 use std::fmt::{Display, Write as _};
+use std::iter;
 
 use super::super::output::columns;
 use super::super::top::Counted;
@@ -90,6 +91,9 @@ fn facts(record: &Record) -> Vec<(&'static str, String)> {
     if record.datapath.is_some() {
         facts.push(("build", record.build.0.clone()));
     }
+    // The word is said once.
+    let words = iter::once("not put back").chain(iter::repeat(""));
+    facts.extend(words.zip(record.residue.iter().cloned()));
     facts
 }
 
@@ -293,6 +297,15 @@ ingress    flows lost            10      -
 egress     total                  5    500
 ";
         assert!(text.starts_with(story), "{text}");
+    }
+
+    #[test]
+    fn what_could_not_be_put_back_is_told_a_line_each() {
+        let mut it = inspected();
+        it.record.residue = ["a route (exists)", "a rule"].map(ToOwned::to_owned).to_vec();
+        let text = of(&it);
+        let lines = "\nnot put back    a route (exists)\n                a rule\ningress filter";
+        assert!(text.contains(lines), "{text}");
     }
 
     #[test]

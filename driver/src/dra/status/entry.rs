@@ -71,14 +71,19 @@ pub(super) fn entry(facts: &Facts<'_>, driver: &str) -> AllocatedDeviceStatus {
 
 fn network_data(record: &Record) -> NetworkDeviceData {
     let interface = &record.wishes.interface;
-    let addresses = interface.addresses.as_ref().unwrap_or(&record.before.addresses);
-    let mut ips: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    let addresses = match &interface.addresses {
+        Some(addresses) => addresses.as_slice(),
+        None if interface.inherit.has_addresses() => &record.before.addresses,
+        None => &[],
+    };
+    let lent = record.lease.iter().map(|lease| lease.address.to_string());
+    let mut ips: Vec<_> = lent.chain(addresses.iter().map(ToString::to_string)).collect();
     ips.sort();
     ips.dedup();
     ips.truncate(MAX_ADDRESSES);
     NetworkDeviceData {
         interface_name: Some(record.pod_interface().to_string()),
-        hardware_address: interface.mac.or(record.before.mac).map(|mac| mac.to_string()),
+        hardware_address: record.pod_mac().map(|mac| mac.to_string()),
         ips: (!ips.is_empty()).then_some(ips),
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn set_segments(
     segments: &Segments,
 ) -> Result<Was, StepError> {
     let (netlink, link) = places.link(at)?;
-    if let Some(limit) = netlink::unknown_limit(&link.segments, segments) {
+    if let Some(limit) = segments.unknown_to(&link.segments) {
         return Err(StepError { message: format!("this kernel has no limit on {limit}") });
     }
     let Some(was) = netlink::replaced(&link.segments, segments) else { return Ok(Was::Same) };

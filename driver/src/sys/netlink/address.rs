@@ -14,8 +14,9 @@ use super::{Netlink, NetlinkError};
 use crate::model::{Dad, IfIndex};
 
 impl Netlink {
-    /// The interface's addresses, in the kernel's order. Without IPv6 link-local ones, which the
-    /// kernel makes by itself. None of an interface that does not exist.
+    /// The interface's addresses, in an order in which they can be assigned anew to come to the same
+    /// order again. Without IPv6 link-local ones, which the kernel makes by itself. None of an
+    /// interface that does not exist.
     pub fn addresses(&self, index: IfIndex) -> Result<Vec<IpNet>, NetlinkError> {
         Ok(self.list_addresses(Some(index))?.remove(&index).unwrap_or_default())
     }
@@ -47,6 +48,7 @@ impl Netlink {
                 addresses.entry(index).or_default().push(address);
             }
         }
+        addresses.values_mut().for_each(|addresses| oldest_first(addresses));
         Ok(addresses)
     }
 
@@ -117,6 +119,15 @@ pub(super) fn read(message: &AddressMessage) -> Option<IpNet> {
         })
     })?;
     IpNet::new(address, message.header.prefix_len).ok()
+}
+
+/// The kernel lists the newest IPv6 address of a scope first (`ipv6_link_dev_addr()` in
+/// `net/ipv6/addrconf.c`, Linux 6.12), and IPv4 addresses as they came (kernel ring:
+/// `addresses_that_are_assigned_as_they_were_read_are_in_the_same_order`).
+fn oldest_first(addresses: &mut [IpNet]) {
+    addresses.sort_by_key(|address| matches!(address, IpNet::V6(_)));
+    let v4 = addresses.iter().filter(|address| matches!(address, IpNet::V4(_))).count();
+    addresses[v4..].reverse();
 }
 
 fn is_ipv6_link_local(address: IpNet) -> bool {

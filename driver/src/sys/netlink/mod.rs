@@ -37,7 +37,7 @@ pub use self::events::LinkEvents;
 pub use self::filter::{FilterFacts, Side};
 pub use self::link::{LinkFacts, LinkStatistics};
 pub use self::program::{BpfFilter, XdpMode};
-pub use self::segments::{replaced, unknown_limit};
+pub use self::segments::replaced;
 pub(in crate::sys) use self::socket::AskSocket;
 pub use self::virtual_link::Made;
 

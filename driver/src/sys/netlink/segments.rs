@@ -7,23 +7,23 @@ use super::{Netlink, NetlinkError};
 use crate::model::{IfIndex, Segments};
 
 /// One limit: its place among the others, and its attribute.
-type Limit = (fn(&Segments) -> Option<u32>, fn(u32) -> LinkAttribute, &'static str);
+type Limit = (fn(&Segments) -> Option<u32>, fn(u32) -> LinkAttribute);
 
 /// Those for IPv4 come last: up to 65536 the kernel makes them follow the others, also within one
 /// request (`netif_set_gso_max_size()` and `netif_set_gro_max_size()` in `net/core/dev.h`, `do_setlink()`
 /// in `net/core/rtnetlink.c`, Linux 6.12).
 const LIMITS: [Limit; 4] = [
-    (|segments| segments.gso_max_size, LinkAttribute::GsoMaxSize, "a GSO size"),
-    (|segments| segments.gro_max_size, LinkAttribute::GroMaxSize, "a GRO size"),
-    (|segments| segments.gso_ipv4_max_size, LinkAttribute::GsoIpv4MaxSize, "a GSO size for IPv4"),
-    (|segments| segments.gro_ipv4_max_size, LinkAttribute::GroIpv4MaxSize, "a GRO size for IPv4"),
+    (|segments| segments.gso_max_size, LinkAttribute::GsoMaxSize),
+    (|segments| segments.gro_max_size, LinkAttribute::GroMaxSize),
+    (|segments| segments.gso_ipv4_max_size, LinkAttribute::GsoIpv4MaxSize),
+    (|segments| segments.gro_ipv4_max_size, LinkAttribute::GroIpv4MaxSize),
 ];
 
 impl Netlink {
     /// Sets those limits that are given, in bytes.
     pub fn set_segments(&self, index: IfIndex, segments: &Segments) -> Result<(), NetlinkError> {
         let mut message = LinkUnspec::new_with_index(index.0);
-        for (value, attribute, _) in LIMITS {
+        for (value, attribute) in LIMITS {
             if let Some(bytes) = value(segments) {
                 message = message.append_extra_attribute(attribute(bytes));
             }
@@ -41,12 +41,6 @@ pub(super) fn note(attribute: &LinkAttribute, segments: &mut Segments) {
         LinkAttribute::GroIpv4MaxSize(bytes) => segments.gro_ipv4_max_size = Some(*bytes),
         _ => {}
     }
-}
-
-/// A limit that is wished for and that this kernel does not know: it would be ignored without a word.
-pub fn unknown_limit(now: &Segments, wish: &Segments) -> Option<&'static str> {
-    let unknown = |(value, ..): &Limit| value(wish).is_some() && value(now).is_none();
-    LIMITS.into_iter().find(unknown).map(|(.., name)| name)
 }
 
 /// What to put back after `wish` has been set; `None` where it changes nothing.
@@ -91,7 +85,7 @@ mod tests {
     fn what_the_kernel_does_not_tell_of_it_does_not_know() {
         let old = Segments { gso_ipv4_max_size: None, gro_ipv4_max_size: None, ..NOW };
         let wish = Segments { gro_ipv4_max_size: Some(1), ..Segments::default() };
-        assert_eq!(unknown_limit(&old, &wish), Some("a GRO size for IPv4"));
-        assert_eq!(unknown_limit(&NOW, &wish), None);
+        assert_eq!(wish.unknown_to(&old), Some("a GRO size for IPv4"));
+        assert_eq!(wish.unknown_to(&NOW), None);
     }
 }

@@ -205,7 +205,7 @@ fn text(path: &Path) -> Result<Option<String>, SysfsError> {
 }
 
 /// Node names are those of the class devices (`ib_uverbs_add_one()` in
-/// drivers/infiniband/core/uverbs_main.c and `ib_umad_init_port()` in user_mad.c, Linux 6.12).
+/// `drivers/infiniband/core/uverbs_main.c` and `ib_umad_init_port()` in `user_mad.c`, Linux 6.12).
 fn rdma_nodes(device: &Path) -> Result<Vec<PathBuf>, SysfsError> {
     let mut names = entries(&device.join("infiniband_verbs"))?;
     names.extend(entries(&device.join("infiniband_mad"))?);

@@ -183,6 +183,7 @@ fn series(body: &str) -> BTreeMap<&str, usize> {
 async fn an_attachment_has_a_fixed_number_of_series_and_two_for_each_rule() {
     let mut record = record("eth1");
     record.datapath.as_mut().unwrap().filter = Some(Filter::default());
+    record.residue = ["a route", "an address"].map(ToOwned::to_owned).to_vec();
     let id = record.id();
     let serving = Serving::start(vec![record], vec![(id.clone(), traffic(5, 2))]).await;
     let ahead = Ahead { egress: Some(vec!["spy".to_owned()]), ..Ahead::NOTHING };
@@ -210,6 +211,7 @@ async fn an_attachment_has_a_fixed_number_of_series_and_two_for_each_rule() {
         ("weir_protocol_bytes_total", 4),
         ("weir_protocol_packets_total", 4),
         ("weir_replies_total", 2),
+        ("weir_residue", 1),
         ("weir_rule_bytes_total", 2),
         ("weir_rule_packets_total", 2),
         ("weir_tagged_packets_total", 2),
@@ -234,6 +236,7 @@ async fn an_attachment_has_a_fixed_number_of_series_and_two_for_each_rule() {
         format!(r#"weir_programs_ahead{{{who},direction="ingress"}} 0"#),
         format!("weir_policy_generation_applied{{{who}}} 1"),
         format!("weir_datapath_memory_bytes{{{who}}} 70000"),
+        format!("weir_residue{{{who}}} 2"),
         "# UNIT weir_datapath_memory_bytes bytes".to_owned(),
     ];
     assert_has(&body, &lines.each_ref().map(String::as_str));

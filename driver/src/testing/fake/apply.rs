@@ -35,9 +35,7 @@ impl World {
             Step::SetSegments { at, segments } => self.set_segments(at, *segments),
             Step::SetEthtool { at, setting } => set_ethtool(&mut self.at(at)?.ethtool, setting),
             Step::SetSysctl { place, name, value } => self.set_sysctl(place, name, value),
-            Step::AddAddress { at, address, .. } => {
-                Ok(insert(&mut self.at(at)?.addresses, address))
-            }
+            Step::AddAddress { at, address, .. } => self.add_address(at, address),
             Step::RemoveAddress { at, address } => {
                 Ok(remove_address(&mut self.at(at)?.addresses, *address))
             }
@@ -77,6 +75,10 @@ impl World {
                 Ok(was(before.as_ref() == Some(spec)))
             }
             Step::RemoveCdi { claim } => Ok(was(self.cdi.remove(claim).is_none())),
+            Step::ReleaseLease { at, .. } => {
+                let interface = self.at(at)?;
+                if interface.up { Ok(Was::Otherwise) } else { Err(error(format!("{at}: is down"))) }
+            }
             Step::Move { from, to } => self.relocate(from, to),
         }
     }
@@ -181,6 +183,15 @@ impl World {
         };
         let before = before.unwrap_or_else(|| SYSCTL_DEFAULT.to_owned());
         Ok(if before == value { Was::Same } else { Was::Value(before) })
+    }
+
+    fn add_address(&mut self, at: &At, address: &IpNet) -> Result<Was, StepError> {
+        let is_off = self.ipv6_is_off && address.addr().is_ipv6();
+        let interface = self.at(at)?;
+        if is_off && !interface.sysctls.contains_key("ipv6/disable_ipv6") {
+            return Err(error(format!("{at}: IPv6 is disabled on this device")));
+        }
+        Ok(insert(&mut interface.addresses, address))
     }
 
     fn add_route(&mut self, at: &At, route: &Route) -> Result<Was, StepError> {

@@ -53,6 +53,8 @@ pub struct World {
     /// What each of them was specialised by.
     pub programs: BTreeMap<AttachmentId, DatapathSpec>,
     pub cdi: BTreeMap<ClaimUid, CdiSpec>,
+    /// Only interfaces with a setting `ipv6/disable_ipv6` of their own can have IPv6 addresses.
+    pub ipv6_is_off: bool,
 }
 
 /// What an interface gets for a setting of its own when it is new in a namespace.

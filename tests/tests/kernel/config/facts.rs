@@ -73,12 +73,12 @@ fn neighbours_need_an_interface_that_is_up_no_more_than_addresses_do() {
 fn a_move_costs_sysctls_and_keeps_segments() {
     on_host(|stage| {
         let (host, pod) = (Stage::on_host(), stage.in_pod());
-        let segments = Segments {
-            gso_max_size: Some(90_000),
-            gro_max_size: Some(80_000),
+        let segments = stage.known(Segments {
+            gso_max_size: Some(60_000),
+            gro_max_size: Some(50_000),
             gso_ipv4_max_size: Some(30_000),
             gro_ipv4_max_size: Some(20_000),
-        };
+        });
         stage.twice(&Step::SetSegments { at: host.clone(), segments });
         for name in ["ipv4/conf/v0/rp_filter", "ipv6/conf/v0/dad_transmits"] {
             let (place, name) = (host.place.clone(), name.to_owned());

@@ -9,5 +9,7 @@ mod links;
 mod programs;
 mod routes;
 mod settings;
-mod stage;
+pub(crate) mod stage;
 mod vm_only;
+
+pub(crate) use self::stage::ip;

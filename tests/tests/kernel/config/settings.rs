@@ -101,6 +101,14 @@ fn segments_come_and_go_together_with_what_the_kernel_makes_follow() {
         stage.there_and_back(&at, &set(segments(Some(30_000), None)), |seen| {
             assert_eq!(seen.link["gso_max_size"], 30_000);
         });
+        stage.there_and_back(&at, &set(segments(Some(65_000), None)), |seen| {
+            assert_eq!(seen.link["gso_max_size"], 65_000);
+        });
+        if stage.state(&at).segments.gso_ipv4_max_size.is_none() {
+            let error = stage.refused(&set(segments(None, Some(20_000))));
+            assert!(error.message.contains("has no limit on a GSO size for IPv4"), "{error}");
+            return;
+        }
         assert_eq!(follows(stage, &at), Some(30_000), "up to 65536 IPv4 follows");
         // Undone after one that made IPv4 differ, IPv4 differs again.
         stage.twice(&set(segments(None, Some(20_000))));
@@ -109,18 +117,21 @@ fn segments_come_and_go_together_with_what_the_kernel_makes_follow() {
         });
         stage.there_and_back(&at, &set(segments(Some(50_000), None)), |_| {});
         assert_eq!(stage.state(&at).segments.gso_ipv4_max_size, Some(20_000));
-        let all = Segments {
-            gso_max_size: Some(90_000),
-            gro_max_size: Some(80_000),
-            gso_ipv4_max_size: Some(70_000),
-            gro_ipv4_max_size: Some(60_000),
-        };
-        stage.there_and_back(&at, &set(all), |seen| {
-            assert_eq!(seen.link["gro_max_size"], 80_000);
-        });
-        stage.twice(&set(all));
-        assert_eq!(stage.state(&at).segments, all);
+        all_limits_at_once(stage, &at);
     });
+}
+
+fn all_limits_at_once(stage: &mut Stage, at: &At) {
+    let all = Segments {
+        gso_max_size: Some(90_000),
+        gro_max_size: Some(80_000),
+        gso_ipv4_max_size: Some(70_000),
+        gro_ipv4_max_size: Some(60_000),
+    };
+    let step = Step::SetSegments { at: at.clone(), segments: all };
+    stage.there_and_back(at, &step, |seen| assert_eq!(seen.link["gro_max_size"], 80_000));
+    stage.twice(&step);
+    assert_eq!(stage.state(at).segments, all);
 }
 
 /// What becomes of the limit for IPv4 where the other is lowered.

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use driver::cdi::{CdiDir, Gate};
 use driver::datapath::Datapath;
-use driver::model::{At, By, IfIndex, IfName, InterfaceState, NetnsRef, Place};
+use driver::model::{At, By, IfIndex, IfName, InterfaceState, NetnsRef, Place, Segments};
 use driver::node::{LinuxNode, Node, StepError};
 use driver::plan::{Observed, Step, Subject, Was};
 use driver::sys::netlink::Netlink;
@@ -129,6 +129,14 @@ impl Stage {
         match self.node.observe(&subject).unwrap() {
             Observed::Interface(Some(state)) => state,
             other => panic!("{at}: {other:?}"),
+        }
+    }
+
+    /// Those limits that this kernel has.
+    pub(crate) fn known(&mut self, segments: Segments) -> Segments {
+        match self.state(&Self::on_host()).segments.gso_ipv4_max_size {
+            Some(_) => segments,
+            None => Segments { gso_ipv4_max_size: None, gro_ipv4_max_size: None, ..segments },
         }
     }
 

@@ -13,7 +13,9 @@ use driver::sys::netns::Netns;
 use tests::node::{CDI_DIR, Node, PATIENCE, sandbox};
 use tests::runtime::{ContainerError, Options};
 
-use super::world::{Deployed, config, deploy, inside, looks, nothing_is_left, on_a_node, until};
+use super::world::{
+    Deployed, config, deploy, inside, looks, nothing_is_left, on_a_node, prepared_ids, until,
+};
 
 const CLAIM: &str = "6b1b2a5e-9a51-4b6c-8f3a-2f5a6f0a7c11";
 
@@ -146,14 +148,12 @@ fn specifications() -> usize {
 /// Prepares a pod's claim; answers the ids that its containers name.
 fn prepare(node: &Node) -> (Deployed, Vec<String>) {
     let web = deploy(node, "web", &[(0, config(0, "xdp"))]);
-    let answers = node.ask_to_prepare(&web.claims()).unwrap();
-    let devices = answers[web.claim.uid.as_str()].clone().unwrap();
-    let ids = devices.into_iter().flat_map(|device| device.cdi_device_ids).collect();
+    let ids = prepared_ids(node, &web);
     assert_eq!(ids, [web.id(0).cdi_id("weir.dev")]);
     (web, ids)
 }
 
-fn assert_unresolvable(node: &Node, web: &Deployed, ids: &[String]) {
+pub(super) fn assert_unresolvable(node: &Node, web: &Deployed, ids: &[String]) {
     match node.start_container(&web.pod, ids) {
         Err(ContainerError::Unresolvable(missing)) => assert_eq!(missing, ids),
         other => panic!("{other:?}"),

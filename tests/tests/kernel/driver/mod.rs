@@ -2,13 +2,20 @@
 //! runtime at its sockets and traffic on its wires.
 
 mod attach;
+mod configured;
 mod demo;
+mod dhcp;
 mod drops;
+mod failed;
 mod gate;
 mod look;
 mod policy;
 mod publish;
 mod refuse;
 mod restart;
+mod shared;
+mod snapshot;
+mod storm;
+mod vm_only;
 mod watched;
 mod world;

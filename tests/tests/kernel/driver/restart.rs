@@ -220,14 +220,20 @@ fn a_corrupted_checkpoint_is_set_aside_and_the_claim_can_be_prepared_again() {
         node.prepare(&web.claims()).unwrap();
         kill(node);
         let checkpoint = Path::new(STATE_DIR).join("checkpoint.json");
+        let aside = Path::new(STATE_DIR).join("checkpoint.json.damaged-1");
         let mut text = fs::read(&checkpoint).unwrap();
         let middle = text.len() / 2;
         text[middle] ^= 1;
         fs::write(&checkpoint, &text).unwrap();
+        node.start_driver().unwrap();
+        assert_eq!(web.phases(), ["prepared"], "the mirror has it all");
+        kill(node);
+        fs::remove_file(&aside).unwrap();
 
+        fs::write(&checkpoint, &text).unwrap();
+        fs::write(Path::new(STATE_DIR).join("checkpoint.mirror.json"), &text).unwrap();
         node.start_driver().unwrap();
 
-        let aside = Path::new(STATE_DIR).join("checkpoint.json.damaged-1");
         assert_eq!(fs::read(&aside).unwrap(), text);
         let log = node.driver.log_tail();
         let said = log.lines().find(|line| line.contains("set aside")).unwrap_or_default();

@@ -21,7 +21,7 @@ use tests::sandbox::traffic::{self, Echo, Expect, Route};
 use tests::sandbox::{Nic, WireCount, furnish, state_in};
 
 /// Where pods answer.
-const PORT: u16 = 7000;
+pub(super) const PORT: u16 = 7000;
 /// How long something may take that nobody is told of.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -125,6 +125,13 @@ pub(super) fn deploy(node: &Node, name: &str, nics: &[(u8, Value)]) -> Deployed 
     Deployed { pod, claim: node::claim_ref(&claim).unwrap(), devices: devices(&claim), wire }
 }
 
+/// Prepares a pod's claim; answers the CDI ids that its containers name.
+pub(super) fn prepared_ids(node: &Node, deployed: &Deployed) -> Vec<String> {
+    let answers = node.ask_to_prepare(&deployed.claims()).unwrap();
+    let devices = answers[deployed.claim.uid.as_str()].clone().unwrap();
+    devices.into_iter().flat_map(|device| device.cdi_device_ids).collect()
+}
+
 fn devices(claim: &ResourceClaim) -> Vec<String> {
     let allocation = claim.status.as_ref().unwrap().allocation.as_ref().unwrap();
     let results = allocation.devices.as_ref().unwrap().results.iter().flatten();
@@ -206,15 +213,20 @@ pub(super) fn route(nth: u8) -> Route {
 }
 
 /// Exchanges datagrams between the wire of NIC `nth` and the pod, and loses none.
+pub(super) fn talk(node: &Node, nth: u8) {
+    exchange(node.network.wire(), route(nth));
+}
+
+/// Exchanges datagrams between two namespaces, and loses none.
 ///
 /// An interface that has just been set up drops what it shall send until the kernel's link watch has
 /// run (`net/core/link_watch.c`), so the first ones may have to be repeated.
-pub(super) fn talk(node: &Node, nth: u8) {
+pub(super) fn exchange(from: &Netns, route: Route) {
     let send = |count| {
         let expect = if count == 1 { Expect::Silence } else { Expect::Answers };
-        traffic::burst(node.network.wire(), route(nth), count, expect).unwrap()
+        traffic::burst(from, route, count, expect).unwrap()
     };
-    until("the pod answers", || {
+    until("the other end answers", || {
         let tally = send(1);
         if tally.answered == 1 { Ok(()) } else { Err(format!("{tally:?}")) }
     });

@@ -51,7 +51,7 @@ impl Desk {
 }
 
 /// A server with these claims, of which each was allocated `eth1`. The UIDs are the server's.
-async fn server_with(names: &[&str]) -> (Server, Vec<ClaimRef>) {
+pub(super) async fn server_with(names: &[&str]) -> (Server, Vec<ClaimRef>) {
     let server = Server::start().await.unwrap();
     let mut claims = Vec::new();
     for name in names {
@@ -62,11 +62,11 @@ async fn server_with(names: &[&str]) -> (Server, Vec<ClaimRef>) {
     (server, claims)
 }
 
-fn prepared(claim: &ClaimRef) -> Record {
+pub(super) fn prepared(claim: &ClaimRef) -> Record {
     record(claim.clone(), device("eth1"))
 }
 
-fn attached(claim: &ClaimRef) -> Record {
+pub(super) fn attached(claim: &ClaimRef) -> Record {
     let netns = NetnsRef { path: "/run/netns/a".into(), id: NetnsId { device: 4, inode: 9 } };
     Record { phase: Phase::Attached { netns, inside: IfIndex(2) }, ..prepared(claim) }
 }

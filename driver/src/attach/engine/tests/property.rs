@@ -213,20 +213,22 @@ fn seen(bench: &Bench) -> World {
 /// Makes all calls before `last`, and answers what the world is like before and after `last` if
 /// nothing goes wrong, with the number of its steps. Leaves everything as it was before `last`.
 fn rehearse(bench: &Bench, last: Call, case: &Case) -> (World, World, usize) {
-    let checkpoint = bench.state.path().join("checkpoint.json");
+    let files = ["checkpoint.json", "checkpoint.mirror.json"].map(|f| bench.state.path().join(f));
     bench
         .run(None, |engine| {
             for one in CALLS.into_iter().take_while(|one| *one != last) {
                 call(engine, one, case).unwrap();
             }
-            let (world, file) = (bench.node.snapshot(), std::fs::read(&checkpoint).ok());
+            let (world, file) = (bench.node.snapshot(), std::fs::read(&files[0]).ok());
             let before = engine.node.applied();
             call(engine, last, case).unwrap();
             let (after, steps) = (seen(bench), engine.node.applied() - before);
             *bench.node.world() = world;
-            match file {
-                Some(file) => std::fs::write(&checkpoint, file).unwrap(),
-                None => std::fs::remove_file(&checkpoint).unwrap(),
+            for path in &files {
+                match &file {
+                    Some(file) => std::fs::write(path, file).unwrap(),
+                    None => std::fs::remove_file(path).unwrap(),
+                }
             }
             (seen(bench), after, steps)
         })
