@@ -29,7 +29,7 @@ use crate::node::{LinuxNode, StepError};
 use crate::nri::{self, NriConfig};
 use crate::state::{self, Checkpoint, CheckpointError, Found};
 use crate::telemetry::{
-    self, AllVitals, Condition, DropLog, Metrics, Readiness, Shown, Sightings, Watch,
+    self, AllVitals, Condition, DropLog, Metrics, Readiness, Shown, Sightings, Timings, Watch,
 };
 
 /// Why the driver could not start, or had to stop.
@@ -86,7 +86,8 @@ const LAST_TASKS: Duration = Duration::from_secs(10);
 /// Any [`AppError`]; attached devices and programs stay as they are.
 pub fn run(config: &Config) -> Result<(), AppError> {
     let (notices, to_tell) = Notices::pair();
-    let worker = start_worker(config, notices.clone())?;
+    let metrics = Metrics::new();
+    let worker = start_worker(config, notices.clone(), metrics.timings())?;
     let shutdown = CancellationToken::new();
     let inventory = Inventory::start(config.sysfs.clone(), shutdown.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -94,7 +95,8 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         .enable_all()
         .build()
         .map_err(AppError::Thread)?;
-    let outcome = runtime.block_on(serve(config, &worker, inventory, (notices, to_tell), shutdown));
+    let news = (notices, to_tell);
+    let outcome = runtime.block_on(serve(config, &worker, inventory, metrics, news, shutdown));
     // Blocking reads of a scrape may be under way; nobody waits for them any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
@@ -103,7 +105,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
 /// Opens the checkpoint and the node, settles what an earlier driver left, and starts the thread
 /// that from now on is the only one to change the node. It runs in the host's namespace, as this
 /// one does.
-fn start_worker(config: &Config, notices: Notices) -> Result<Worker, AppError> {
+fn start_worker(config: &Config, notices: Notices, timings: &Timings) -> Result<Worker, AppError> {
     let (checkpoint, found) = Checkpoint::open(&config.state_dir, &state::boot_id()?)?;
     let is_whole = !matches!(found, Found::SetAside { .. });
     match &found {
@@ -123,8 +125,9 @@ fn start_worker(config: &Config, notices: Notices) -> Result<Worker, AppError> {
     let build = datapath.attaches();
     let gate = Gate::install(&config.gate_dir)?;
     let cdi = CdiDir::open(&config.cdi_dir, &config.driver_name, gate)?;
-    let mut engine =
-        Engine::new(LinuxNode::open(datapath, cdi)?, checkpoint, build).telling(notices);
+    let node = LinuxNode::open(datapath, cdi)?.timed(timings);
+    let checkpoint = checkpoint.timed(timings.clone());
+    let mut engine = Engine::new(node, checkpoint, build).telling(notices);
     engine.settle();
     if is_whole {
         engine.sweep();
@@ -144,6 +147,7 @@ async fn serve(
     config: &Config,
     worker: &Worker,
     inventory: Inventory,
+    metrics: Arc<Metrics>,
     (notices, to_tell): (Notices, mpsc::Receiver<Notice>),
     shutdown: CancellationToken,
 ) -> Result<(), AppError> {
@@ -153,7 +157,7 @@ async fn serve(
     let shared = Shared {
         pool: Pool { driver: config.driver_name.clone(), node: config.node_name.clone() },
         client: client(config).await?,
-        metrics: Metrics::new(),
+        metrics,
         readiness: Readiness::default(),
     };
     let mut background = JoinSet::new();

@@ -13,11 +13,13 @@ use crate::{ebpf, setup, shell};
 #[derive(clap::Subcommand)]
 pub(crate) enum Arguments {
     /// What the datapath costs each packet, and what is left of a link's throughput.
-    Datapath(Datapath),
+    Datapath(Common),
+    /// How long a pod waits for its devices, and what preparing them takes.
+    Hook(Common),
 }
 
 #[derive(clap::Args)]
-pub(crate) struct Datapath {
+pub(crate) struct Common {
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -34,12 +36,26 @@ const PEERS: [&str; 2] = ["weir", "textbook"];
 
 /// Does not return where the benchmark runs: this process becomes it.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
-    let Arguments::Datapath(arguments) = arguments;
     ensure!(
         nix::unistd::geteuid().is_root(),
         "the benchmark makes network namespaces and loads eBPF programs: run it as root"
     );
     setup::packages()?;
+    let (mut bench, common) = match arguments {
+        Arguments::Datapath(common) => (datapath(workspace)?, common),
+        Arguments::Hook(common) => (hook(workspace)?, common),
+    };
+    if common.json {
+        bench.arg("--json");
+    }
+    if let Some(path) = &common.write {
+        bench.arg("--write").arg(path);
+    }
+    bench.args(&common.further);
+    Err(anyhow::Error::new(bench.exec()).context("start the benchmark"))
+}
+
+fn datapath(workspace: &Workspace) -> Result<Command> {
     if let Err(error) = setup::peers() {
         shell::say(&format!("not everything to compare with can be installed: {error:#}"));
     }
@@ -47,21 +63,26 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let peers = compile(workspace);
     workspace.build_programs()?;
     let mut bench = Command::new(workspace.program("bench"));
-    bench.arg("--flood").arg(ebpf::flood(workspace));
+    bench.arg("datapath").arg("--flood").arg(ebpf::flood(workspace));
     match peers {
         Ok(folder) => {
             bench.arg("--peers").arg(folder);
         }
         Err(error) => shell::say(&format!("measuring without the programs in C: {error:#}")),
     }
-    if arguments.json {
-        bench.arg("--json");
-    }
-    if let Some(path) = &arguments.write {
-        bench.arg("--write").arg(path);
-    }
-    bench.args(&arguments.further);
-    Err(anyhow::Error::new(bench.exec()).context("start the benchmark"))
+    Ok(bench)
+}
+
+/// Both sides of the comparison as they would be shipped.
+fn hook(workspace: &Workspace) -> Result<Command> {
+    ebpf::build(workspace)?;
+    let mut build = workspace.cargo("build");
+    workspace.select(&mut build).args(["--release", "--bin", "weir", "--bin", "bench"]);
+    shell::run(&mut build)?;
+    let folder = workspace.target.join("release");
+    let mut bench = Command::new(folder.join("bench"));
+    bench.arg("hook").arg("--weir").arg(folder.join("weir"));
+    Ok(bench)
 }
 
 /// Compiles the peers in C, and answers where their objects are.

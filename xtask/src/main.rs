@@ -12,6 +12,7 @@ mod ci;
 mod demo;
 mod ebpf;
 mod enter;
+mod fuzz;
 mod linker;
 mod lint;
 mod runtime;
@@ -40,6 +41,8 @@ enum Command {
     /// Measure what Weir costs.
     #[command(subcommand)]
     Bench(bench::Arguments),
+    /// Give what reads foreign bytes bytes that it has never seen.
+    Fuzz(fuzz::Arguments),
     /// Run the tests: all rings, or the ones picked.
     Test(test::Arguments),
     /// Check formatting, clippy's lints and the rules of the house.
@@ -75,6 +78,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Demo(arguments) => demo::run(&workspace, &arguments)?,
         Command::Bench(arguments) => bench::run(&workspace, &arguments)?,
+        Command::Fuzz(arguments) => fuzz::run(&workspace, &arguments)?,
         Command::Test(arguments) => test::run(&workspace, &arguments)?,
         Command::Lint => lint::run(&workspace)?,
         Command::Tidy(arguments) => tidy::run(&workspace, &arguments)?,

@@ -44,6 +44,7 @@ pub use self::vitals::vitals;
 use crate::model::{AttachmentId, BuildId, ClaimUid, DatapathSpec, IfIndex, IfName};
 use crate::plan::{DatapathState, Was};
 use crate::sys::bpf;
+use crate::telemetry::{Part, Timings};
 
 #[cfg(feature = "testing")]
 pub use self::object::{Stage, load_for_test};
@@ -75,6 +76,13 @@ impl Datapath {
     #[must_use]
     pub fn logging_drops(mut self) -> Self {
         self.object.is_logging = true;
+        self
+    }
+
+    /// Has it report how long its parts take.
+    #[must_use]
+    pub fn timed(mut self, timings: Timings) -> Self {
+        self.object.timings = timings;
         self
     }
 
@@ -129,8 +137,22 @@ impl Datapath {
     ) -> Result<(), DatapathError> {
         make_dir(&self.layout.claim(&spec.id.claim))?;
         make_dir(&self.layout.device(&spec.id))?;
-        let mut loaded = self.load(spec)?;
-        self.pin_maps(&spec.id, &loaded)?;
+        let timings = &self.object.timings;
+        let mut loaded = timings.of(Part::Load, || self.load_whole(spec))?;
+        timings.of(Part::Attach, || {
+            self.pin_maps(&spec.id, &loaded)?;
+            self.attach(spec, &mut loaded, interface, index)
+        })
+    }
+
+    /// Attaches what is loaded, and pins it.
+    fn attach(
+        &self,
+        spec: &DatapathSpec,
+        loaded: &mut Loaded,
+        interface: &IfName,
+        index: IfIndex,
+    ) -> Result<(), DatapathError> {
         for hook in Hook::of(spec) {
             let program = loaded.program(hook, spec.ingress)?;
             if hook.is_filter(spec) {
@@ -188,11 +210,8 @@ impl Datapath {
             }
             links.push((hook, pin, link));
         }
-        let mut loaded = self.load(spec)?;
         // All of them before the first exchange: what the verifier refuses changes nothing.
-        for hook in Hook::of(spec) {
-            loaded.program(hook, spec.ingress)?;
-        }
+        let mut loaded = self.object.timings.of(Part::Load, || self.load_whole(spec))?;
         for (hook, pin, link) in links {
             let program = loaded.program(hook, spec.ingress)?;
             link.update(program).map_err(|source| match source.raw_os_error() {
@@ -269,6 +288,15 @@ impl Datapath {
             }
         }
         Ok(true)
+    }
+
+    /// As [`Self::load`], and all its programs have passed the verifier.
+    fn load_whole(&self, spec: &DatapathSpec) -> Result<Loaded, DatapathError> {
+        let mut loaded = self.load(spec)?;
+        for hook in Hook::of(spec) {
+            loaded.program(hook, spec.ingress)?;
+        }
+        Ok(loaded)
     }
 
     /// Programs for `spec`, with the counters and the conversations that there are.

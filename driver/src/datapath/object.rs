@@ -16,6 +16,7 @@ use super::{DatapathError, Hook};
 use crate::model::{AttachmentId, BuildId, DatapathSpec, IngressHook, Telemetry};
 use crate::policy;
 use crate::sys::clock;
+use crate::telemetry::{Part, Timings};
 
 /// What `cargo xtask ebpf` built; empty where it did not run.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-datapath"));
@@ -42,6 +43,7 @@ pub(super) struct Object {
     hz: u64,
     /// Whether programs tell of what they drop.
     pub(super) is_logging: bool,
+    pub(super) timings: Timings,
 }
 
 impl Object {
@@ -53,7 +55,8 @@ impl Object {
         loader.btf(None);
         let constants = Constants::find(OBJECT).map_err(DatapathError::Object)?;
         let hz = clock::ticks_per_second().map_err(DatapathError::Clock)?;
-        Ok(Self { loader: Mutex::new(loader), constants, hz, is_logging: false })
+        let loader = Mutex::new(loader);
+        Ok(Self { loader, constants, hz, is_logging: false, timings: Timings::default() })
     }
 
     /// Creates the maps for `spec` and writes its rules; the programs are loaded as they are asked
@@ -64,7 +67,10 @@ impl Object {
         pins: &[(&'static str, &Path)],
     ) -> Result<Loaded, DatapathError> {
         let compiled = match &spec.filter {
-            Some(filter) => policy::compile(filter, self.hz).map_err(DatapathError::Filter)?,
+            Some(filter) => self
+                .timings
+                .of(Part::Compile, || policy::compile(filter, self.hz))
+                .map_err(DatapathError::Filter)?,
             None => policy::Compiled::default(),
         };
         self.load_compiled(spec, &compiled, pins)

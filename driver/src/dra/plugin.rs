@@ -15,7 +15,7 @@ use crate::attach::{Notice, NoticeKind, Notices, PrepareClaim, Worker};
 use crate::dhcp::Leases;
 use crate::inventory::Inventory;
 use crate::model::{ClaimRef, Record};
-use crate::telemetry::{Metrics, Outcome};
+use crate::telemetry::{Metrics, Outcome, Part};
 
 /// What kubelet calls to have claims prepared and given back. Clones share everything.
 ///
@@ -91,13 +91,16 @@ impl Plugin {
 
     /// What is to be prepared for a claim; `None` where none of its devices is ours.
     async fn look_up(&self, claim: &v1::Claim) -> Result<Option<PrepareClaim>, ClaimError> {
-        let Parts { pool, client, inventory, runtime, .. } = &*self.0;
+        let Parts { pool, client, inventory, runtime, metrics, .. } = &*self.0;
         if !*runtime.borrow() {
             return Err(ClaimError::RuntimeAway);
         }
         let claim = claim_ref(claim)?;
+        let begun = Instant::now();
         let object = claims::fetch(client, &claim).await?;
-        claims::wanted(claim, &object, pool, &inventory.devices())
+        let timings = metrics.timings();
+        timings.took(Part::Fetch, begun.elapsed());
+        timings.of(Part::Parse, || claims::wanted(claim, &object, pool, &inventory.devices()))
     }
 
     async fn hand_over(&self, wanted: PrepareClaim) -> Result<Vec<Record>, ClaimError> {

@@ -8,6 +8,8 @@ mod programs;
 mod setting;
 mod travel;
 
+use std::time::Instant;
+
 use self::places::Places;
 use super::{Node, StepError};
 use crate::cdi::CdiDir;
@@ -19,7 +21,7 @@ use crate::sys::ethtool::EthtoolError;
 use crate::sys::netlink::NetlinkError;
 use crate::sys::netns::NetnsError;
 use crate::sys::sysctl::SysctlError;
-use crate::telemetry::chain;
+use crate::telemetry::{Part, Timings, chain};
 
 /// The node that this process runs on. The namespace that it was opened in is the host's.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub struct LinuxNode {
     places: Places,
     datapath: Datapath,
     cdi: CdiDir,
+    timings: Timings,
 }
 
 impl LinuxNode {
@@ -38,12 +41,17 @@ impl LinuxNode {
     ///
     /// [`StepError`] when no netlink socket can be had.
     pub fn open(datapath: Datapath, cdi: CdiDir) -> Result<Self, StepError> {
-        Ok(Self { places: Places::open()?, datapath, cdi })
+        Ok(Self { places: Places::open()?, datapath, cdi, timings: Timings::default() })
     }
-}
 
-impl Node for LinuxNode {
-    fn observe(&mut self, subject: &Subject) -> Result<Observed, StepError> {
+    /// Has it report how long looks, steps and their parts take.
+    #[must_use]
+    pub fn timed(self, timings: &Timings) -> Self {
+        let datapath = self.datapath.timed(timings.clone());
+        Self { datapath, timings: timings.clone(), ..self }
+    }
+
+    fn look_at(&mut self, subject: &Subject) -> Result<Observed, StepError> {
         let places = &mut self.places;
         Ok(match subject {
             Subject::Interface { place, by } => {
@@ -66,7 +74,7 @@ impl Node for LinuxNode {
         })
     }
 
-    fn apply(&mut self, step: &Step) -> Result<Was, StepError> {
+    fn carry_out(&mut self, step: &Step) -> Result<Was, StepError> {
         let places = &mut self.places;
         match step {
             Step::InstallDatapath { spec, interface } => {
@@ -120,6 +128,22 @@ impl Node for LinuxNode {
             }
             Step::Move { from, to } => travel::relocate(places, from, to),
         }
+    }
+}
+
+impl Node for LinuxNode {
+    fn observe(&mut self, subject: &Subject) -> Result<Observed, StepError> {
+        let begun = Instant::now();
+        let observed = self.look_at(subject);
+        self.timings.took(Part::Observe, begun.elapsed());
+        observed
+    }
+
+    fn apply(&mut self, step: &Step) -> Result<Was, StepError> {
+        let begun = Instant::now();
+        let was = self.carry_out(step);
+        self.timings.step_took(step.kind(), begun.elapsed());
+        was
     }
 
     fn rest(&mut self) {

@@ -18,3 +18,5 @@ mod session;
 pub mod ttrpc;
 
 pub use self::plugin::{Connection, NriConfig, Plugin};
+#[cfg(any(test, feature = "testing"))]
+pub use self::session::listen;

@@ -276,6 +276,46 @@ fn look_up(pod: PodSandbox) -> Option<Sandbox> {
     Some(sandbox)
 }
 
+/// Listens to whatever is at the other end of `stream` until it goes away. What it asks for is read as
+/// far as the first look at the node, and answered with nothing.
+#[cfg(any(test, feature = "testing"))]
+pub async fn listen(stream: impl AsyncRead + AsyncWrite) {
+    let (trunk, [plugin, runtime]) = mux::open(stream, [ConnId::PLUGIN, ConnId::RUNTIME]);
+    let (client, answers) = Client::open(runtime);
+    let calls = TaskTracker::new();
+    let register = client.call(RUNTIME_SERVICE, "RegisterPlugin", Vec::new(), REGISTER_WITHIN);
+    tokio::select! {
+        _ = trunk.run() => {}
+        () = ttrpc::serve(plugin, &calls, |call| std::future::ready(understand(&call))) => {}
+        () = answers => {}
+        _ = async { (register.await, std::future::pending::<()>().await) } => {}
+    }
+    calls.close();
+    calls.wait().await;
+}
+
+#[cfg(any(test, feature = "testing"))]
+fn understand(call: &Call) -> Answer {
+    let pods = match call.method.as_str() {
+        "Configure" => decode(call, |_: ConfigureRequest| Vec::new()),
+        "Synchronize" => decode(call, |part: SynchronizeRequest| part.pods),
+        "StateChange" => decode(call, |told: StateChangeEvent| {
+            let _ = told.event();
+            told.pod.into_iter().collect()
+        }),
+        _ => decode(call, |PodSandboxRequest { pod }| pod.into_iter().collect()),
+    };
+    match pods {
+        Ok(pods) => {
+            let told: Vec<_> =
+                pods.into_iter().filter_map(|pod| Told::try_from(pod).ok()).collect();
+            tracing::trace!(?told, "understood");
+            Answer::empty()
+        }
+        Err(refusal) => refusal,
+    }
+}
+
 fn decode<M, T>(call: &Call, then: impl FnOnce(M) -> T) -> Result<T, Answer>
 where
     M: prost::Message + Default,

@@ -60,12 +60,23 @@ pub(super) fn read(path: &Path) -> Result<Option<Content>, CheckpointError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error("read", path, error)),
     };
+    decode(&bytes, path).map(Some)
+}
+
+/// What the bytes of the file at `path` say.
+fn decode(bytes: &[u8], path: &Path) -> Result<Content, CheckpointError> {
     let damaged = |reason: String| CheckpointError::Damaged { path: path.to_owned(), reason };
-    let read: Read<'_> = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+    let read: Read<'_> = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
     let checksum = checksum(read.version, &read.boot_id, read.records, read.kept);
     if read.checksum != checksum {
         return Err(damaged(format!("checksum {} where {checksum} is due", read.checksum)));
     }
+    content(read, path)
+}
+
+/// What a file says that is whole.
+fn content(read: Read<'_>, path: &Path) -> Result<Content, CheckpointError> {
+    let damaged = |reason: String| CheckpointError::Damaged { path: path.to_owned(), reason };
     let records = match read.version {
         VERSION | NEXT_VERSION => serde_json::from_str(read.records.get()),
         FORMER_VERSION => former::read(read.records.get()),
@@ -77,22 +88,61 @@ pub(super) fn read(path: &Path) -> Result<Option<Content>, CheckpointError> {
     let records = records.map_err(|e| damaged(e.to_string()))?;
     let kept = read.kept.map_or(Ok(Vec::new()), |kept| serde_json::from_str(kept.get()));
     let kept = kept.map_err(|e| damaged(e.to_string()))?;
-    Ok(Some(Content { boot_id: read.boot_id, records, kept }))
+    Ok(Content { boot_id: read.boot_id, records, kept })
 }
 
-/// Replaces the file as a whole. The directory is flushed too: a rename that the disk has not seen
-/// is undone by a power cut.
+/// Reads any bytes as the file, also as if their checksum were right. Whatever is read out of them is
+/// read again out of what is written of it.
+///
+/// # Panics
+///
+/// Where it is not.
+#[cfg(any(test, feature = "testing"))]
+pub fn read_any(bytes: &[u8]) {
+    let path = Path::new(NAME);
+    let Ok(read) = serde_json::from_slice::<Read<'_>>(bytes) else {
+        assert!(decode(bytes, path).is_err(), "what is no checkpoint was read");
+        return;
+    };
+    let as_it_is = decode(bytes, path).is_ok();
+    let Ok(content) = content(read, path) else {
+        assert!(!as_it_is, "its checksum made it readable");
+        return;
+    };
+    let Content { boot_id, records, kept } = &content;
+    let written = encode(VERSION, boot_id, records.iter(), kept);
+    let again = written.ok().and_then(|text| decode(text.as_bytes(), path).ok());
+    let is_same =
+        |other: &Content| (&other.boot_id, &other.records, &other.kept) == (boot_id, records, kept);
+    assert!(again.as_ref().is_some_and(is_same), "{records:?} does not come back as it was");
+}
+
+/// What a power cut may do to a file that has just been replaced. Whatever else happens to the driver
+/// leaves what was written last: that is in the kernel's hands when the call returns.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Durability {
+    /// Leave half of it: a power cut ends the boot, and with it all that the file speaks of.
+    ThisBoot,
+    /// Bring back the former file: it says the same of what outlasts the boot.
+    OneOfBoth,
+    /// Nothing. A rename that the disk has not seen would be undone, so the directory is flushed too.
+    Lasting,
+}
+
+/// Replaces the file as a whole.
 pub(super) fn write<'a>(
+    durability: Durability,
     path: &Path,
     boot_id: &str,
     records: impl Iterator<Item = &'a Record>,
     kept: &[KeptPolicy],
 ) -> Result<(), CheckpointError> {
-    write_version(VERSION, path, boot_id, records, kept)
+    write_version(VERSION, durability, path, boot_id, records, kept)
 }
 
 pub(super) fn write_version<'a>(
     version: u32,
+    durability: Durability,
     path: &Path,
     boot_id: &str,
     records: impl Iterator<Item = &'a Record>,
@@ -104,9 +154,14 @@ pub(super) fn write_version<'a>(
     let result = (|| {
         let mut file = private_file(&temporary)?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
+        if durability != Durability::ThisBoot {
+            file.sync_all()?;
+        }
         fs::rename(&temporary, path)?;
-        path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+        match path.parent().filter(|_| durability == Durability::Lasting) {
+            Some(directory) => File::open(directory)?.sync_all(),
+            None => Ok(()),
+        }
     })();
     result.map_err(|e| io_error("write", path, e))?;
     mirror(&path.with_file_name(MIRROR), &text);

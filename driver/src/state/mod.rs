@@ -1,8 +1,9 @@
 //! The checkpoint: one versioned file that says what is prepared and how far each attachment got.
 //!
 //! It is written before the node is touched and again afterwards, each time as a whole: a new file
-//! beside the old one, flushed, then renamed over it. This room knows records and nothing of what
-//! they are for. Only `attach` writes; the command line reads.
+//! beside the old one, then renamed over it. The disk is waited for where the change outlasts the
+//! boot. This room knows records and nothing of what they are for. Only `attach` writes; the command
+//! line reads.
 //!
 //! Of an earlier boot nothing is left but what an operator has ordered: policies are kept until their
 //! devices are prepared again.
@@ -22,7 +23,10 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 use self::file::Content;
+#[cfg(any(test, feature = "testing"))]
+pub use self::file::read_any;
 use crate::model::{AttachmentId, KeptPolicy, OperatorPolicy, Record};
+use crate::telemetry::{Part, Timings};
 
 /// Why the checkpoint cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +52,7 @@ pub struct Checkpoint {
     records: BTreeMap<AttachmentId, Record>,
     /// Oldest first.
     kept: Vec<KeptPolicy>,
+    timings: Timings,
     _lock: Flock<File>,
 }
 
@@ -65,7 +70,7 @@ pub enum Found {
     /// Unreadable or gone; this many records were read from the mirror in its stead. A damaged file
     /// lies beside the new one under the name `to`.
     Mirrored { records: usize, to: Option<PathBuf>, reason: String },
-    /// Unreadable, and so is its mirror; it lies beside the new one under this name, and the driver
+    /// Unreadable, as a power cut may leave it, and so is its mirror; it lies beside the new one under this name, and the driver
     /// starts without it.
     SetAside { to: PathBuf, reason: String },
 }
@@ -105,7 +110,13 @@ impl Checkpoint {
             }
         };
         let boot_id = boot_id.to_owned();
-        Ok((Self { path, boot_id, records, kept, _lock: lock }, found))
+        Ok((Self { path, boot_id, records, kept, timings: Timings::default(), _lock: lock }, found))
+    }
+
+    /// Has it report how long writing takes.
+    #[must_use]
+    pub fn timed(self, timings: Timings) -> Self {
+        Self { timings, ..self }
     }
 
     pub fn records(&self) -> impl Iterator<Item = &Record> {
@@ -174,7 +185,10 @@ impl Checkpoint {
         kept: Vec<KeptPolicy>,
     ) -> Result<(), CheckpointError> {
         if records != self.records || kept != self.kept || !self.path.exists() {
-            file::write(&self.path, &self.boot_id, records.values(), &kept)?;
+            let durability = kept::durability((&self.records, &self.kept), (&records, &kept));
+            self.timings.of(Part::Checkpoint, || {
+                file::write(durability, &self.path, &self.boot_id, records.values(), &kept)
+            })?;
             (self.records, self.kept) = (records, kept);
         }
         Ok(())
@@ -388,7 +402,15 @@ mod tests {
     fn the_next_version_is_read_as_far_as_it_is_known() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join(file::NAME);
-        file::write_version(3, &path, "boot-1", [record("eth1")].iter(), &[]).unwrap();
+        file::write_version(
+            3,
+            file::Durability::Lasting,
+            &path,
+            "boot-1",
+            [record("eth1")].iter(),
+            &[],
+        )
+        .unwrap();
         assert_eq!(open(&directory).1, Found::Records(1));
     }
 
@@ -396,7 +418,15 @@ mod tests {
     fn a_whole_file_of_another_version_is_left_to_the_driver_that_wrote_it() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join(file::NAME);
-        file::write_version(4, &path, "boot-1", [record("eth1")].iter(), &[]).unwrap();
+        file::write_version(
+            4,
+            file::Durability::Lasting,
+            &path,
+            "boot-1",
+            [record("eth1")].iter(),
+            &[],
+        )
+        .unwrap();
         let error = Checkpoint::open(directory.path(), "boot-1").unwrap_err();
         assert!(matches!(error, CheckpointError::Version { version: 4, .. }), "{error}");
         assert!(path.exists());

@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
+use super::Timings;
 use crate::attach::NoticeKind;
 
 type Label = (&'static str, &'static str);
@@ -50,6 +51,7 @@ pub struct Metrics {
     published_devices: Gauge,
     published_slices: Gauge,
     nri_connected: Gauge,
+    timings: Timings,
 }
 
 /// Requests of one peer: how many, and how long they took.
@@ -137,6 +139,7 @@ impl Metrics {
                 "weir_nri_connected",
                 "Whether the container runtime has synchronized with this plugin",
             ),
+            timings: Timings::registered(&mut registry),
             registry,
         })
     }
@@ -172,6 +175,11 @@ impl Metrics {
         self.nri_connected.set(i64::from(connected));
     }
 
+    /// Where parts of the work report how long they took.
+    pub fn timings(&self) -> &Timings {
+        &self.timings
+    }
+
     pub(super) fn counter_read_failed(&self) {
         self.counter_read_errors.inc();
     }
@@ -188,6 +196,7 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Part;
     use super::*;
 
     fn text_of(metrics: &Metrics) -> String {
@@ -204,6 +213,8 @@ mod tests {
         metrics.nri_request("RunPodSandbox", Outcome::NotOurs, Duration::ZERO);
         metrics.attach_error("out_of_time");
         metrics.noticed(NoticeKind::RunningWithout);
+        metrics.timings().step_took("move", Duration::from_millis(21));
+        metrics.timings().took(Part::Load, Duration::from_millis(9));
 
         let text = text_of(&metrics);
 
@@ -216,6 +227,8 @@ mod tests {
             r#"weir_nri_request_duration_seconds_count{event="RunPodSandbox"} 1"#,
             r#"weir_attach_errors_total{reason="out_of_time"} 1"#,
             r#"weir_notices_total{reason="RunningWithoutDevice"} 1"#,
+            r#"weir_step_duration_seconds_sum{step="move"} 0.021"#,
+            r#"weir_part_duration_seconds_count{part="load"} 1"#,
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
         }

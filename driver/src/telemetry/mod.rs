@@ -13,6 +13,7 @@ mod readiness;
 #[cfg(test)]
 pub(crate) mod samples;
 mod server;
+mod timings;
 mod watch;
 
 use std::error::Error;
@@ -22,6 +23,7 @@ pub use self::logs::start_logs;
 pub use self::metrics::{Metrics, Outcome};
 pub use self::readiness::{Condition, Readiness};
 pub use self::server::serve;
+pub use self::timings::{Part, Timings};
 pub use self::watch::{AllVitals, Looked, Shown, Sighting, Sightings, Watch};
 
 /// An error and its causes on one line, `: ` between them. A cause that the text before it ends

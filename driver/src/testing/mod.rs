@@ -1,6 +1,7 @@
 //! The node that only exists in memory, and small builders, for tests of every room.
 
 mod fake;
+pub mod fuzz;
 
 pub use self::fake::{Death, FakeInterface, FakeNode, Fault, World};
 

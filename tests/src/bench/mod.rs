@@ -1,9 +1,10 @@
 //! The datapath's benchmark: what its programs cost, beside those of others, and what is left of a
-//! link's throughput.
+//! link's throughput. The hook's is in [`hook`].
 //!
 //! Started by `cargo xtask bench datapath` in a box of its own. It measures and tells; what the
 //! numbers should be is written beside them in the page that it makes, and nothing fails for them.
 
+pub mod hook;
 mod load;
 mod packet;
 mod page;
@@ -69,8 +70,12 @@ pub fn inside(options: &Options) -> Result<()> {
     report.others.extend(veth::measure(&Path::new(BPFFS).join("weir"))?);
     if let Some(path) = &options.write {
         let today = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
-        fs::write(path, page::page(&report, &today))
-            .with_context(|| format!("write {}", path.display()))?;
+        let former = fs::read_to_string(path).unwrap_or_default();
+        let mut page = page::page(&report, &today);
+        if !hook::kept(&former).is_empty() {
+            page = format!("{page}\n{}", hook::kept(&former));
+        }
+        fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
     }
     let text = if options.json { report.json()? } else { report.table() };
     let mut out = std::io::stdout().lock();

@@ -1,25 +1,37 @@
-//! `bench`: what the datapath costs, measured.
+//! `bench`: what the datapath and the hook cost, measured.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use tests::bench::{self, Options};
+use tests::bench::{self, hook};
 use tests::sandbox;
 
 #[derive(Parser)]
 struct Arguments {
-    #[command(flatten)]
-    options: Options,
+    #[command(subcommand)]
+    what: What,
     /// Set by this program itself, when it starts again inside the box.
     #[arg(long, hide = true)]
     inside: bool,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// What programs cost each packet.
+    Datapath(bench::Options),
+    /// What the hook costs each pod.
+    Hook(hook::Options),
 }
 
 #[expect(clippy::print_stderr, reason = "the edge of the program")]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = if arguments.inside {
-        bench::inside(&arguments.options).map(|()| ExitCode::SUCCESS)
+        let measured = match &arguments.what {
+            What::Datapath(options) => bench::inside(options),
+            What::Hook(options) => hook::inside(options),
+        };
+        measured.map(|()| ExitCode::SUCCESS)
     } else {
         sandbox::outside().map_err(anyhow::Error::from)
     };

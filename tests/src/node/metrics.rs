@@ -65,6 +65,12 @@ impl Samples {
         (!values.is_empty()).then_some(sum)
     }
 
+    /// The samples of `name`, by the value of `label`.
+    pub fn by_label(&self, name: &str, label: &str) -> BTreeMap<String, f64> {
+        let named = self.0.iter().filter(|sample| sample.name == name);
+        named.filter_map(|it| Some((it.labels.get(label)?.clone(), it.value))).collect()
+    }
+
     /// The value of a label on the first sample of `name` with these labels.
     pub fn label(&self, name: &str, labels: &[(&str, &str)], wanted: &str) -> Option<&str> {
         let fits = |sample: &&Sample| {
@@ -164,6 +170,8 @@ mod tests {
         assert_eq!(samples.sum("weir_packets_total", &nic0), Some(42));
         assert_eq!(samples.sum("weir_packets_total", &[("device", "nic2")]), None);
         assert_eq!(samples.sum("up", &[]), Some(1));
+        assert_eq!(samples.by_label("up", "device"), BTreeMap::new());
+        assert_eq!(samples.by_label("weir_attachment_info", "hook").len(), 1);
         let quoted = [("device", "a \"b\", c")];
         assert_eq!(samples.label("weir_attachment_info", &quoted, "hook"), Some("xdp"));
     }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -48,6 +48,13 @@ impl Process {
     /// Starts it with `argument`, too, from now on.
     pub fn add(&mut self, argument: &str) {
         self.arguments.push(argument.into());
+    }
+
+    /// Starts it with `other` in the place of `argument` from now on.
+    pub fn replace(&mut self, argument: &str, other: &Path) {
+        for known in self.arguments.iter_mut().filter(|known| *known == argument) {
+            *known = other.as_os_str().to_owned();
+        }
     }
 
     /// Starts it without `argument` from now on.

@@ -109,7 +109,7 @@ fn assignment(index: IfIndex, address: IpNet) -> AddressMessage {
 
 /// On a point-to-point interface `IFA_ADDRESS` is the peer's address and `IFA_LOCAL` ours; IPv6
 /// has no `IFA_LOCAL` otherwise.
-fn read(message: &AddressMessage) -> Option<IpNet> {
+pub(super) fn read(message: &AddressMessage) -> Option<IpNet> {
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,

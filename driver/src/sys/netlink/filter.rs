@@ -149,7 +149,7 @@ fn place(index: IfIndex, side: Side) -> TcMessage {
     message
 }
 
-fn read(message: TcMessage) -> Option<FilterFacts> {
+pub(super) fn read(message: TcMessage) -> Option<FilterFacts> {
     if message.header.info >> 16 != PRIORITY || u32::from(message.header.handle) != HANDLE {
         return None;
     }

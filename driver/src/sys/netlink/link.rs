@@ -66,7 +66,7 @@ impl LinkFacts {
     }
 
     /// `None` for an interface without a name that can be an [`IfName`].
-    fn read(message: LinkMessage) -> Option<Self> {
+    pub(super) fn read(message: LinkMessage) -> Option<Self> {
         let header = message.header;
         let mut name = None;
         let mut peer_is_elsewhere = false;

@@ -9,6 +9,8 @@
 //! the other on one socket needs no runtime.
 
 mod address;
+#[cfg(any(test, feature = "testing"))]
+mod datagram;
 mod error;
 mod events;
 mod filter;
@@ -28,6 +30,8 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 
 use crate::sys::netns::Netns;
 
+#[cfg(any(test, feature = "testing"))]
+pub use self::datagram::read_all;
 pub use self::error::NetlinkError;
 pub use self::events::LinkEvents;
 pub use self::filter::{FilterFacts, Side};

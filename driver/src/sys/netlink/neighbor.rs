@@ -78,7 +78,7 @@ fn write(index: IfIndex, neighbor: &Neighbor) -> NeighbourMessage {
     message
 }
 
-fn read(index: IfIndex, message: &NeighbourMessage) -> Option<Neighbor> {
+pub(super) fn read(index: IfIndex, message: &NeighbourMessage) -> Option<Neighbor> {
     let header = &message.header;
     let is_ours = header.ifindex == index.0
         && header.state == NeighbourState::Permanent

@@ -73,7 +73,7 @@ impl Netlink {
 }
 
 /// Of each mode there is an attribute of its own, and a common one that says which.
-fn xdp(parts: &[LinkXdp]) -> Vec<(XdpMode, u32)> {
+pub(super) fn xdp(parts: &[LinkXdp]) -> Vec<(XdpMode, u32)> {
     let found = parts.iter().filter_map(|part| match part {
         LinkXdp::SkbProgId(id) => Some((XdpMode::Generic, *id)),
         LinkXdp::DrvProgId(id) => Some((XdpMode::Native, *id)),
@@ -83,7 +83,7 @@ fn xdp(parts: &[LinkXdp]) -> Vec<(XdpMode, u32)> {
     found.filter(|(_, id)| *id != 0).collect()
 }
 
-fn bpf_filter(message: &TcMessage) -> Option<BpfFilter> {
+pub(super) fn bpf_filter(message: &TcMessage) -> Option<BpfFilter> {
     let is_bpf = |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(kind) if kind == TcFilterBpf::KIND);
     if !message.attributes.iter().any(is_bpf) {
         return None;

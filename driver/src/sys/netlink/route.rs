@@ -9,7 +9,8 @@ use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use self::message::{read, table, write};
+pub(super) use self::message::read;
+use self::message::{table, write};
 use super::{Netlink, NetlinkError};
 use crate::model::{Family, IfIndex, Route, TableId};
 

@@ -82,7 +82,7 @@ fn trimmed(rule: &Rule) -> Rule {
 }
 
 /// What a message says that has nothing but the parts of a [`Rule`]; `None` for one that has more.
-fn read(message: &RuleMessage) -> Option<Rule> {
+pub(super) fn read(message: &RuleMessage) -> Option<Rule> {
     let header = &message.header;
     // Whether the rule is made for good says nothing about what it does.
     let flags = header.flags.difference(RuleFlags::Permanent);

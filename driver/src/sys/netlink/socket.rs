@@ -40,9 +40,15 @@ pub(in crate::sys) struct AskSocket<M> {
 }
 
 /// One request's answers, and whether the kernel noticed changes while it listed.
-struct Answers<M> {
-    messages: Vec<M>,
+pub(super) struct Answers<M> {
+    pub(super) messages: Vec<M>,
     interrupted: bool,
+}
+
+impl<M> Default for Answers<M> {
+    fn default() -> Self {
+        Self { messages: Vec::new(), interrupted: false }
+    }
 }
 
 impl<M> AskSocket<M>
@@ -107,7 +113,7 @@ where
         self.send(message, flags, sequence)
             .map_err(|source| NetlinkError::Lost { request: request.to_string(), source })?;
 
-        let mut answers = Answers { messages: Vec::new(), interrupted: false };
+        let mut answers = Answers::default();
         loop {
             let datagram = self.receive(request)?;
             if read(&datagram, sequence, request, &mut answers)? {
@@ -148,7 +154,7 @@ where
 }
 
 /// Takes the messages of one datagram; whether they were the last of this request.
-fn read<M: NetlinkDeserializable>(
+pub(super) fn read<M: NetlinkDeserializable>(
     datagram: &[u8],
     sequence: u32,
     request: &dyn fmt::Display,

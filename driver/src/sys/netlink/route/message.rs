@@ -27,7 +27,7 @@ pub(super) fn table(route: &RouteMessage) -> TableId {
 
 /// `None` for what a [`Route`] cannot say: several next hops, a tunnel, a type of service, source
 /// prefixes, an end in time, or anything but unicast.
-pub(super) fn read(message: &RouteMessage) -> Option<Route> {
+pub(in crate::sys::netlink) fn read(message: &RouteMessage) -> Option<Route> {
     let header = &message.header;
     if header.kind != RouteType::Unicast || header.tos != 0 || header.source_prefix_length != 0 {
         return None;
