@@ -53,7 +53,7 @@ impl Process {
     /// Starts it with `other` in the place of `argument` from now on.
     pub fn replace(&mut self, argument: &str, other: &Path) {
         for known in self.arguments.iter_mut().filter(|known| *known == argument) {
-            *known = other.as_os_str().to_owned();
+            other.as_os_str().clone_into(known);
         }
     }
 
