@@ -70,8 +70,8 @@ pub enum Found {
     /// Unreadable or gone; this many records were read from the mirror in its stead. A damaged file
     /// lies beside the new one under the name `to`.
     Mirrored { records: usize, to: Option<PathBuf>, reason: String },
-    /// Unreadable, as a power cut may leave it, and so is its mirror; it lies beside the new one under this name, and the driver
-    /// starts without it.
+    /// Unreadable, as a power cut may leave it, and so is its mirror; it lies beside the new one under
+    /// this name, and the driver starts without it.
     SetAside { to: PathBuf, reason: String },
 }
 
