@@ -190,9 +190,9 @@ impl Exchange {
     pub(super) fn end(self, seconds: u64) -> DhcpError {
         let silent = |server| DhcpError::NoAnswer { server, seconds };
         match (self.state, self.setback) {
-            (State::Requesting { server, .. }, _) => silent(server),
+            (State::Requesting { server, .. }, _)
+            | (State::Selecting, Some(DhcpError::NoAnswer { server, .. })) => silent(server),
             (State::Prolonging { lease, .. }, _) => silent(lease.server),
-            (State::Selecting, Some(DhcpError::NoAnswer { server, .. })) => silent(server),
             (State::Selecting, Some(setback)) => setback,
             (State::Selecting, None) => DhcpError::NoOffer { seconds },
         }

@@ -87,9 +87,8 @@ async fn acquire(worker: Worker, record: Record) -> Result<Record, LeaseError> {
     if recorded.is_err() {
         // It was unprepared meanwhile, and nobody knows of the address but us.
         let index = record.before.index;
-        match spawn_blocking(move || release(index, &lease)).await {
-            Ok(Err(error)) => tracing::warn!(%device, %error, "lease not released"),
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(error)) = spawn_blocking(move || release(index, &lease)).await {
+            tracing::warn!(%device, %error, "lease not released");
         }
     }
     recorded.map_err(LeaseError::Record)

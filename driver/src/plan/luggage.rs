@@ -84,7 +84,7 @@ pub(super) fn unpack(record: &Record, pod: &At) -> Vec<Step> {
 ///
 /// The old address goes first, or it would take a new one of its network along. With its last IPv4
 /// address an interface loses all IPv4 routes and neighbours (`fib_disable_ip()` in
-/// net/ipv4/fib_frontend.c, Linux 6.12), so they are all added again; what is there stays as it is.
+/// `net/ipv4/fib_frontend.c`, Linux 6.12), so they are all added again; what is there stays as it is.
 pub fn relet(before: &Record, after: &Record, pod: &At) -> Vec<Step> {
     let ([old_routes, new_routes], [old, new]) =
         ([before, after].map(routes), [before, after].map(addresses));

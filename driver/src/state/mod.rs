@@ -402,9 +402,15 @@ mod tests {
     fn the_next_version_is_read_as_far_as_it_is_known() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join(file::NAME);
-        let records = [record("eth1")];
-        let all = file::Durability::Lasting;
-        file::write_version(3, all, &path, "boot-1", records.iter(), &[]).unwrap();
+        file::write_version(
+            3,
+            file::Durability::Lasting,
+            &path,
+            "boot-1",
+            [record("eth1")].iter(),
+            &[],
+        )
+        .unwrap();
         assert_eq!(open(&directory).1, Found::Records(1));
     }
 

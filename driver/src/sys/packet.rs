@@ -53,7 +53,7 @@ impl PacketSocket {
 
     /// Lets in only whole UDP datagrams, or first fragments, for `port`. Where the socket is of
     /// `SOCK_DGRAM`, the filter sees a packet from its network header on (`packet_rcv()` in
-    /// net/packet/af_packet.c, Linux 6.12).
+    /// `net/packet/af_packet.c`, Linux 6.12).
     fn filter(&self, port: u16) -> io::Result<()> {
         let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
         // Codes from include/uapi/linux/bpf_common.h.
@@ -85,7 +85,8 @@ impl PacketSocket {
     }
 
     fn address(&self, mac: MacAddr) -> io::Result<libc::sockaddr_ll> {
-        let [a, b, c, d, e, f] = mac.0;
+        let mut sll_addr = [0; 8];
+        sll_addr[..6].copy_from_slice(&mac.0);
         Ok(libc::sockaddr_ll {
             sll_family: u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?,
             sll_protocol: u16::try_from(libc::ETH_P_IP).map_err(io::Error::other)?.to_be(),
@@ -93,7 +94,7 @@ impl PacketSocket {
             sll_hatype: 0,
             sll_pkttype: 0,
             sll_halen: 6,
-            sll_addr: [a, b, c, d, e, f, 0, 0],
+            sll_addr,
         })
     }
 
@@ -143,8 +144,9 @@ impl PacketSocket {
             };
         };
         packet.truncate(received);
-        let [a, b, c, d, e, f, ..] = address.sll_addr;
-        Ok(Some(Received { from: MacAddr([a, b, c, d, e, f]), packet }))
+        let mut from = MacAddr([0; 6]);
+        from.0.copy_from_slice(&address.sll_addr[..6]);
+        Ok(Some(Received { from, packet }))
     }
 }
 

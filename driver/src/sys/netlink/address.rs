@@ -48,7 +48,9 @@ impl Netlink {
                 addresses.entry(index).or_default().push(address);
             }
         }
-        addresses.values_mut().for_each(|addresses| oldest_first(addresses));
+        for addresses in addresses.values_mut() {
+            oldest_first(addresses);
+        }
         Ok(addresses)
     }
 

@@ -20,7 +20,7 @@ use super::world::{
 
 /// When dnsmasq wants to be asked for more time: it lends for two minutes at least, and no option
 /// changes what it says of T1.
-const HALF_A_LEASE: Duration = Duration::from_secs(60);
+const HALF_A_LEASE: Duration = Duration::from_mins(1);
 
 /// A server on the wire of NIC 0, that lends one address and ends with this value.
 struct Server {

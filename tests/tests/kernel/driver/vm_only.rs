@@ -31,8 +31,8 @@ fn upon(nth: u8, subinterface: &Value) -> Value {
 /// Has a server of the pod that knows of no VRF answer somebody at the wire.
 fn serves_through_the_vrf(node: &Node, pod: &Netns) {
     let to = SocketAddr::from(([198, 18, 0, 10], PORT));
-    let server = pod.run(|_| TcpListener::bind(("0.0.0.0", to.port()))).unwrap().unwrap();
-    let served = std::thread::spawn(move || server.accept().unwrap().0.write_all(b"from a VRF"));
+    let listener = pod.run(|_| TcpListener::bind(("0.0.0.0", to.port()))).unwrap().unwrap();
+    let served = std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"from a VRF"));
     let mut text = String::new();
     until("the server answers", || {
         let stream = node.network.wire().run(|_| TcpStream::connect(to)).unwrap();

@@ -1,5 +1,6 @@
 //! Sub-interfaces: made for an attachment, gone with it; several upon one device.
 
+use super::undo::thief;
 use super::*;
 use crate::model::{MacvlanMode, SubinterfaceKind};
 
