@@ -62,6 +62,7 @@ is the least that the kernel could be asked for the same: in one process, one ne
 namespace, the interface down, moved, an address, up, a route; nothing is looked at first, written down, or
 kept to go back by. Both take the same veth interfaces with the same programs on them, in turn, and most of
 either is the kernel's: it waits for all CPUs to forget a device that leaves a namespace.
+What else the machine does shows in the p99 of both sides first.
 
 | pod with | p50, ms | p99, ms | bare p50, ms | bare p99, ms | ratio of p50 | |
 | --- | ---: | ---: | ---: | ---: | ---: | --- |
