@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::IfIndex;
+use crate::model::{IfIndex, SUBINTERFACE_PREFIX};
 use crate::sys::netlink::LinkFacts;
 
 pub(super) const LOOPBACK: &str = "loopback";
 pub(super) const DEFAULT_ROUTE: &str = "default route";
+/// What prepare has made upon a device, for one claim.
+pub(super) const SUBINTERFACE: &str = "sub-interface of a claim";
 pub(super) const BELOW_DEFAULT_ROUTE: &str = "below the default route";
 /// The sysfs that we were given does not show the interface: it vanished while we looked, or that
 /// sysfs was mounted in another namespace.
@@ -33,6 +35,8 @@ pub(super) fn left_out(
         }
     }
     reasons.extend(default_routes.iter().map(|index| (*index, DEFAULT_ROUTE)));
+    let made = links.iter().filter(|link| link.name.as_str().starts_with(SUBINTERFACE_PREFIX));
+    reasons.extend(made.map(|link| (link.index, SUBINTERFACE)));
     let loopbacks = links.iter().filter(|link| link.is_loopback);
     reasons.extend(loopbacks.map(|link| (link.index, LOOPBACK)));
     reasons
@@ -116,6 +120,18 @@ mod tests {
             .with(3, "eth1", "device", None, None);
         assert_eq!(links.left_out(&[2]), [(1, LOOPBACK), (2, DEFAULT_ROUTE)]);
         assert_eq!(links.left_out(&[]), [(1, LOOPBACK)]);
+    }
+
+    #[test]
+    fn what_is_made_for_a_claim_is_no_device_of_its_own() {
+        let links = Links::new().with(2, "eth0", "device", None, None).with(
+            3,
+            "weir-0badcafe",
+            "macvlan",
+            None,
+            Some(2),
+        );
+        assert_eq!(links.left_out(&[]), [(1, LOOPBACK), (3, SUBINTERFACE)]);
     }
 
     #[test]
