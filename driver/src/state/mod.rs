@@ -1,9 +1,9 @@
 //! The checkpoint: one versioned file that says what is prepared and how far each attachment got.
 //!
 //! It is written before the node is touched and again afterwards, each time as a whole: a new file
-//! beside the old one, then renamed over it. The disk is waited for where the change outlasts the
-//! boot. This room knows records and nothing of what they are for. Only `attach` writes; the command
-//! line reads.
+//! beside the old one, then renamed over it, and then a mirror of it. The disk is waited for where the
+//! change outlasts the boot. This room knows records and nothing of what they are for. Only `attach`
+//! writes; the command line reads.
 //!
 //! Of an earlier boot nothing is left but what an operator has ordered: policies are kept until their
 //! devices are prepared again.
