@@ -4,7 +4,7 @@
 
 use std::ffi::c_void;
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 
 /// `include/uapi/asm-generic/socket.h`, which x86-64, arm64, ppc64, riscv64 and s390x use.
@@ -24,7 +24,15 @@ unsafe extern "C" {
 ///
 /// What socket(2) or getsockopt(2) answer; `ENOPROTOOPT` from kernels before 5.14.
 pub fn of_this_thread() -> io::Result<u64> {
-    let socket = UnixDatagram::unbound()?;
+    of(&UnixDatagram::unbound()?)
+}
+
+/// The cookie of the namespace that a socket was opened in.
+///
+/// # Errors
+///
+/// What getsockopt(2) answers, as above.
+pub fn of(socket: &impl AsRawFd) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut length = 8_u32;
     // SAFETY: the kernel writes at most `length` bytes to `cookie`, which has as many, and the

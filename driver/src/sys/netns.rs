@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic;
 use std::path::{Path, PathBuf};
@@ -188,25 +188,6 @@ impl Inside<'_> {
     pub fn id(&self) -> NetnsId {
         self.netns.id
     }
-}
-
-/// The cookie of the namespace that a socket belongs to (`SO_NETNS_COOKIE`, Linux 5.14): a number that
-/// no other namespace gets until the machine starts anew.
-pub fn cookie_of(socket: &impl AsRawFd) -> io::Result<u64> {
-    let mut cookie = 0_u64;
-    let mut len = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
-    // SAFETY: `cookie` is a live value of the size that `len` says, and the kernel writes no more than
-    // that.
-    let status = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut len,
-        )
-    };
-    if status == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Whether opening failed because nothing is there. A process that is gone but not yet reaped

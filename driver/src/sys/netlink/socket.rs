@@ -17,7 +17,7 @@ use rtnetlink::packet_core::{
 
 use super::NetlinkError;
 use super::error::{explanation, text};
-use crate::sys::netns;
+use crate::sys::cookie;
 
 /// How long an answer may take. The kernel answers route requests before `sendto(2)` returns, so
 /// this runs out only where an answer got lost.
@@ -72,7 +72,7 @@ where
 
     /// The cookie of the socket's namespace (`SO_NETNS_COOKIE`, Linux 5.14).
     pub(in crate::sys) fn namespace_cookie(&self) -> io::Result<u64> {
-        netns::cookie_of(&self.socket)
+        cookie::of(&self.socket)
     }
 
     /// Sends a request and waits until the kernel has acknowledged it. Answers what the kernel sent

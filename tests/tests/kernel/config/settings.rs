@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use driver::model::{At, Family, MacAddr, Place, SYSCTLS, Segments};
 use driver::node::Node as _;
 use driver::plan::{Observed, Step, Subject, Was};
-use driver::sys::netns::cookie_of;
+use driver::sys::cookie;
 use driver::sys::sysctl::Sysctls;
 
 use super::stage::{IN_POD, Stage, in_pod, on_host};
@@ -168,5 +168,5 @@ fn a_namespace_has_the_cookie_that_its_sockets_have() {
 
 /// By a socket of another kind.
 fn cookie_of_this_thread() -> u64 {
-    cookie_of(&std::net::UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap()
+    cookie::of(&std::net::UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap()
 }
