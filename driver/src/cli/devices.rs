@@ -44,7 +44,7 @@ fn table(scan: &Scan) -> String {
 fn row(device: &Device) -> Vec<String> {
     vec![
         device.name.to_string(),
-        device.interface.to_string(),
+        or_dash(device.interface.as_ref()),
         device.kind.clone(),
         device.state.clone(),
         or_dash(device.mac),

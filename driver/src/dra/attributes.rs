@@ -20,15 +20,16 @@ const STANDARD: &str = "resource.kubernetes.io";
 const MAX_VALUE_LEN: usize = 64;
 
 /// All attributes of `device`, at most 30; the API takes 32. What is not known is left out, so
-/// selectors must ask `has()` for anything but flags and `ifName`, `mtu`, `state`, `type`,
-/// `encapsulation`.
+/// selectors must ask `has()` for anything but flags and `mtu`, `state`, `type`, `encapsulation`.
 pub(super) fn attributes(
     device: &Device,
     driver: &str,
     kernel: Option<&str>,
 ) -> BTreeMap<String, DeviceAttribute> {
     let mut of = Attributes { driver, all: BTreeMap::new() };
-    of.string("ifName", device.interface.as_str());
+    if let Some(interface) = &device.interface {
+        of.string("ifName", interface.as_str());
+    }
     of.string("state", &device.state);
     of.string("type", &device.kind);
     of.string("encapsulation", &device.encapsulation);

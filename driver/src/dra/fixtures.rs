@@ -26,8 +26,8 @@ pub(super) fn record(device: Device) -> Record {
     let mut sample =
         crate::testing::record("eth1", None, Phase::Attached { netns, inside: IfIndex(2) });
     sample.before = InterfaceState {
-        name: device.interface.clone(),
-        index: device.index,
+        name: device.interface.clone().unwrap_or(sample.before.name),
+        index: device.index.unwrap_or_default(),
         mac: device.mac,
         mtu: device.mtu,
         addresses: device.addresses.clone(),

@@ -89,7 +89,8 @@ pub(super) fn render(devices: &[Device], terms: &Terms<'_>, generation: i64) -> 
 
 fn rendered(device: &Device, terms: &Terms<'_>, kernel: Option<&str>) -> v1::Device {
     let driver = &terms.pool.driver;
-    let count = terms.shares.and_then(|shares| shares.get(&device.interface));
+    let count =
+        terms.shares.zip(device.interface.as_ref()).and_then(|(shares, name)| shares.get(name));
     let taint = terms.taints.and_then(|taints| taints.get(&device.name));
     v1::Device {
         name: device.name.to_string(),

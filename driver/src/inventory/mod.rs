@@ -7,6 +7,7 @@
 //!
 //! What this room never does: change anything, or know what a claim is.
 
+mod assemble;
 mod naming;
 mod publishable;
 mod scan;

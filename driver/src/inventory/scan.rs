@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
-
 use super::InventoryError;
-use super::naming::{Nameable, device_names};
-use super::publishable::{NOT_IN_SYSFS, UNREADABLE, left_out};
-use crate::model::{Device, DeviceName, EbpfAbilities, IfIndex, IfName, XdpFeatures};
+use super::assemble::{Observed, assemble};
+use super::publishable::{NOT_IN_SYSFS, UNREADABLE};
+use crate::model::{Device, EbpfAbilities, IfIndex, IfName, XdpFeatures};
 use crate::sys::netlink::{LinkFacts, Netlink};
 use crate::sys::sysfs::{Sysfs, SysfsFacts};
 use crate::sys::xdp::{self, XdpError};
@@ -51,12 +49,6 @@ pub struct LeftOut {
     pub reason: &'static str,
 }
 
-/// An interface that may become a device.
-struct Candidate {
-    link: LinkFacts,
-    sysfs: SysfsFacts,
-}
-
 impl Scanner {
     /// A scanner of the namespace of the calling thread. Must stay on this thread, or one in the
     /// same namespace; `sysfs` must have been mounted in it too.
@@ -80,45 +72,34 @@ impl Scanner {
     ///
     /// Any [`InventoryError`]; then nothing is known, and the last scan is what is known best.
     pub fn scan(&mut self) -> Result<Scan, InventoryError> {
+        Ok(assemble(self.observe()?))
+    }
+
+    /// Asks the kernel everything that a scan is made of.
+    fn observe(&mut self) -> Result<Observed, InventoryError> {
         // The routes first: an interface that gets the default route after that is seen by the next
         // scan, but one that had it before the links were listed must not be missed.
         let default_routes = self.netlink.default_route_interfaces()?;
         let links = self.netlink.links()?;
-        let mut addresses = self.netlink.all_addresses()?;
-        let reasons = left_out(&links, &default_routes);
-
+        let mut observed = Observed {
+            default_routes,
+            addresses: self.netlink.all_addresses()?,
+            ..Observed::default()
+        };
         self.features.retain(|_, known| known.asked.elapsed() < FEATURES_LAST);
-        let mut scan = Scan::default();
-        let mut candidates = Vec::new();
         for link in links {
-            let found = match reasons.get(&link.index) {
-                Some(reason) => Err(*reason),
-                None => self.place(&link.name),
-            };
-            match found {
-                Ok(sysfs) => candidates.push(Candidate { link, sysfs }),
-                Err(reason) => scan.left_out.push(LeftOut { interface: link.name, reason }),
-            }
-        }
-
-        let nameable: Vec<_> = candidates.iter().map(Candidate::nameable).collect();
-        for (candidate, name) in candidates.into_iter().zip(device_names(&nameable)) {
-            let mut addresses = addresses.remove(&candidate.link.index).unwrap_or_default();
-            addresses.sort_unstable();
-            let ebpf = match self.ebpf(&candidate.link) {
-                Ok(ebpf) => ebpf,
+            observed.places.insert(link.index, self.place(&link.name));
+            match self.ebpf(&link) {
+                Ok(ebpf) => drop(observed.ebpf.insert(link.index, ebpf)),
                 Err(error) if error.is_absent() => continue,
                 Err(error) => {
                     let error = &error as &dyn Error;
-                    let interface = &candidate.link.name;
-                    tracing::warn!(error, %interface, "cannot tell what eBPF can do");
-                    EbpfAbilities::default()
+                    tracing::warn!(error, interface = %link.name, "cannot tell what eBPF can do");
                 }
-            };
-            scan.devices.push(candidate.device(name, addresses, ebpf));
+            }
+            observed.links.push(link);
         }
-        scan.devices.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(scan)
+        Ok(observed)
     }
 
     /// One odd interface must not hide all the others.
@@ -155,41 +136,5 @@ impl Scanner {
         let features = xdp::features(link.index)?;
         self.features.insert(key, KnownFeatures { features, asked: Instant::now() });
         Ok(features)
-    }
-}
-
-impl Candidate {
-    fn nameable(&self) -> Nameable {
-        Nameable {
-            interface: self.link.name.clone(),
-            pci: self.sysfs.pci.as_ref().map(|pci| pci.address),
-            port: self.sysfs.port.clone(),
-        }
-    }
-
-    fn device(self, name: DeviceName, addresses: Vec<IpNet>, ebpf: EbpfAbilities) -> Device {
-        let Self { link, sysfs } = self;
-        Device {
-            name,
-            interface: link.name,
-            index: link.index,
-            mac: link.mac,
-            mtu: link.mtu,
-            is_up: link.up,
-            state: link.oper_state,
-            kind: link.kind,
-            encapsulation: link.encapsulation,
-            is_virtual: sysfs.is_virtual,
-            addresses,
-            pci: sysfs.pci,
-            numa_node: sysfs.numa_node,
-            driver: sysfs.driver,
-            speed_mbps: sysfs.speed_mbps,
-            sriov: sysfs.sriov,
-            is_sriov_vf: sysfs.physical_function.is_some(),
-            rdma_device: sysfs.rdma_device,
-            rdma_nodes: sysfs.rdma_nodes,
-            ebpf,
-        }
     }
 }

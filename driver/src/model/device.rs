@@ -1,5 +1,6 @@
 //! A device: what can be allocated, with everything that a claim may select it by.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -7,13 +8,22 @@ use serde::{Deserialize, Serialize};
 
 use super::{DeviceName, IfIndex, IfName, MacAddr, PciAddress};
 
-/// An interface of the host that claims can ask for.
+/// What claims can ask for: an interface of the host or, where the kernel has none for it, an RDMA
+/// device or a PCI function that is handed over as it is.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Device {
     pub name: DeviceName,
-    pub interface: IfName,
-    pub index: IfIndex,
+    /// `None` for what has no network interface: an RDMA device alone, or a function that is bound
+    /// to `vfio-pci`.
+    pub interface: Option<IfName>,
+    pub index: Option<IfIndex>,
+    /// Its other names, sorted.
+    #[serde(default)]
+    pub altnames: Vec<String>,
+    /// What somebody wrote on it (`ip link set … alias`).
+    #[serde(default)]
+    pub alias: Option<String>,
     pub mac: Option<MacAddr>,
     /// In bytes, without the link-layer header.
     pub mtu: u32,
@@ -24,8 +34,17 @@ pub struct Device {
     pub state: String,
     /// The link kind, as in `ip -d link` (`veth`, `bond` …), or `device` for hardware.
     pub kind: String,
+    /// `None` where nobody can tell, as while it is set down.
+    #[serde(default)]
+    pub carrier: Option<bool>,
     /// The link layer: `ether`, `infiniband`, `none` …
     pub encapsulation: String,
+    /// What it is stacked on: the device of a VLAN or a macvlan.
+    #[serde(default)]
+    pub parent: Option<IfName>,
+    /// The bond, bridge, team or VRF that it belongs to.
+    #[serde(default)]
+    pub controller: Option<Controller>,
     /// Not backed by a bus device (its sysfs path is below `/sys/devices/virtual`).
     pub is_virtual: bool,
     /// Global addresses with their prefix length, sorted.
@@ -35,18 +54,166 @@ pub struct Device {
     pub numa_node: Option<u32>,
     /// The kernel driver's name.
     pub driver: Option<String>,
+    /// What the driver says of its firmware (`ethtool -i`).
+    #[serde(default)]
+    pub firmware: Option<String>,
+    #[serde(default)]
+    pub queues: Option<Queues>,
     /// In megabits per second (10^6 bit/s).
     pub speed_mbps: Option<u32>,
+    #[serde(default)]
+    pub port: PortFacts,
+    /// The number in `/sys/kernel/iommu_groups` and in `/dev/vfio`.
+    #[serde(default)]
+    pub iommu_group: Option<u32>,
     /// What a physical function offers; `None` if it cannot have virtual functions.
     pub sriov: Option<Sriov>,
     /// A virtual function of SR-IOV.
     pub is_sriov_vf: bool,
+    /// Whose, and which.
+    #[serde(default)]
+    pub vf: Option<VirtualFunction>,
     /// The RDMA device over this interface, such as `mlx5_0`.
     pub rdma_device: Option<String>,
     /// Its character devices, such as `/dev/infiniband/uverbs0`.
     #[serde(default)]
     pub rdma_nodes: Vec<PathBuf>,
+    #[serde(default)]
+    pub rdma: Option<RdmaFacts>,
     pub ebpf: EbpfAbilities,
+    /// What a provider told of it: attributes by their full names, such as `gce.dra.net/block`.
+    #[serde(default)]
+    pub provided: BTreeMap<String, ProvidedValue>,
+}
+
+/// What is handed over when a device is allocated.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Form {
+    /// A network interface, and its RDMA device if it has one.
+    Interface,
+    /// An RDMA device without a network interface.
+    Rdma,
+    /// A PCI function by `/dev/vfio`.
+    Vfio,
+}
+
+impl Device {
+    pub fn form(&self) -> Form {
+        match &self.interface {
+            Some(_) => Form::Interface,
+            None if self.driver.as_deref() == Some(VFIO_DRIVER) => Form::Vfio,
+            None => Form::Rdma,
+        }
+    }
+
+    /// What people know it by: its interface, else its RDMA device, else its place on the bus.
+    pub fn called(&self) -> &str {
+        let interface = self.interface.as_ref().map(IfName::as_str);
+        interface.or(self.rdma_device.as_deref()).unwrap_or(self.name.as_str())
+    }
+}
+
+/// Hands PCI functions to user space.
+pub const VFIO_DRIVER: &str = "vfio-pci";
+
+/// What an interface is a member of.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Controller {
+    pub interface: IfName,
+    /// `bond`, `bridge` …
+    pub kind: String,
+}
+
+/// Hardware queues in use; a combined channel counts for both ways.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Queues {
+    pub rx: u32,
+    pub tx: u32,
+}
+
+/// Which port of which switch or card an interface is, as its driver tells.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortFacts {
+    /// `phys_port_name`, such as `p0` or, of a representor, `pf0vf1`.
+    pub name: Option<String>,
+    /// `phys_port_id`.
+    pub id: Option<String>,
+    /// `phys_switch_id`: the same for all ports of one switch.
+    pub switch_id: Option<String>,
+}
+
+impl PortFacts {
+    /// Whether the interface stands for a function of a card in switchdev mode: what it sends comes
+    /// out there (`Documentation/networking/representors.rst`, Linux 6.12; the names are made by
+    /// `__devlink_port_phys_port_name_get()` in `net/devlink/port.c`).
+    pub fn is_representor(&self) -> bool {
+        let Some(name) = &self.name else { return false };
+        let name = name.trim_start_matches(|c: char| c == 'c' || c.is_ascii_digit());
+        let function = name.strip_prefix("pf");
+        let rest = function.map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+        self.switch_id.is_some()
+            && rest.is_some_and(|it| it.starts_with("vf") || it.starts_with("sf"))
+    }
+}
+
+/// A virtual function's place below its physical one.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualFunction {
+    pub pf: PciAddress,
+    /// The physical function's interface, if it is on the host.
+    pub pf_interface: Option<IfName>,
+    /// As in `virtfn0`, and in `ip link set … vf 0`.
+    pub index: u32,
+}
+
+/// What RDMA there is.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RdmaFacts {
+    pub link_layer: RdmaLinkLayer,
+    /// As in `node_type`: `CA`, `RNIC`, `unspecified` …
+    pub node_type: String,
+    /// Sixteen hexadecimal digits with colons between each four.
+    pub node_guid: Option<String>,
+}
+
+/// What RDMA runs over.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RdmaLinkLayer {
+    InfiniBand,
+    /// RDMA over Converged Ethernet.
+    RoCE,
+    #[serde(rename = "iWARP")]
+    IWarp,
+    /// The driver does not say, as that of AWS's EFA.
+    Unspecified,
+}
+
+impl RdmaLinkLayer {
+    /// As it is published.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InfiniBand => "InfiniBand",
+            Self::RoCE => "RoCE",
+            Self::IWarp => "iWARP",
+            Self::Unspecified => "unspecified",
+        }
+    }
+}
+
+/// A value that an attribute of DRA can have.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ProvidedValue {
+    Bool(bool),
+    Int(i64),
+    String(String),
+    Version(String),
 }
 
 /// Where on the PCI buses a device is.

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::DeviceName;
 
 /// The kernel's number for an interface. It means something only together with a namespace.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
 #[serde(transparent)]
 pub struct IfIndex(pub u32);
 

@@ -21,7 +21,10 @@ mod wishes;
 
 pub use self::address::{MacAddr, MacAddrError, PciAddress, PciAddressError};
 pub use self::cdi::{CdiDevice, CdiSpec, cdi_kind};
-pub use self::device::{Device, EbpfAbilities, PciFacts, Sriov, XdpFeatures};
+pub use self::device::{
+    Controller, Device, EbpfAbilities, Form, PciFacts, PortFacts, ProvidedValue, Queues, RdmaFacts,
+    RdmaLinkLayer, Sriov, VFIO_DRIVER, VirtualFunction, XdpFeatures,
+};
 pub use self::hook::{EgressHook, HookReason, IngressHook};
 pub use self::identity::{
     AttachmentId, ClaimRef, ClaimUid, IdentityError, IfIndex, NetnsId, NetnsRef, PodRef, PodUid,

@@ -34,7 +34,7 @@ pub fn choose_hooks(
     }
     if device.encapsulation != "ether" {
         // The programs read Ethernet headers; on another link layer they would read nonsense.
-        return Err(format!("ebpf.hook: {} is no Ethernet interface", device.interface));
+        return Err(format!("ebpf.hook: {} is no Ethernet interface", device.called()));
     }
     let (tc, egress) = if device.ebpf.tcx {
         (IngressHook::Tcx, EgressHook::Tcx)
@@ -73,7 +73,7 @@ fn native(device: &Device, mtu: u32) -> Result<IngressHook, HookReason> {
 }
 
 fn refusal(why: HookReason, device: &Device, mtu: u32) -> String {
-    let name = &device.interface;
+    let name = device.called();
     match why {
         HookReason::XdpUnsupported => format!("ebpf.hook: {name} cannot run XDP natively"),
         HookReason::XdpBusy => format!("ebpf.hook: {name} runs somebody's XDP program already"),

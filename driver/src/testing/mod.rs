@@ -5,11 +5,13 @@ pub mod fuzz;
 
 pub use self::fake::{Death, FakeInterface, FakeNode, Fault, World};
 
+use std::collections::BTreeMap;
+
 use crate::model::{
     Action, AttachmentId, Belongings, BuildId, ClaimRef, DatapathSpec, Device, EbpfAbilities,
     EgressHook, EthtoolState, FilterRule, FlowWishes, HookReason, IfIndex, IngressHook,
-    InterfaceState, MacAddr, NetnsId, NetnsRef, Origin, Phase, PodRef, Record, Sandbox, Segments,
-    Telemetry, Wishes, XdpFeatures,
+    InterfaceState, MacAddr, NetnsId, NetnsRef, Origin, Phase, PodRef, PortFacts, Record, Sandbox,
+    Segments, Telemetry, Wishes, XdpFeatures,
 };
 
 /// What a test names must be well-formed; anything else is a mistake in the test.
@@ -22,30 +24,42 @@ fn well_formed<T, E: std::fmt::Debug>(parsed: Result<T, E>) -> T {
 pub fn device(name: &str) -> Device {
     Device {
         name: well_formed(name.parse()),
-        interface: well_formed(name.parse()),
-        index: IfIndex(7),
+        interface: Some(well_formed(name.parse())),
+        index: Some(IfIndex(7)),
+        altnames: Vec::new(),
+        alias: None,
         mac: Some(MacAddr([2, 0, 0, 0, 0, 7])),
         mtu: 1500,
         is_up: true,
         state: "up".to_owned(),
         kind: "veth".to_owned(),
+        carrier: Some(true),
         encapsulation: "ether".to_owned(),
+        parent: None,
+        controller: None,
         is_virtual: true,
         addresses: Vec::new(),
         pci: None,
         numa_node: None,
         driver: Some("veth".to_owned()),
+        firmware: None,
+        queues: None,
         speed_mbps: Some(10_000),
+        port: PortFacts::default(),
+        iommu_group: None,
         sriov: None,
         is_sriov_vf: false,
+        vf: None,
         rdma_device: None,
         rdma_nodes: Vec::new(),
+        rdma: None,
         ebpf: EbpfAbilities {
             xdp: Some(XdpFeatures(0x23)),
             xdp_in_use: false,
             tcx: true,
             programs: Vec::new(),
         },
+        provided: BTreeMap::new(),
     }
 }
 
@@ -100,8 +114,8 @@ pub fn spec(id: AttachmentId, ingress: IngressHook) -> DatapathSpec {
 pub fn record(name: &str, ingress: Option<IngressHook>, phase: Phase) -> Record {
     let device = device(name);
     let before = InterfaceState {
-        name: device.interface.clone(),
-        index: device.index,
+        name: well_formed(name.parse()),
+        index: IfIndex(7),
         mac: device.mac,
         mtu: device.mtu,
         up: true,

@@ -66,7 +66,10 @@ fn a_scan_finds_veths_but_neither_the_loopback_nor_the_way_out() {
 
         let device = &scan.devices[1];
         let facts = netlink.link(&By::Index(nic0)).unwrap().unwrap();
-        assert_eq!((device.index, &device.interface, device.mac), (nic0, &facts.name, facts.mac));
+        assert_eq!(
+            (device.index, device.interface.as_ref(), device.mac),
+            (Some(nic0), Some(&facts.name), facts.mac)
+        );
         assert_eq!((device.mtu, device.state.as_str()), (1500, "up"));
         assert_eq!((device.kind.as_str(), device.encapsulation.as_str()), ("veth", "ether"));
         assert!(device.is_virtual && device.pci.is_none() && device.sriov.is_none());

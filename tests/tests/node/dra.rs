@@ -18,7 +18,7 @@ use std::time::Duration;
 use driver::attach::{AttachError, Command, Desk, Notice, Notices, PrepareClaim, Wanted, Worker};
 use driver::dra::{self, HealthSources, Pool};
 use driver::inventory::Inventory;
-use driver::model::{BuildId, ClaimRef, Device, EbpfAbilities, IfIndex, Phase, PodRef, Record};
+use driver::model::{BuildId, ClaimRef, Device, EbpfAbilities, Phase, PodRef, Record};
 use driver::telemetry::{AllVitals, Metrics, Sightings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -178,7 +178,7 @@ fn prepared(wanted: &PrepareClaim) -> Vec<Record> {
 /// `device` prepared for `claim`, which wished nothing, and for pod-a.
 fn record(claim: ClaimRef, device: Device) -> Record {
     let mut sample = driver::testing::record("eth1", None, Phase::Prepared);
-    sample.before.name = device.interface.clone();
+    sample.before.name = device.interface.clone().expect("an interface");
     Record {
         claim,
         pod: PodRef {
@@ -196,26 +196,11 @@ fn record(claim: ClaimRef, device: Device) -> Record {
 
 fn device(name: &str) -> Device {
     Device {
-        name: name.parse().unwrap(),
-        interface: name.parse().unwrap(),
-        index: IfIndex(7),
-        mac: Some("02:00:00:00:00:07".parse().unwrap()),
-        mtu: 1500,
-        is_up: true,
-        state: "up".to_owned(),
-        kind: "veth".to_owned(),
-        encapsulation: "ether".to_owned(),
-        is_virtual: true,
         addresses: vec!["10.0.0.7/24".parse().unwrap()],
-        pci: None,
-        numa_node: None,
         driver: None,
         speed_mbps: None,
-        sriov: None,
-        is_sriov_vf: false,
-        rdma_device: None,
-        rdma_nodes: Vec::new(),
         ebpf: EbpfAbilities::default(),
+        ..driver::testing::device(name)
     }
 }
 

@@ -29,10 +29,12 @@ impl<N: Node> Engine<N> {
         let unseen = |source| AttachError::Observe { device: device.name.clone(), source };
         let impossible = |reason| AttachError::Impossible { device: device.name.clone(), reason };
         let mut found = device.found.clone().ok_or_else(gone)?;
-        let parent = self
-            .interface(Place::Host, By::Name(found.interface.clone()))
-            .map_err(unseen)?
-            .ok_or_else(gone)?;
+        let interface = found
+            .interface
+            .clone()
+            .ok_or_else(|| impossible("it has no network interface to hand over".to_owned()))?;
+        let parent =
+            self.interface(Place::Host, By::Name(interface)).map_err(unseen)?.ok_or_else(gone)?;
         let id = AttachmentId {
             claim: wanted.claim.uid.clone(),
             device: device.name.clone(),
@@ -183,7 +185,7 @@ const IMMOVABLE: [&str; 5] = ["bond", "bridge", "openvswitch", "team", "vrf"];
 
 /// Why a device cannot be given to a pod and taken back, as far as it can be told beforehand.
 fn reason_to_stay(device: &Device, now: &InterfaceState) -> Option<String> {
-    if now.name != device.interface {
+    if Some(&now.name) != device.interface.as_ref() {
         // It stays; what is made upon it goes.
         return None;
     }
@@ -205,7 +207,7 @@ fn no_dhcp(wanted: &Wanted, device: &Device, now: &InterfaceState) -> Option<Str
     } else if !cfg!(feature = "dhcp") {
         Some("interface.dhcp: this driver is built without a DHCP client".to_owned())
     } else if device.encapsulation != "ether" || now.mac.is_none() {
-        Some(format!("interface.dhcp: {} is no Ethernet interface", device.interface))
+        Some(format!("interface.dhcp: {} is no Ethernet interface", device.called()))
     } else {
         None
     }
@@ -216,7 +218,7 @@ pub(super) fn check_names(wanted: &PrepareClaim) -> Vec<AttachError> {
     let mut names = BTreeSet::new();
     let mut errors = Vec::new();
     for device in &wanted.devices {
-        let own = device.found.as_ref().map(|found| &found.interface);
+        let own = device.found.as_ref().and_then(|found| found.interface.as_ref());
         let is_made = device.wishes.subinterface.is_some();
         let name = device.wishes.interface.name.as_ref().or(own.filter(|_| !is_made));
         let Some(name) = name else { continue };

@@ -112,7 +112,7 @@ fn is_away(record: &Record) -> bool {
 }
 
 fn on_the_host(device: &Device) -> Finding {
-    let name = &device.interface;
+    let name = device.called();
     match LinkSight::of(device.is_up, &device.state) {
         LinkSight::SetDown => Finding::unknown(format!(
             "{name} is set down, nobody can tell whether it has a carrier"
@@ -126,7 +126,7 @@ fn on_the_host(device: &Device) -> Finding {
 }
 
 fn gone(device: &Device) -> Finding {
-    let text = format!("{} is nowhere: it was removed, or its driver is unbound", device.interface);
+    let text = format!("{} is nowhere: it was removed, or its driver is unbound", device.called());
     Finding { defect: Some(Defect::Gone), ..Finding::unhealthy(text) }
 }
 

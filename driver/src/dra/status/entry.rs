@@ -147,10 +147,10 @@ fn ready(facts: &Facts<'_>) -> Finding {
             (false, "Detaching", format!("{name} has not come back from pod {pod} yet"))
         }
         (Phase::Prepared | Phase::Unpreparing, _) if was_inside => {
-            (false, DETACHED, format!("{} is no longer in pod {pod}", device.interface))
+            (false, DETACHED, format!("{} is no longer in pod {pod}", device.called()))
         }
         (Phase::Preparing | Phase::Prepared | Phase::Unpreparing, _) => {
-            (false, "Prepared", format!("{} waits for pod {pod}", device.interface))
+            (false, "Prepared", format!("{} waits for pod {pod}", device.called()))
         }
     };
     Finding { what: READY, is: Some(is), reason, message, since: None }

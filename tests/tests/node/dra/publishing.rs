@@ -209,7 +209,7 @@ fn slices(server: &Server) -> Vec<ResourceSlice> {
 async fn a_shared_device_is_allocated_as_often_as_it_has_shares() {
     let server = scheduler_with(3, &json!({"deviceClassName": "nic"})).await;
     let fast = Device { speed_mbps: Some(25_000), ..device("eth1") };
-    let shares = Shares::from([(fast.interface.clone(), 2)]);
+    let shares = Shares::from([(fast.interface.clone().unwrap(), 2)]);
     let _publisher = publish_on(server.client().unwrap(), vec![fast], shares, None);
     eventually("the slice is there", || slices(&server).len() == 1).await;
 

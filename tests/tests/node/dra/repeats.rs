@@ -34,7 +34,7 @@ impl Node {
         engine.settle();
         let worker: Worker = engine.start().unwrap();
         let there = [(1, "eth1"), (2, "eth2")].map(|(number, name)| Device {
-            index: IfIndex(u32::from(number)),
+            index: Some(IfIndex(u32::from(number))),
             mac: Some(MacAddr([2, 0, 0, 0, 0, number])),
             ..device(name)
         });
