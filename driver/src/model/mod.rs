@@ -12,6 +12,7 @@ mod interface;
 mod lease;
 mod name;
 mod network;
+mod node_config;
 mod problem;
 mod record;
 mod selection;
@@ -39,6 +40,7 @@ pub use self::network::{
     SUBINTERFACE_PREFIX, SYSCTLS, Segments, SubinterfaceKind, SubinterfaceSpec, SysctlName,
     TableId, Vrf,
 };
+pub use self::node_config::{PfSelector, SriovRule};
 pub use self::problem::{Problem, Problems};
 pub use self::record::{BuildId, DatapathSpec, KeptPolicy, Phase, Record};
 pub use self::selection::Selection;
