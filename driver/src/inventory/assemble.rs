@@ -98,6 +98,7 @@ impl Candidate {
             addresses,
             pci: sysfs.pci,
             numa_node: sysfs.numa_node,
+            local_cpus: sysfs.local_cpus,
             driver: sysfs.driver,
             firmware: None,
             queues: None,
