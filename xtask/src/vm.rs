@@ -6,6 +6,7 @@
 
 mod bench;
 mod guest;
+mod hardware;
 mod initramfs;
 mod kernel;
 mod report;

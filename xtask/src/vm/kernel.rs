@@ -17,27 +17,40 @@ pub(crate) const SERIES: [&str; 4] = ["6.1", "6.12", "6.18", "7"];
 pub(super) const PACKAGES: &str = "^linux-(image|binary|modules|base)-[0-9]";
 const FLAVOUR: &str = "-amd64";
 
-/// Folders of modules that guests may need: links, queueing, and the way to their files.
-const KEPT: [&str; 10] = [
+/// Folders of modules that guests may need: links, queueing, RDMA, what hands functions over, what
+/// those stand on, and the way to their files.
+const KEPT: [&str; 19] = [
     "arch",
     "crypto",
-    "lib",
-    "net",
+    "drivers/dca",
+    "drivers/i2c",
+    "drivers/infiniband/core",
+    "drivers/infiniband/sw",
+    "drivers/iommu",
     "drivers/net",
+    "drivers/ptp",
+    "drivers/vfio",
     "drivers/virtio",
     "fs/9p",
+    "fs/configfs",
     "fs/fscache",
     "fs/netfs",
     "fs/overlayfs",
+    "lib",
+    "net",
+    "virt",
 ];
-/// Folders within them that are large, and drive hardware that no guest has.
-const DROPPED: [&str; 6] = [
-    "drivers/net/can",
-    "drivers/net/ethernet",
-    "drivers/net/usb",
-    "drivers/net/wireless",
-    "net/mac80211",
-    "net/wireless",
+/// Folders within them that are large, and drive hardware that no guest has; but for those of their
+/// own that are named.
+const DROPPED: [(&str, &[&str]); 8] = [
+    ("drivers/i2c", &["algos"]),
+    ("drivers/net/can", &[]),
+    ("drivers/net/ethernet", &["intel"]),
+    ("drivers/net/ethernet/intel", &["igb", "igbvf"]),
+    ("drivers/net/usb", &[]),
+    ("drivers/net/wireless", &[]),
+    ("net/mac80211", &[]),
+    ("net/wireless", &[]),
 ];
 
 /// The newest release of `series` in the output of `apt-cache search`, as `uname -r` has it.
@@ -122,10 +135,8 @@ pub(super) fn keep(from: &Path, to: &Path, release: &str, busybox: &Path) -> Res
     let images = [from.join("boot").join(format!("vmlinuz-{release}")), old.join("vmlinuz")];
     let found = images.iter().find(|image| image.exists()).context("there is no vmlinuz")?;
     rename(found, &image(to))?;
-    for folder in DROPPED.map(|name| old.join("kernel").join(name)) {
-        if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
-        }
+    for (name, but) in DROPPED {
+        drop_all(&old.join("kernel").join(name), but)?;
     }
     for name in KEPT.map(|name| Path::new("kernel").join(name)) {
         // Not every kernel has all of them.
@@ -142,6 +153,23 @@ pub(super) fn keep(from: &Path, to: &Path, release: &str, busybox: &Path) -> Res
         shell::run_quietly(Command::new(busybox).arg("unxz").args(&compressed))?;
     }
     shell::run_quietly(Command::new(busybox).args(["depmod", "-b"]).arg(to).arg(release))
+}
+
+/// Removes what is in `folder`, but for what is called `but`. Not every kernel has the folder.
+fn drop_all(folder: &Path, but: &[&str]) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        let path = entry.with_context(|| format!("read {}", folder.display()))?.path();
+        if but.iter().any(|name| path.ends_with(name)) {
+            continue;
+        }
+        let removed =
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.with_context(|| format!("remove {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn find_modules(unpacked: &Path, release: &str) -> Result<PathBuf> {
