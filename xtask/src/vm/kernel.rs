@@ -101,9 +101,9 @@ impl Kernel {
         Ok(Self { release, folder })
     }
 
-    /// Whether it has TCX: Linux 6.6 and later. Debian brings none of it to older ones.
-    pub(super) fn has_tcx(&self) -> bool {
-        has_tcx(&self.release)
+    /// Whether it has what came with this release of Linux.
+    pub(super) fn is_from(&self, since: [u32; 2]) -> bool {
+        is_from(&self.release, since)
     }
 
     pub(super) fn image(&self) -> PathBuf {
@@ -115,9 +115,9 @@ impl Kernel {
     }
 }
 
-fn has_tcx(release: &str) -> bool {
+fn is_from(release: &str, [major, minor]: [u32; 2]) -> bool {
     let mut parts = release.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
-    (parts.next(), parts.next()) >= (Some(6), Some(6))
+    (parts.next(), parts.next()) >= (Some(major), Some(minor))
 }
 
 fn image(folder: &Path) -> PathBuf {
@@ -231,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn tcx_came_with_6_6() {
-        for (release, has) in [
+    fn releases_are_compared_by_their_numbers() {
+        for (release, is_from_6_6) in [
             ("6.1.0-50-amd64", false),
             ("6.6.1-amd64", true),
             ("6.12.90+deb13.1-amd64", true),
             ("7.3.4+deb13-amd64", true),
         ] {
-            assert_eq!(has_tcx(release), has, "{release}");
+            assert_eq!(is_from(release, [6, 6]), is_from_6_6, "{release}");
         }
     }
 
