@@ -24,7 +24,7 @@ pub use self::address::{MacAddr, MacAddrError, PciAddress, PciAddressError};
 pub use self::cdi::{CdiDevice, CdiSpec, cdi_kind};
 pub use self::device::{
     Controller, Device, EbpfAbilities, Form, PciFacts, PortFacts, ProvidedValue, Queues, RdmaFacts,
-    RdmaLinkLayer, Sriov, VFIO_DRIVER, VirtualFunction, XdpFeatures,
+    RdmaLinkLayer, RxMetadata, Sriov, VFIO_DRIVER, VirtualFunction, XdpFeatures, XskFeatures,
 };
 pub use self::hook::{EgressHook, HookReason, IngressHook};
 pub use self::identity::{
