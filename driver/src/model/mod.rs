@@ -26,7 +26,7 @@ pub use self::cdi::{CdiDevice, CdiSpec, cdi_kind};
 pub use self::cpus::{Cpus, CpusError};
 pub use self::device::{
     Controller, Device, EbpfAbilities, Form, PciFacts, PortFacts, ProvidedValue, Queues, RdmaFacts,
-    RdmaLinkLayer, Sriov, VFIO_DRIVER, VirtualFunction, XdpFeatures,
+    RdmaLinkLayer, RxMetadata, Sriov, VFIO_DRIVER, VirtualFunction, XdpFeatures, XskFeatures,
 };
 pub use self::hook::{EgressHook, HookReason, IngressHook};
 pub use self::identity::{

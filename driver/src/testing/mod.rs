@@ -58,7 +58,7 @@ pub fn device(name: &str) -> Device {
             xdp: Some(XdpFeatures(0x23)),
             xdp_in_use: false,
             tcx: true,
-            programs: Vec::new(),
+            ..EbpfAbilities::default()
         },
         provided: BTreeMap::new(),
     }
