@@ -13,6 +13,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::Timings;
+use super::process::ThisProcess;
 use crate::attach::NoticeKind;
 
 type Label = (&'static str, &'static str);
@@ -101,6 +102,7 @@ impl Metrics {
         let mut registry = Registry::default();
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("weir_build", "The version of the driver", version);
+        registry.register_collector(Box::new(ThisProcess::new()));
         Arc::new(Self {
             dra: Requests::registered(&mut registry, "dra", "kubelet"),
             nri: Requests::registered(&mut registry, "nri", "the container runtime"),
@@ -232,6 +234,20 @@ mod tests {
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_process_is_told_of_as_everywhere() {
+        let text = text_of(&Metrics::new());
+        let value = |name: &str| -> f64 {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
+        };
+        // After the year 2020.
+        assert!(value("process_start_time_seconds") > 1.577e9);
+        assert!(value("process_cpu_seconds_total") > 0.0);
+        assert!(value("process_resident_memory_bytes") > 1e6);
+        assert!(value("process_open_fds") >= 3.0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! runtime at its sockets and traffic on its wires.
 
 mod attach;
-mod configured;
+pub(crate) mod configured;
 mod demo;
 mod dhcp;
 mod drops;
