@@ -58,9 +58,8 @@ struct Figures {
 /// Furnishes the box and measures in it.
 pub fn inside(options: &Options) -> Result<()> {
     sandbox::inside()?;
-    sandbox::furnish()?;
-    let first = furnish()?;
-    let mut results = scans(first, options.rounds)?;
+    let one = furnish()?;
+    let mut results = scans(one, options.rounds)?;
     results.extend(driver(&options.weir)?);
     let figures = Figures { machine: Machine::this()?, results };
     if let Some(path) = &options.write {
