@@ -112,6 +112,7 @@ impl Candidate {
             addresses,
             pci: sysfs.pci,
             numa_node: sysfs.numa_node,
+            local_cpus: sysfs.local_cpus,
             driver: sysfs.driver.or(said.driver),
             firmware: said.firmware,
             queues: said.queues.or(Some(link.queues)),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceName, IfIndex, IfName, MacAddr, PciAddress};
+use super::{Cpus, DeviceName, IfIndex, IfName, MacAddr, PciAddress};
 
 /// What claims can ask for: an interface of the host or, where the kernel has none for it, an RDMA
 /// device or a PCI function that is handed over as it is.
@@ -52,6 +52,9 @@ pub struct Device {
     pub pci: Option<PciFacts>,
     /// Normalised to `None` where sysfs says -1.
     pub numa_node: Option<u32>,
+    /// The CPUs of that node.
+    #[serde(default)]
+    pub local_cpus: Option<Cpus>,
     /// The kernel driver's name.
     pub driver: Option<String>,
     /// What the driver says of its firmware (`ethtool -i`).

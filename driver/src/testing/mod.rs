@@ -41,6 +41,7 @@ pub fn device(name: &str) -> Device {
         addresses: Vec::new(),
         pci: None,
         numa_node: None,
+        local_cpus: None,
         driver: Some("veth".to_owned()),
         firmware: None,
         queues: None,
