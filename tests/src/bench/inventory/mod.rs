@@ -108,7 +108,8 @@ impl Costs {
         let (started, processor, before) = (Instant::now(), processor_time()?, asked());
         let answer = work();
         self.wall_ms.push(started.elapsed().as_secs_f64() * 1e3);
-        self.cpu_ms.push((processor_time()? - processor).as_secs_f64() * 1e3);
+        let processor = processor_time()?.saturating_sub(processor);
+        self.cpu_ms.push(processor.as_secs_f64() * 1e3);
         self.requests = asked() - before;
         Ok(answer)
     }
