@@ -96,8 +96,8 @@ fn what_changed_is_all_that_a_look_at_everything_would_find() {
 }
 
 fn has_vlans() -> bool {
-    let make = ["link", "add", "link", "lo", "name", "try.1", "type", "vlan", "id", "1"];
-    let made = std::process::Command::new("ip").args(make).output().unwrap();
+    let one = ["link", "add", "link", "lo", "name", "try.1", "type", "vlan", "id", "1"];
+    let made = std::process::Command::new("ip").args(one).output().unwrap();
     made.status.success() && {
         run("ip", &["link", "del", "try.1"]);
         true
