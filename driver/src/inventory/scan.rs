@@ -208,7 +208,7 @@ impl Scanner {
         match xdp::tcx_programs(link.index) {
             Ok(programs) if programs.is_empty() => {}
             Ok(programs) => drop(self.tcx.insert(link.index, programs)),
-            Err(error) => self.cannot_tell(link, &error),
+            Err(error) => cannot_tell(link, &error),
         }
     }
 
@@ -246,18 +246,9 @@ impl Scanner {
     ) -> DriverSaid {
         let mut said = DriverSaid { queues, ..DriverSaid::default() };
         let Some(place) = place.filter(|place| !place.is_virtual) else { return said };
-        if !self.drivers.contains_key(&link.index) {
-            match ethtool::driver(&link.name) {
-                Ok(facts) => drop(self.drivers.insert(link.index, facts.unwrap_or_default())),
-                Err(error) => {
-                    tracing::warn!(%error, interface = %link.name, "cannot ask its driver")
-                }
-            }
-        }
-        if let Some(facts) = self.drivers.get(&link.index) {
-            said.driver.clone_from(&facts.driver);
-            said.firmware.clone_from(&facts.firmware);
-        }
+        let facts = self.drivers.entry(link.index).or_insert_with(|| about_driver(&link.name));
+        said.driver.clone_from(&facts.driver);
+        said.firmware.clone_from(&facts.firmware);
         // Sysfs has no speed of what is set down (`speed_show()` in `net/core/net-sysfs.c`, Linux
         // 6.12), and of what is up it has what the driver says.
         if let Some(ethtool) = self.ethtool.as_ref().filter(|_| !link.up)
@@ -276,7 +267,7 @@ impl Scanner {
         let mut ids = link.xdp_programs.clone();
         ids.extend(self.tcx.get(&link.index).into_iter().flatten());
         let programs = xdp::program_names(&ids).unwrap_or_else(|error| {
-            self.cannot_tell(link, &error);
+            cannot_tell(link, &error);
             Vec::new()
         });
         EbpfAbilities {
@@ -289,12 +280,21 @@ impl Scanner {
             programs,
         }
     }
+}
 
-    fn cannot_tell(&self, link: &LinkFacts, error: &XdpError) {
-        if !error.is_absent() {
-            let error = error as &dyn Error;
-            tracing::warn!(error, interface = %link.name, "cannot tell which programs it has");
-        }
+/// Nothing, where the driver cannot be asked.
+fn about_driver(interface: &IfName) -> DriverFacts {
+    let said = ethtool::driver(interface).unwrap_or_else(|error| {
+        tracing::warn!(%error, %interface, "cannot ask the driver of an interface");
+        None
+    });
+    said.unwrap_or_default()
+}
+
+fn cannot_tell(link: &LinkFacts, error: &XdpError) {
+    if !error.is_absent() {
+        let error = error as &dyn Error;
+        tracing::warn!(error, interface = %link.name, "cannot tell which programs it has");
     }
 }
 

@@ -318,7 +318,7 @@ async fn wait(
 ) -> Result<Next, NetlinkError> {
     loop {
         let due = pending.due(times);
-        let changed = async {
+        let news = async {
             match events {
                 Some(events) => events.changed().await,
                 None => std::future::pending().await,
@@ -333,7 +333,7 @@ async fn wait(
                 return Ok(Next::Look);
             }
             () = sleep_until(times.next_poll) => return Ok(Next::Poll),
-            changes = changed => pending.add(changes?, Instant::now()),
+            changes = news => pending.add(changes?, Instant::now()),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! The inventory, against real interfaces in a namespace of the test's own.
 
+mod changes;
+mod programs;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
