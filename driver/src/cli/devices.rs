@@ -100,7 +100,7 @@ mod tests {
         (nic.driver, nic.numa_node, nic.mac) = (Some("ice".to_owned()), Some(1), None);
         nic.ebpf = EbpfAbilities { xdp: None, ..EbpfAbilities::default() };
         let left_out = LeftOut { interface: "eth0".parse().unwrap(), reason: "default route" };
-        Scan { devices: vec![nic, device("veth7")], left_out: vec![left_out] }
+        Scan { devices: vec![nic, device("veth7")], left_out: vec![left_out], idle: Vec::new() }
     }
 
     #[test]

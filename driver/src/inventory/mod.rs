@@ -8,8 +8,11 @@
 //! What this room never does: change anything, or know what a claim is.
 
 mod assemble;
+#[cfg(test)]
+pub(crate) mod machines;
 mod naming;
 mod publishable;
+mod rdma;
 mod scan;
 mod watch;
 
@@ -18,7 +21,7 @@ use std::io;
 use crate::sys::netlink::NetlinkError;
 use crate::sys::sysfs::SysfsError;
 
-pub use self::scan::{LeftOut, Scan, Scanner};
+pub use self::scan::{IdleFunction, LeftOut, Scan, Scanner};
 pub use self::watch::Inventory;
 
 /// Why the devices of this node cannot be told.

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use super::InventoryError;
 use super::assemble::{Observed, assemble};
 use super::publishable::{NOT_IN_SYSFS, UNREADABLE};
-use crate::model::{Device, EbpfAbilities, IfIndex, IfName, XdpFeatures};
+use crate::model::{Device, EbpfAbilities, IfIndex, IfName, PciAddress, XdpFeatures};
 use crate::sys::netlink::{LinkFacts, Netlink};
-use crate::sys::sysfs::{Sysfs, SysfsFacts};
+use crate::sys::sysfs::{Look, Sysfs, SysfsError, SysfsFacts};
 use crate::sys::xdp::{self, XdpError};
 
 /// Looks at the interfaces of one namespace, again and again.
@@ -39,6 +39,16 @@ pub struct Scan {
     pub devices: Vec<Device>,
     /// Interfaces that are no devices, by index.
     pub left_out: Vec<LeftOut>,
+    /// Network controllers on PCI that are no devices, by address.
+    pub idle: Vec<IdleFunction>,
+}
+
+/// A PCI function that claims cannot have.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct IdleFunction {
+    pub address: PciAddress,
+    /// One of a closed set.
+    pub reason: &'static str,
 }
 
 /// An interface that claims cannot have.
@@ -87,8 +97,11 @@ impl Scanner {
             ..Observed::default()
         };
         self.features.retain(|_, known| known.asked.elapsed() < FEATURES_LAST);
+        let sysfs = self.sysfs.clone();
+        let mut look = sysfs.look();
+        observed.rdma = told("RDMA devices", look.rdma_devices());
         for link in links {
-            observed.places.insert(link.index, self.place(&link.name));
+            observed.places.insert(link.index, place(&mut look, &link.name));
             match self.ebpf(&link) {
                 Ok(ebpf) => drop(observed.ebpf.insert(link.index, ebpf)),
                 Err(error) if error.is_absent() => continue,
@@ -99,19 +112,8 @@ impl Scanner {
             }
             observed.links.push(link);
         }
+        observed.functions = told("PCI functions", look.functions_without_interface());
         Ok(observed)
-    }
-
-    /// One odd interface must not hide all the others.
-    fn place(&self, interface: &IfName) -> Result<SysfsFacts, &'static str> {
-        match self.sysfs.interface(interface) {
-            Ok(facts) => facts.ok_or(NOT_IN_SYSFS),
-            Err(error) => {
-                let error = &error as &dyn Error;
-                tracing::warn!(error, %interface, "cannot tell where an interface is");
-                Err(UNREADABLE)
-            }
-        }
     }
 
     fn ebpf(&mut self, link: &LinkFacts) -> Result<EbpfAbilities, XdpError> {
@@ -137,4 +139,25 @@ impl Scanner {
         self.features.insert(key, KnownFeatures { features, asked: Instant::now() });
         Ok(features)
     }
+}
+
+/// One odd interface must not hide all the others.
+pub(super) fn place(look: &mut Look<'_>, interface: &IfName) -> Result<SysfsFacts, &'static str> {
+    match look.interface(interface) {
+        Ok(facts) => facts.ok_or(NOT_IN_SYSFS),
+        Err(error) => {
+            let error = &error as &dyn Error;
+            tracing::warn!(error, %interface, "cannot tell where an interface is");
+            Err(UNREADABLE)
+        }
+    }
+}
+
+/// Nor must anything that is no interface.
+fn told<T>(what: &str, found: Result<Vec<T>, SysfsError>) -> Vec<T> {
+    found.unwrap_or_else(|error| {
+        let error = &error as &dyn Error;
+        tracing::warn!(error, "cannot tell this node's {what}");
+        Vec::new()
+    })
 }

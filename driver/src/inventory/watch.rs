@@ -130,7 +130,7 @@ impl Watcher {
         // Listening begins before the first look, so that no change falls between them.
         let events = runtime.block_on(async { LinkEvents::open() })?;
         let mut scanner = Scanner::new(Sysfs::new(sysfs)?)?;
-        let Scan { devices, left_out } = scanner.scan()?;
+        let Scan { devices, left_out, .. } = scanner.scan()?;
         tell_left_out(&left_out);
         let (sender, receiver) = watch::channel(Arc::new(devices));
         let watcher = Self {
