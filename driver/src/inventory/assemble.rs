@@ -186,8 +186,12 @@ fn interface(
     let parent = link.parent.and_then(|index| surroundings.names.get(&index));
     let inherited = surroundings.inherited.get(&link.index);
     let is_virtual = sysfs.is_virtual();
+    // What the function offers is not offered again by its representors and other ports.
+    let is_functions_own = sysfs.label().is_none();
     let function = sysfs.function.as_deref();
+    let bare = at_function(name, function);
     Device {
+        sriov: bare.sriov.filter(|_| is_functions_own),
         interface: Some(link.name),
         index: Some(link.index),
         mac: link.mac,
@@ -205,7 +209,7 @@ fn interface(
         driver: sysfs.driver,
         speed_mbps: sysfs.speed_mbps,
         port: sysfs.port,
-        ..at_function(name, function)
+        ..bare
     }
 }
 

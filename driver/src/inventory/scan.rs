@@ -127,6 +127,8 @@ impl Scanner {
             xdp_in_use: link.is_xdp_attached(),
             tcx: self.has_tcx,
             programs,
+            tcx_programs: Vec::new(),
+            tc_filters: Vec::new(),
         })
     }
 

@@ -264,6 +264,12 @@ pub struct EbpfAbilities {
     pub tcx: bool,
     /// Names of programs attached to the interface now, XDP and TCX, sorted.
     pub programs: Vec<String>,
+    /// Those of them that are attached by TCX.
+    #[serde(default)]
+    pub tcx_programs: Vec<String>,
+    /// Names of programs that are filters of `clsact`, sorted.
+    #[serde(default)]
+    pub tc_filters: Vec<String>,
 }
 
 /// The kernel's `xdp-features` of an interface: what its driver can do, not what it does.

@@ -60,6 +60,8 @@ pub fn device(name: &str) -> Device {
             xdp_in_use: false,
             tcx: true,
             programs: Vec::new(),
+            tcx_programs: Vec::new(),
+            tc_filters: Vec::new(),
         },
         provided: BTreeMap::new(),
     }

@@ -145,6 +145,7 @@ mod tests {
                 root: "pci0000:3a".to_owned(),
                 vendor: Some("8086".to_owned()),
                 device: Some("1592".to_owned()),
+                subsystem: None,
             },
             class: 0x02_0000,
             driver: Some("ice".to_owned()),

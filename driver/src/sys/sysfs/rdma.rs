@@ -126,6 +126,8 @@ const ETHERNET: &str = "Ethernet";
 /// `drivers/infiniband/core/verbs.c`, Linux 6.12).
 fn link_layer(text: Option<&str>, node_type: &str) -> RdmaLinkLayer {
     match text {
+        // Whatever the port says, as EFA's older drivers say Ethernet.
+        _ if node_type == "unspecified" => RdmaLinkLayer::Unspecified,
         Some("InfiniBand") => RdmaLinkLayer::InfiniBand,
         Some(ETHERNET) if node_type == "RNIC" => RdmaLinkLayer::IWarp,
         Some(ETHERNET) => RdmaLinkLayer::RoCE,
@@ -234,6 +236,7 @@ mod tests {
             ("Ethernet", "CA", RdmaLinkLayer::RoCE),
             ("Ethernet", "RNIC", RdmaLinkLayer::IWarp),
             ("Unknown", "unspecified", RdmaLinkLayer::Unspecified),
+            ("Ethernet", "unspecified", RdmaLinkLayer::Unspecified),
         ] {
             assert_eq!(link_layer(Some(layer), node), found);
         }
