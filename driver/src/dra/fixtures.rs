@@ -103,6 +103,7 @@ pub(super) fn everything(name: &str) -> Device {
             programs: vec!["other".to_owned()],
             tcx_programs: vec!["other".to_owned()],
             tc_filters: vec!["older".to_owned()],
+            ..EbpfAbilities::default()
         },
         ..device(name)
     }

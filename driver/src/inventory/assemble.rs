@@ -10,8 +10,8 @@ use super::publishable::{NOT_IN_SYSFS, left_out};
 use super::rdma::{function_of_alone, owners};
 use super::{IdleFunction, LeftOut, Scan};
 use crate::model::{
-    Controller, Device, DeviceName, EbpfAbilities, IfIndex, IfName, PciFacts, PortFacts,
-    RdmaLinkLayer,
+    Controller, Cpus, Device, DeviceName, EbpfAbilities, IfIndex, IfName, PciFacts, PortFacts,
+    Queues, RdmaLinkLayer,
 };
 use crate::sys::netlink::LinkFacts;
 use crate::sys::sysfs::{FunctionFacts, RdmaDevice, SysfsFacts};
@@ -37,6 +37,17 @@ pub(super) struct Observed {
     pub(super) rdma: Vec<RdmaDevice>,
     /// Network controllers without a driver, and those of `vfio-pci`.
     pub(super) functions: Vec<Arc<FunctionFacts>>,
+    pub(super) drivers: BTreeMap<IfIndex, DriverSaid>,
+}
+
+/// What a driver says of its device, where it says anything.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct DriverSaid {
+    pub(super) driver: Option<String>,
+    pub(super) firmware: Option<String>,
+    pub(super) queues: Option<Queues>,
+    /// Asked only where sysfs does not tell.
+    pub(super) speed_mbps: Option<u32>,
 }
 
 /// What may become a device.
@@ -73,7 +84,8 @@ pub(super) fn assemble(mut observed: Observed) -> Scan {
                 let mut addresses = observed.addresses.remove(&link.index).unwrap_or_default();
                 addresses.sort_unstable();
                 let ebpf = observed.ebpf.remove(&link.index).unwrap_or_default();
-                let mut device = interface(name, link, sysfs, &surroundings);
+                let said = observed.drivers.remove(&link.index).unwrap_or_default();
+                let mut device = interface(name, link, sysfs, said, &surroundings);
                 add_rdma(&mut device, rdma);
                 Device { addresses, ebpf, ..device }
             }
@@ -122,7 +134,13 @@ fn candidates_without_interface(
 struct Surroundings {
     names: BTreeMap<IfIndex, (IfName, String)>,
     /// What the hardware below a sub-interface is behind, and how near that is.
-    inherited: BTreeMap<IfIndex, (Option<String>, Option<u32>)>,
+    inherited: BTreeMap<IfIndex, Inherited>,
+}
+
+struct Inherited {
+    pcie_root: Option<String>,
+    numa_node: Option<u32>,
+    local_cpus: Option<Cpus>,
 }
 
 impl Surroundings {
@@ -133,8 +151,12 @@ impl Surroundings {
             let ancestors = std::iter::successors(link.parent, |index| links.get(index)?.parent);
             let hardware = |place: &&SysfsFacts| !place.is_virtual();
             let below = ancestors.take(LEVELS).find_map(|it| place(&it).filter(hardware))?;
-            let root = below.function.as_ref().map(|function| function.pci.root.clone());
-            Some((link.index, (root, below.numa_node)))
+            let inherited = Inherited {
+                pcie_root: below.function.as_ref().map(|function| function.pci.root.clone()),
+                numa_node: below.numa_node,
+                local_cpus: below.local_cpus.clone(),
+            };
+            Some((link.index, inherited))
         };
         let names = links.values().map(|link| (link.index, (link.name.clone(), link.kind.clone())));
         Self {
@@ -180,6 +202,7 @@ fn interface(
     name: DeviceName,
     link: LinkFacts,
     sysfs: SysfsFacts,
+    said: DriverSaid,
     surroundings: &Surroundings,
 ) -> Device {
     let controller = link.controller.and_then(|index| surroundings.names.get(&index));
@@ -194,6 +217,9 @@ fn interface(
         sriov: bare.sriov.filter(|_| is_functions_own),
         interface: Some(link.name),
         index: Some(link.index),
+        altnames: link.altnames,
+        alias: link.alias,
+        carrier: link.carrier,
         mac: link.mac,
         mtu: link.mtu,
         is_up: link.up,
@@ -204,10 +230,13 @@ fn interface(
         controller: controller
             .map(|(name, kind)| Controller { interface: name.clone(), kind: kind.clone() }),
         is_virtual,
-        parent_pcie_root: inherited.and_then(|(root, _)| root.clone()),
-        numa_node: sysfs.numa_node.or(inherited.and_then(|(_, node)| *node)),
-        driver: sysfs.driver,
-        speed_mbps: sysfs.speed_mbps,
+        parent_pcie_root: inherited.and_then(|it| it.pcie_root.clone()),
+        numa_node: sysfs.numa_node.or(inherited.and_then(|it| it.numa_node)),
+        local_cpus: sysfs.local_cpus.or_else(|| inherited.and_then(|it| it.local_cpus.clone())),
+        driver: sysfs.driver.or(said.driver),
+        firmware: said.firmware,
+        queues: said.queues.or(Some(link.queues)),
+        speed_mbps: sysfs.speed_mbps.or(said.speed_mbps),
         port: sysfs.port,
         ..bare
     }
@@ -240,6 +269,7 @@ fn rdma_alone(name: DeviceName, rdma: RdmaDevice, function: FunctionFacts) -> De
 fn bare(name: DeviceName, function: FunctionFacts) -> Device {
     Device {
         numa_node: function.numa_node,
+        local_cpus: function.local_cpus.clone(),
         driver: function.driver.clone(),
         ..at_function(name, Some(&function))
     }
@@ -269,6 +299,7 @@ fn at_function(name: DeviceName, function: Option<&FunctionFacts>) -> Device {
         pci: function.map(|it| PciFacts::clone(&it.pci)),
         parent_pcie_root: None,
         numa_node: None,
+        local_cpus: None,
         driver: None,
         firmware: None,
         queues: None,

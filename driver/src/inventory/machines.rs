@@ -11,15 +11,15 @@
 //! ```
 //!
 //! The tree is written as [`SysfsTree::machine`] reads it. A link has its index, its name, and what is
-//! not as usual: `mac`, `mtu` (1500), `kind` (`device`), `encap` (`ether`), `state` (`up`), `controller`
-//! and `parent`, both by index. One that is `moved` is in a pod: neither netlink nor sysfs shows it.
+//! not as usual: `mac`, `mtu` (1500), `kind` (`device`), `encap` (`ether`), `state` (`up`), `queues` (1),
+//! `alt` (another name), `controller` and `parent`, both by index. One that is `moved` is in a pod: neither netlink nor sysfs shows it.
 
 use std::collections::BTreeMap;
 
 use super::Scan;
 use super::assemble::{Observed, assemble};
 use super::scan::place;
-use crate::model::{IfIndex, Segments};
+use crate::model::{IfIndex, Queues};
 use crate::sys::netlink::LinkFacts;
 use crate::sys::sysfs::tree::SysfsTree;
 
@@ -59,22 +59,21 @@ fn link(line: &str) -> LinkFacts {
     let mut said: BTreeMap<_, _> = words.map(|word| word.split_once('=').unwrap()).collect();
     let mut say = |key: &str| said.remove(key).map(str::to_owned);
     let some_index = |text: Option<String>| text.map(|text| IfIndex(text.parse().unwrap()));
+    let state = say("state").unwrap_or_else(|| "up".to_owned());
+    let queues = say("queues").map_or(1, |text| text.parse().unwrap());
     let facts = LinkFacts {
-        index,
-        name,
         mac: say("mac").map(|text| text.parse().unwrap()),
         mtu: say("mtu").map_or(1500, |text| text.parse().unwrap()),
         up: true,
-        oper_state: say("state").unwrap_or_else(|| "up".to_owned()),
+        carrier: Some(state == "up"),
+        oper_state: state,
         kind: say("kind").unwrap_or_else(|| "device".to_owned()),
         encapsulation: say("encap").unwrap_or_else(|| "ether".to_owned()),
         controller: some_index(say("controller")),
         parent: some_index(say("parent")),
-        is_loopback: false,
-        xdp_programs: Vec::new(),
-        segments: Segments::default(),
-        made: None,
-        bus_device: None,
+        altnames: say("alt").into_iter().collect(),
+        queues: Queues { rx: queues, tx: queues },
+        ..LinkFacts::named(index, name)
     };
     assert!(said.is_empty(), "{line}: {said:?}");
     facts

@@ -42,6 +42,7 @@ pub fn device(name: &str) -> Device {
         pci: None,
         parent_pcie_root: None,
         numa_node: None,
+        local_cpus: None,
         driver: Some("veth".to_owned()),
         firmware: None,
         queues: None,
@@ -59,9 +60,7 @@ pub fn device(name: &str) -> Device {
             xdp: Some(XdpFeatures(0x23)),
             xdp_in_use: false,
             tcx: true,
-            programs: Vec::new(),
-            tcx_programs: Vec::new(),
-            tc_filters: Vec::new(),
+            ..EbpfAbilities::default()
         },
         provided: BTreeMap::new(),
     }

@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Sysfs, SysfsError, entries, number, text};
-use crate::model::{IfName, PciAddress, PciFacts, Sriov, VFIO_DRIVER, VirtualFunction};
+use super::{Sysfs, SysfsError, entries, nearness, number, text};
+use crate::model::{Cpus, IfName, PciAddress, PciFacts, Sriov, VFIO_DRIVER, VirtualFunction};
 
 /// What sysfs tells of a PCI function.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -16,6 +16,8 @@ pub struct FunctionFacts {
     pub class: u32,
     pub driver: Option<String>,
     pub numa_node: Option<u32>,
+    /// `local_cpulist`; `None` where there is no node.
+    pub local_cpus: Option<Cpus>,
     pub iommu_group: Option<u32>,
     /// Functions in the same IOMMU group whose drivers use them for the kernel, so that none of the
     /// group can be given to user space. Only asked for where `vfio-pci` is the driver.
@@ -114,6 +116,7 @@ pub(super) fn function(
         }
         None => None,
     };
+    let (numa_node, local_cpus) = nearness(path)?;
     Ok(Some(FunctionFacts {
         pci: PciFacts {
             address,
@@ -124,7 +127,8 @@ pub(super) fn function(
         },
         class: class(path)?,
         driver,
-        numa_node: number(&path.join("numa_node"))?,
+        numa_node,
+        local_cpus,
         iommu_group: group.as_deref().and_then(group_number),
         held_up_by,
         sriov: sriov(path)?,

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{FunctionFacts, Look, SysfsError, number, some_text};
-use crate::model::{IfName, PortFacts};
+use super::{FunctionFacts, Look, SysfsError, nearness, number, some_text};
+use crate::model::{Cpus, IfName, PortFacts};
 
 /// What sysfs tells of an interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -18,6 +18,8 @@ pub struct SysfsFacts {
     pub bus_device: Option<PathBuf>,
     /// `numa_node` of the PCI function, else of `device`; -1 is `None`.
     pub numa_node: Option<u32>,
+    /// `local_cpulist` beside it; `None` where there is no node.
+    pub local_cpus: Option<Cpus>,
     /// What `device/driver` links to.
     pub driver: Option<String>,
     /// `speed`, in megabits per second (10^6 bit/s).
@@ -71,6 +73,7 @@ pub(super) fn interface(
             function: None,
             bus_device: None,
             numa_node: None,
+            local_cpus: None,
             driver: None,
             speed_mbps,
             port: PortFacts::default(),
@@ -80,12 +83,13 @@ pub(super) fn interface(
     // `…/<bus device>/net/<name>`
     let bus_device = path.ancestors().nth(2).unwrap_or(&path).to_owned();
     let function = look.function_above(&bus_device)?;
-    let numa_node = match &function {
-        Some(function) => function.numa_node,
-        None => number(&bus_device.join("numa_node"))?,
+    let (numa_node, local_cpus) = match &function {
+        Some(function) => (function.numa_node, function.local_cpus.clone()),
+        None => nearness(&bus_device)?,
     };
     Ok(Some(SysfsFacts {
         numa_node,
+        local_cpus,
         driver: look.sysfs.link_name(&bus_device.join("driver"))?,
         speed_mbps,
         port: PortFacts {
@@ -116,6 +120,7 @@ mod tests {
           device = 0x1592
           class = 0x020000
           numa_node = 1
+          local_cpulist = 8-15,24-31
           iommu_group => kernel/iommu_groups/42
           sriov_totalvfs = 64
           sriov_numvfs = 2
@@ -150,6 +155,7 @@ mod tests {
             class: 0x02_0000,
             driver: Some("ice".to_owned()),
             numa_node: Some(1),
+            local_cpus: Some("8-15,24-31".parse().unwrap()),
             iommu_group: Some(42),
             held_up_by: Vec::new(),
             sriov: Some(Sriov { total_vfs: 64, num_vfs: 2 }),
@@ -183,6 +189,7 @@ mod tests {
         let tree = SysfsTree::machine(
             "
             devices/pci0000:00/0000:00:03.0/numa_node = -1
+            devices/pci0000:00/0000:00:03.0/local_cpulist = 0-7
             devices/pci0000:00/0000:00:03.0/virtio2/driver => bus/virtio/drivers/virtio_net
             devices/pci0000:00/0000:00:03.0/virtio2/net/eth0/dev_port = 0
             ",
@@ -190,6 +197,7 @@ mod tests {
         let found = facts(&tree, "eth0");
         assert_eq!(found.driver.as_deref(), Some("virtio_net"));
         assert_eq!(found.numa_node, None, "-1 means that nobody knows");
+        assert_eq!(found.local_cpus, None, "all of them, then");
         assert!(!found.is_virtual());
         assert_eq!(found.function.unwrap().pci.address.to_string(), "0000:00:03.0");
     }

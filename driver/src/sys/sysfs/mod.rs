@@ -22,6 +22,8 @@ use std::str::FromStr;
 
 use nix::libc;
 
+use crate::model::Cpus;
+
 pub use self::function::FunctionFacts;
 pub use self::interface::SysfsFacts;
 pub use self::look::Look;
@@ -120,6 +122,27 @@ fn text(path: &Path) -> Result<Option<String>, SysfsError> {
 /// The same, `None` where it is empty.
 fn some_text(path: &Path) -> Result<Option<String>, SysfsError> {
     Ok(text(path)?.filter(|text| !text.is_empty()))
+}
+
+/// A list of CPUs; `None` where there is none, or an empty one.
+fn cpus(path: &Path) -> Result<Option<Cpus>, SysfsError> {
+    let Some(text) = text(path)? else { return Ok(None) };
+    match text.parse::<Cpus>() {
+        Ok(cpus) => Ok((!cpus.is_empty()).then_some(cpus)),
+        Err(_) => {
+            Err(SysfsError::Malformed { path: path.to_owned(), text, expected: "a list of CPUs" })
+        }
+    }
+}
+
+/// What is near a bus device: its NUMA node, and that node's CPUs. Neither where nobody knows.
+fn nearness(bus_device: &Path) -> Result<(Option<u32>, Option<Cpus>), SysfsError> {
+    let node = number(&bus_device.join("numa_node"))?;
+    let cpus = match node {
+        Some(_) => cpus(&bus_device.join("local_cpulist"))?,
+        None => None,
+    };
+    Ok((node, cpus))
 }
 
 /// Names of what is in a directory, sorted; none where there is no directory.
