@@ -209,6 +209,7 @@ async fn serve(
     }
 
     let offer = dra::Offer {
+        vocabulary: config.vocabulary.clone(),
         kernel_release: kernel_release(),
         shares: config.shares.clone(),
         health: config.taint.then(|| health.clone()),

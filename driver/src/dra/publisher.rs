@@ -24,7 +24,7 @@ use super::error::api_text;
 use super::mirror::Mirror;
 use super::slices::{Change, Terms, changes, published, render};
 use super::taints::{Defects, Taints, taints};
-use super::{API_TIMEOUT, HealthSources, Pool, Shares};
+use super::{API_TIMEOUT, HealthSources, Pool, Shares, Vocabulary};
 use crate::attach::Worker;
 use crate::inventory::Inventory;
 use crate::telemetry::Metrics;
@@ -69,6 +69,7 @@ pub struct Publisher {
 
 /// How the devices are offered.
 pub struct Offer {
+    pub vocabulary: Vocabulary,
     /// What `uname -r` prints.
     pub kernel_release: String,
     pub shares: Shares,
@@ -176,6 +177,7 @@ impl Publisher {
         let terms = Terms {
             pool: &self.pool,
             owner: self.owner.as_ref(),
+            vocabulary: &self.offer.vocabulary,
             kernel: &self.offer.kernel_release,
             shares: Some(&self.offer.shares),
             taints: taints.as_ref(),

@@ -243,6 +243,7 @@ mod tests {
             root: "pci0000:3a".to_owned(),
             vendor: None,
             device: None,
+            subsystem: None,
         });
         let Settlement::Free(steps) = settled(&record, &seen) else { panic!() };
         assert!(matches!(&steps[1], Step::Move { from, .. } if from.interface.as_str() == "dev3"));
