@@ -8,7 +8,7 @@ use super::route::WrittenRoute;
 use super::sysctl::Settings;
 use crate::model::{
     Dad, DirectionFilter, HookWish, IfName, Inherit, MacAddr, Neighbor, Rule, SubinterfaceKind,
-    Telemetry, Vrf,
+    Telemetry, VfLinkState, VfVlan, Vrf,
 };
 
 macro_rules! fields {
@@ -41,6 +41,12 @@ fields! {
     RINGS: Entries<String, u32> = "ethtool.rings", ethtool.rings;
     CHANNELS: Entries<String, u32> = "ethtool.channels", ethtool.channels;
     COALESCE: Entries<String, u32> = "ethtool.coalesce", ethtool.coalesce;
+    VF_VLAN: VfVlan = "sriov.vlan", sriov.vlan;
+    TRUST: bool = "sriov.trust", sriov.trust;
+    SPOOF_CHECK: bool = "sriov.spoofCheck", sriov.spoof_check;
+    MIN_RATE: u32 = "sriov.minTxRateMbps", sriov.min_rate;
+    MAX_RATE: u32 = "sriov.maxTxRateMbps", sriov.max_rate;
+    LINK_STATE: VfLinkState = "sriov.linkState", sriov.link_state;
     SUBINTERFACE: SubinterfaceKind = "subinterface", subinterface;
     HOOK: HookWish = "ebpf.hook", ebpf.hook;
     TELEMETRY: Telemetry = "ebpf.telemetry", ebpf.telemetry;

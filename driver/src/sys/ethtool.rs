@@ -4,7 +4,7 @@
 //! codec, because no crate has them. What an answer says is read by functions of bytes alone
 //! (`decode_…`), which take anything and never panic.
 
-mod attribute;
+pub(in crate::sys) mod attribute;
 mod bitset;
 mod error;
 mod group;

@@ -11,6 +11,7 @@ pub mod gate;
 pub mod netlink;
 pub mod netns;
 pub mod packet;
+pub mod rdma;
 pub mod socket;
 pub mod sysctl;
 pub mod sysfs;

@@ -3,6 +3,7 @@
 //! A [`Sysfs`] is a value with a root, so a tree of fixtures is as good as `/sys`. Which interfaces
 //! `class/net` shows depends on the namespace of whoever *mounted* this sysfs, not of whoever reads.
 
+mod functions;
 #[cfg(test)]
 pub(crate) mod tree;
 
@@ -57,6 +58,9 @@ pub struct SysfsFacts {
 pub enum SysfsError {
     #[error("read {}", .path.display())]
     Read { path: PathBuf, source: io::Error },
+
+    #[error("write {text} to {}", .path.display())]
+    Write { path: PathBuf, text: String, source: io::Error },
 
     #[error("{} leads out of {}, to {}", .path.display(), .root.display(), .target.display())]
     Outside { path: PathBuf, root: PathBuf, target: PathBuf },
