@@ -7,8 +7,8 @@ use super::merge::{Entries, Field};
 use super::route::WrittenRoute;
 use super::sysctl::Settings;
 use crate::model::{
-    Dad, DirectionFilter, HookWish, IfName, Inherit, MacAddr, Neighbor, Rule, SubinterfaceKind,
-    Telemetry, VfLinkState, VfVlan, Vrf,
+    CpuAlignment, Dad, DirectionFilter, HookWish, IfName, Inherit, MacAddr, Neighbor, Rule,
+    SubinterfaceKind, Telemetry, VfLinkState, VfVlan, Vrf,
 };
 
 macro_rules! fields {
@@ -48,6 +48,7 @@ fields! {
     MAX_RATE: u32 = "sriov.maxTxRateMbps", sriov.max_rate;
     LINK_STATE: VfLinkState = "sriov.linkState", sriov.link_state;
     SUBINTERFACE: SubinterfaceKind = "subinterface", subinterface;
+    CPUS: CpuAlignment = "alignment.cpus", alignment.cpus;
     HOOK: HookWish = "ebpf.hook", ebpf.hook;
     TELEMETRY: Telemetry = "ebpf.telemetry", ebpf.telemetry;
     FLOWS: () = "ebpf.flows", ebpf.flows;

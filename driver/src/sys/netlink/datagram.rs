@@ -6,10 +6,11 @@ use rtnetlink::packet_route::link::LinkAttribute;
 
 use super::raw::Raw;
 use super::socket::{Answers, read};
-use super::{LinkFacts, address, filter, neighbor, program, route, rule, vf};
+use super::{LinkFacts, address, events, filter, neighbor, program, route, rule, vf};
 use crate::model::IfIndex;
 
-/// Reads a datagram as the answers to whatever we ask the kernel. Answers how many things it told of.
+/// Reads a datagram as the answers to whatever we ask the kernel, and as news. Answers how many things
+/// it told of.
 pub fn read_all(datagram: &[u8]) -> usize {
     // Of the first message; the others are late answers to other requests.
     let sequence = datagram.get(8..12).and_then(|bytes| bytes.try_into().ok());
@@ -22,7 +23,8 @@ pub fn read_all(datagram: &[u8]) -> usize {
     let mut answers = Answers::default();
     let _ = read::<Raw>(datagram, sequence, &"fuzz", &mut answers);
     let functions = answers.messages.iter().filter_map(|answer| answer.body.get(16..));
-    told + functions.map(|body| vf::decode_functions(body).len()).sum::<usize>()
+    let functions: usize = functions.map(|body| vf::decode_functions(body).len()).sum();
+    told + functions + events::hear_all(datagram)
 }
 
 fn count(message: RouteNetlinkMessage) -> usize {

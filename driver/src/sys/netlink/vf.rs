@@ -11,7 +11,7 @@ use super::raw::Raw;
 use super::socket::AskSocket;
 use super::{Netlink, NetlinkError};
 use crate::model::{IfIndex, MacAddr, VfLinkState, VfSettings, VfVlan, VlanProtocol};
-use crate::sys::ethtool::attribute::{Attribute, Writer, attributes, find};
+use crate::sys::generic::{Attribute, Writer, attributes, find};
 
 /// `RTM_GETLINK` and `RTM_SETLINK` (`include/uapi/linux/rtnetlink.h`).
 const GET_LINK: u16 = 18;

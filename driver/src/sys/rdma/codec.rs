@@ -2,7 +2,7 @@
 //! message's at once (`nldev_get_doit()` in `drivers/infiniband/core/nldev.c`, Linux 6.12).
 
 use super::NetnsMode;
-use crate::sys::ethtool::attribute::{Attribute, Writer, find};
+use crate::sys::generic::{Attribute, Writer, find};
 use crate::sys::netlink::Raw;
 
 /// `RDMA_NL_NLDEV`: the one of RDMA's clients of netlink that knows devices.

@@ -17,6 +17,10 @@ pub(in crate::sys) struct Attribute<'a> {
 }
 
 impl<'a> Attribute<'a> {
+    pub(in crate::sys) fn u64(self) -> Option<u64> {
+        self.value.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
+    }
+
     pub(in crate::sys) fn u32(self) -> Option<u32> {
         self.value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
     }
