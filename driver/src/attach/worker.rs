@@ -101,6 +101,19 @@ pub struct Provisioned {
     pub failure: Option<String>,
 }
 
+impl Provisioned {
+    /// One word of a closed set, for labels.
+    pub fn outcome(&self) -> &'static str {
+        match &self.decided {
+            Provision::Set { .. } if self.failure.is_some() => "failed",
+            Provision::Set { .. } => "set",
+            Provision::Keep { .. } => "kept",
+            Provision::Refuse { .. } => "refused",
+            Provision::Unmatched { .. } => "unmatched",
+        }
+    }
+}
+
 /// What a DHCP server had to say about an attachment's address.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Tenancy {

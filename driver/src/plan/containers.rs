@@ -137,7 +137,7 @@ mod tests {
             vendor: None,
             device: None,
         };
-        let mut vfio = answering("pci-0000-3b-00-2", "dpdk");
+        let mut vfio = answering("vfio-3b-2", "dpdk");
         vfio.device.interface = None;
         vfio.device.driver = Some(crate::model::VFIO_DRIVER.to_owned());
         vfio.device.iommu_group = Some(42);
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(
             names(&vfio, &[&vfio]),
             [
-                "WEIR_DPDK_DEVICE=pci-0000-3b-00-2",
+                "WEIR_DPDK_DEVICE=vfio-3b-2",
                 "WEIR_DPDK_PCI_ADDRESS=0000:3b:00.2",
                 "WEIR_DPDK_VFIO_GROUP=42"
             ]
