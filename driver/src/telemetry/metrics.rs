@@ -14,7 +14,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::Timings;
 use super::process::ThisProcess;
-use crate::attach::NoticeKind;
+use crate::attach::{NoticeKind, Provisioned};
 
 type Label = (&'static str, &'static str);
 
@@ -52,6 +52,7 @@ pub struct Metrics {
     published_devices: Gauge,
     published_slices: Gauge,
     nri_connected: Gauge,
+    provisioned: Family<[Label; 1], Gauge>,
     timings: Timings,
 }
 
@@ -141,6 +142,11 @@ impl Metrics {
                 "weir_nri_connected",
                 "Whether the container runtime has synchronized with this plugin",
             ),
+            provisioned: registered(
+                &mut registry,
+                "weir_sriov_provisioned",
+                "Physical functions, or rules without any, by what became of their virtual functions",
+            ),
             timings: Timings::registered(&mut registry),
             registry,
         })
@@ -175,6 +181,13 @@ impl Metrics {
 
     pub fn nri_connected(&self, connected: bool) {
         self.nri_connected.set(i64::from(connected));
+    }
+
+    /// Tells what became of the virtual functions that the configuration asks for.
+    pub fn provisioned(&self, all: &[Provisioned]) {
+        for one in all {
+            self.provisioned.get_or_create(&[("outcome", one.outcome())]).inc();
+        }
     }
 
     /// Where parts of the work report how long they took.
@@ -260,6 +273,15 @@ mod tests {
         assert!(text.contains("\nweir_published_slices 2\n"), "{text}");
         assert!(text.contains("\nweir_nri_connected 1\n"), "{text}");
         assert!(text.contains("weir_build_info{version=\"0.1.0\"} 1\n"), "{text}");
+
+        let rule = crate::model::SriovRule {
+            pf: crate::model::PfSelector::Interface("eth9".parse().unwrap()),
+            num_vfs: 2,
+        };
+        let decided = crate::plan::Provision::Unmatched { rule };
+        metrics.provisioned(&[Provisioned { decided, failure: None }]);
+        let line = "weir_sriov_provisioned{outcome=\"unmatched\"} 1\n";
+        assert!(text_of(&metrics).contains(line));
 
         metrics.nri_connected(false);
         assert!(text_of(&metrics).contains("\nweir_nri_connected 0\n"));

@@ -3,7 +3,7 @@
 mod fake;
 pub mod fuzz;
 
-pub use self::fake::{Death, FakeInterface, FakeNode, Fault, World};
+pub use self::fake::{Death, FakeInterface, FakeNode, FakeRdma, FakeVf, Fault, World};
 
 use std::collections::BTreeMap;
 
@@ -141,6 +141,8 @@ pub fn record(name: &str, ingress: Option<IngressHook>, phase: Phase) -> Record 
         before,
         belongings: Belongings::default(),
         ethtool: EthtoolState::default(),
+        vf: None,
+        rdma: None,
         lease: None,
         was_raised: false,
         sandbox: phase.netns().map(|_| "sandbox-1".to_owned()),

@@ -142,9 +142,13 @@ fn gone(device: &Device, idle: &[IdleFunction]) -> Finding {
 
 /// What a claim that holds it adds.
 fn in_use(record: &Record, vitals: Vitals) -> Vec<Finding> {
-    let (name, pod) = (record.pod_interface(), &record.pod);
+    let (name, pod) = (record.called(), &record.pod);
     let mut findings = Vec::new();
     match (&record.phase, vitals.link) {
+        // It has no link that anybody could look at.
+        (Phase::Attached { .. }, _) if !record.has_interface() => {
+            findings.push(Finding::healthy());
+        }
         (Phase::Attached { .. }, Some(LinkSight::Up)) => findings.push(Finding::healthy()),
         (Phase::Attached { .. }, Some(LinkSight::SetDown)) => {
             findings.push(Finding::unhealthy(format!("{name} is set down in pod {pod}")));

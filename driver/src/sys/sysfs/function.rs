@@ -86,7 +86,7 @@ pub(super) fn function_above(path: &Path) -> Option<&Path> {
     path.ancestors().find(|directory| pci_address(directory).is_some())
 }
 
-fn pci_address(directory: &Path) -> Option<PciAddress> {
+pub(super) fn pci_address(directory: &Path) -> Option<PciAddress> {
     directory.file_name()?.to_str()?.parse().ok()
 }
 
@@ -190,7 +190,7 @@ fn is_pcie_root(part: &str) -> bool {
 }
 
 /// The four digits of an identifier that is written `0x15b3`.
-fn identifier(path: &Path) -> Result<Option<String>, SysfsError> {
+pub(super) fn identifier(path: &Path) -> Result<Option<String>, SysfsError> {
     Ok(text(path)?.map(|text| text.trim_start_matches("0x").to_owned()))
 }
 

@@ -8,9 +8,11 @@
 //! physical function's virtual ones, is read once in it.
 
 mod function;
+
 mod interface;
 mod look;
 mod rdma;
+mod sriov;
 #[cfg(test)]
 pub(crate) mod tree;
 
@@ -42,6 +44,9 @@ pub struct Sysfs {
 pub enum SysfsError {
     #[error("read {}", .path.display())]
     Read { path: PathBuf, source: io::Error },
+
+    #[error("write {text} to {}", .path.display())]
+    Write { path: PathBuf, text: String, source: io::Error },
 
     #[error("{} leads out of {}, to {}", .path.display(), .root.display(), .target.display())]
     Outside { path: PathBuf, root: PathBuf, target: PathBuf },
