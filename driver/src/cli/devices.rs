@@ -99,7 +99,8 @@ mod tests {
         nic.kind = "device".to_owned();
         (nic.driver, nic.numa_node, nic.mac) = (Some("ice".to_owned()), Some(1), None);
         nic.ebpf = EbpfAbilities { xdp: None, ..EbpfAbilities::default() };
-        let left_out = LeftOut { interface: "eth0".parse().unwrap(), reason: "default route" };
+        let left_out =
+            LeftOut { interface: "eth0".parse().unwrap(), reason: "default route", detail: None };
         Scan { devices: vec![nic, device("veth7")], left_out: vec![left_out] }
     }
 

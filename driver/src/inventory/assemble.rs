@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::naming::{Nameable, device_names};
-use super::publishable::{NOT_IN_SYSFS, left_out};
+use super::publishable::{NOT_IN_SYSFS, Why, left_out};
 use super::{LeftOut, Scan};
-use crate::model::{Controller, Device, DeviceName, EbpfAbilities, IfIndex, IfName, PortFacts};
+use crate::model::{
+    Controller, Device, DeviceName, EbpfAbilities, IfIndex, IfName, PortFacts, PublishRules,
+};
 use crate::sys::netlink::LinkFacts;
 use crate::sys::sysfs::SysfsFacts;
 
@@ -28,8 +30,8 @@ struct Candidate {
     sysfs: SysfsFacts,
 }
 
-pub(super) fn assemble(mut observed: Observed) -> Scan {
-    let reasons = left_out(&observed.links, &observed.default_routes);
+pub(super) fn assemble(mut observed: Observed, rules: &PublishRules) -> Scan {
+    let mut reasons = left_out(&observed.links, &observed.default_routes, rules);
     let names: BTreeMap<_, _> = observed
         .links
         .iter()
@@ -39,13 +41,15 @@ pub(super) fn assemble(mut observed: Observed) -> Scan {
     let mut candidates = Vec::new();
     for link in observed.links {
         let place = observed.places.remove(&link.index).unwrap_or(Err(NOT_IN_SYSFS));
-        let found = match reasons.get(&link.index) {
-            Some(reason) => Err(*reason),
-            None => place,
+        let found = match reasons.remove(&link.index) {
+            Some(why) => Err(why),
+            None => place.map_err(Why::from),
         };
         match found {
             Ok(sysfs) => candidates.push(Candidate { link, sysfs }),
-            Err(reason) => scan.left_out.push(LeftOut { interface: link.name, reason }),
+            Err(Why { reason, detail }) => {
+                scan.left_out.push(LeftOut { interface: link.name, reason, detail });
+            }
         }
     }
     let nameable: Vec<_> = candidates.iter().map(Candidate::nameable).collect();

@@ -8,6 +8,7 @@
 //! What this room never does: change anything, or know what a claim is.
 
 mod assemble;
+mod cni;
 mod naming;
 mod publishable;
 mod scan;
@@ -18,7 +19,7 @@ use std::io;
 use crate::sys::netlink::NetlinkError;
 use crate::sys::sysfs::SysfsError;
 
-pub use self::scan::{LeftOut, Scan, Scanner};
+pub use self::scan::{LeftOut, Rules, Scan, Scanner};
 pub use self::watch::Inventory;
 
 /// Why the devices of this node cannot be told.

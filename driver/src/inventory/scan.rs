@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
 
 use super::InventoryError;
 use super::assemble::{Observed, assemble};
 use super::publishable::{NOT_IN_SYSFS, UNREADABLE};
-use crate::model::{Device, EbpfAbilities, IfIndex, IfName, XdpFeatures};
+use crate::model::{Device, EbpfAbilities, IfIndex, IfName, PublishRules, XdpFeatures};
 use crate::sys::netlink::{LinkFacts, Netlink};
 use crate::sys::sysfs::{Sysfs, SysfsFacts};
 use crate::sys::xdp::{self, XdpError};
@@ -18,7 +21,11 @@ pub struct Scanner {
     netlink: Netlink,
     has_tcx: bool,
     features: BTreeMap<(IfIndex, IfName), KnownFeatures>,
+    rules: Rules,
 }
+
+/// What is offered, as it is wished now.
+pub type Rules = watch::Receiver<Arc<PublishRules>>;
 
 /// An answer of the kernel, and when it was given.
 #[derive(Clone, Copy)]
@@ -47,6 +54,8 @@ pub struct LeftOut {
     pub interface: IfName,
     /// One of a closed set.
     pub reason: &'static str,
+    /// Whose it is, or which rule says so.
+    pub detail: Option<String>,
 }
 
 impl Scanner {
@@ -62,7 +71,15 @@ impl Scanner {
                 false
             })
         });
-        Ok(Self { sysfs, netlink, has_tcx, features: BTreeMap::new() })
+        // Whoever sent them is gone, so they stay.
+        let rules = watch::channel(Arc::default()).1;
+        Ok(Self { sysfs, netlink, has_tcx, features: BTreeMap::new(), rules })
+    }
+
+    /// The same, offering what these rules say. Without them it is what the driver does by itself.
+    #[must_use]
+    pub fn following(self, rules: Rules) -> Self {
+        Self { rules, ..self }
     }
 
     /// Looks at everything, except that XDP features may be up to a minute old. An interface that
@@ -72,7 +89,9 @@ impl Scanner {
     ///
     /// Any [`InventoryError`]; then nothing is known, and the last scan is what is known best.
     pub fn scan(&mut self) -> Result<Scan, InventoryError> {
-        Ok(assemble(self.observe()?))
+        let observed = self.observe()?;
+        let rules = Arc::clone(&self.rules.borrow());
+        Ok(assemble(observed, &rules))
     }
 
     /// Asks the kernel everything that a scan is made of.

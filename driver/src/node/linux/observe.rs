@@ -165,6 +165,7 @@ mod tests {
             encapsulation: "ether".to_owned(),
             controller: None,
             parent: None,
+            is_linked_elsewhere: false,
             is_loopback: false,
             xdp_programs: Vec::new(),
             segments: Segments::default(),

@@ -37,6 +37,9 @@ pub struct LinkFacts {
     /// The interface below this one in the same namespace, as of a VLAN or a macvlan. The peer of a
     /// veth is not below it.
     pub parent: Option<IfIndex>,
+    /// Whether it is one end of a pair, or stacked, and the other part is in another namespace
+    /// (`IFLA_LINK_NETNSID`).
+    pub is_linked_elsewhere: bool,
     pub is_loopback: bool,
     /// Ids of attached XDP programs, sorted.
     pub xdp_programs: Vec<u32>,
@@ -69,7 +72,7 @@ impl LinkFacts {
     pub(super) fn read(message: LinkMessage) -> Option<Self> {
         let header = message.header;
         let mut name = None;
-        let mut peer_is_elsewhere = false;
+        let mut is_pair = false;
         let mut facts = Self {
             index: IfIndex(header.index),
             name: "unnamed".parse().ok()?,
@@ -81,6 +84,7 @@ impl LinkFacts {
             encapsulation: header.link_layer_type.to_string().to_lowercase(),
             controller: None,
             parent: None,
+            is_linked_elsewhere: false,
             is_loopback: header.link_layer_type == LinkLayerType::Loopback,
             xdp_programs: Vec::new(),
             segments: Segments::default(),
@@ -100,12 +104,12 @@ impl LinkFacts {
                 }
                 LinkAttribute::Controller(index) => facts.controller = some_index(index),
                 LinkAttribute::Link(index) => facts.parent = some_index(index),
-                LinkAttribute::LinkNetNsId(_) => peer_is_elsewhere = true,
+                LinkAttribute::LinkNetNsId(_) => facts.is_linked_elsewhere = true,
                 LinkAttribute::LinkInfo(infos) => {
                     facts.made = virtual_link::made(&infos);
                     for info in infos {
                         if let LinkInfo::Kind(kind) = info {
-                            peer_is_elsewhere |= has_peer(&kind);
+                            is_pair |= has_peer(&kind);
                             facts.kind = kind.to_string();
                         }
                     }
@@ -115,7 +119,7 @@ impl LinkFacts {
                 _ => {}
             }
         }
-        if peer_is_elsewhere {
+        if is_pair || facts.is_linked_elsewhere {
             facts.parent = None;
         }
         facts.name = name?;
