@@ -22,8 +22,8 @@ use crate::cdi::{CdiDir, CdiError, Gate};
 use crate::config::Config;
 use crate::datapath::{self, Datapath, DatapathError, MapCounters};
 use crate::dhcp::Keeper;
-use crate::dra::{self, Pool, ServeError};
-use crate::inventory::{Inventory, InventoryError};
+use crate::dra::{self, Pool, RuleBoard, RuleFollower, ServeError, Sieve};
+use crate::inventory::{self, Inventory, InventoryError};
 use crate::model::{Phase, Record};
 use crate::node::{LinuxNode, StepError};
 use crate::nri::{self, NriConfig};
@@ -89,14 +89,17 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let metrics = Metrics::new();
     let worker = start_worker(config, notices.clone(), metrics.timings())?;
     let shutdown = CancellationToken::new();
-    let inventory = Inventory::start(config.sysfs.clone(), shutdown.clone())?;
+    let (board, boarded) = Boarded::pair();
+    let rules = Some(boarded.publish.clone());
+    let inventory = Inventory::start_following(config.sysfs.clone(), shutdown.clone(), rules)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(AppError::Thread)?;
-    let news = (notices, to_tell);
-    let outcome = runtime.block_on(serve(config, &worker, inventory, metrics, news, shutdown));
+    let (news, rules) = ((notices, to_tell), (board, boarded));
+    let outcome =
+        runtime.block_on(serve(config, &worker, (inventory, rules), metrics, news, shutdown));
     // Blocking reads of a scrape may be under way; nobody waits for them any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
@@ -135,6 +138,22 @@ fn start_worker(config: &Config, notices: Notices, timings: &Timings) -> Result<
     engine.start().map_err(AppError::Thread)
 }
 
+/// Where it can be read what holds on this node.
+struct Boarded {
+    publish: inventory::Rules,
+    sieve: watch::Receiver<Sieve>,
+}
+
+impl Boarded {
+    fn pair() -> (RuleBoard, Self) {
+        let (publish, read_publish) = watch::channel(Arc::default());
+        let (sieve, read_sieve) = watch::channel(Sieve::Unknown);
+        let rules = watch::channel(None).0;
+        let board = RuleBoard { publish, sieve, rules };
+        (board, Self { publish: read_publish, sieve: read_sieve })
+    }
+}
+
 /// What the tasks share.
 struct Shared {
     pool: Pool,
@@ -146,7 +165,7 @@ struct Shared {
 async fn serve(
     config: &Config,
     worker: &Worker,
-    inventory: Inventory,
+    (inventory, (board, boarded)): (Inventory, (RuleBoard, Boarded)),
     metrics: Arc<Metrics>,
     (notices, to_tell): (Notices, mpsc::Receiver<Notice>),
     shutdown: CancellationToken,
@@ -212,7 +231,9 @@ async fn serve(
         kernel_release: kernel_release(),
         shares: config.shares.clone(),
         health: config.taint.then(|| health.clone()),
+        sieve: boarded.sieve,
     };
+    spawn_rules(config, &shared, (&inventory, board), &shutdown, &mut background);
     spawn_publisher(&shared, worker, (&inventory, offer), &shutdown, &mut background);
     let watched = inventory.clone();
     let edges = Edges::start(
@@ -281,6 +302,24 @@ fn spawn_tellers(
     let stop = shutdown.clone();
     background.spawn(async move {
         status.run(stop).await;
+        Ok(())
+    });
+}
+
+/// Starts who follows the configuration files.
+fn spawn_rules(
+    config: &Config,
+    shared: &Shared,
+    (inventory, board): (&Inventory, RuleBoard),
+    shutdown: &CancellationToken,
+    background: &mut JoinSet<Result<(), AppError>>,
+) {
+    let (pool, client, files) = (shared.pool.clone(), shared.client.clone(), config.files.clone());
+    let state_dir = config.state_dir.clone();
+    let follower = RuleFollower::new(pool, client, files, state_dir, inventory.clone(), board);
+    let stop = shutdown.clone();
+    background.spawn(async move {
+        follower.run(stop).await;
         Ok(())
     });
 }

@@ -4,7 +4,9 @@
 //! The format is `weir.dev/v1alpha1`, kind `NetworkConfig`; what says neither is read as DraNet's, as
 //! far as that means the same. Fields that it does not have are
 //! refused wherever they stand, because a misspelt filter that is silently left out is worse than
-//! a pod that does not start. This room is pure; `dra` calls it, in prepare.
+//! a pod that does not start. The driver's own configuration file, kind `NodeConfig`, and an
+//! operator's `NodePolicy` are read the same way. This room is pure; `dra` calls it, in prepare,
+//! `config` and `admin` do with theirs.
 
 mod address;
 mod combine;
@@ -17,6 +19,7 @@ mod interface;
 mod layer;
 mod merge;
 mod neighbor;
+mod node_config;
 mod policy;
 mod ports;
 mod rate;
@@ -34,11 +37,12 @@ use serde_json::Value;
 
 use self::layer::Layer;
 use self::merge::Merge;
+pub use self::node_config::{filters, parse_node_config};
 pub use self::policy::parse_policy;
 pub(crate) use self::reader::quote;
-pub use self::schema::schema;
 #[cfg(test)]
 pub(crate) use self::schema::tests as schema_tests;
+pub use self::schema::{node_config_schema, schema};
 use crate::model::{Problem, Problems, Wishes};
 
 /// Whether a filter fits does not depend on the clock that its limits are made for.

@@ -6,12 +6,14 @@
 
 mod filter;
 mod network;
+mod node;
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value, json};
 
+pub use self::node::node_config_schema;
 use super::{ebpf, layer};
 
 /// The schema of a `NetworkConfig`: JSON Schema, draft 7, which editors understand.

@@ -1,7 +1,11 @@
 //! `weir devices`.
 
-use serde_json::{Value, json};
+use std::sync::Arc;
 
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::explain;
 use super::output::{columns, or_dash, pretty, print};
 use super::{CliError, DevicesArgs, Output};
 use crate::inventory::{Scan, Scanner};
@@ -9,7 +13,13 @@ use crate::model::{Device, EbpfAbilities};
 use crate::sys::sysfs::Sysfs;
 
 pub(super) fn run(args: &DevicesArgs) -> Result<(), CliError> {
-    let scan = Scanner::new(Sysfs::new(&args.sysfs)?)?.scan()?;
+    let rules = explain::rules(args)?;
+    // Whoever could change them is gone, so they stay.
+    let following = watch::channel(Arc::new(rules.clone())).1;
+    let scan = Scanner::new(Sysfs::new(&args.sysfs)?)?.following(following).scan()?;
+    if args.explain {
+        return explain::run(args, &rules, &scan);
+    }
     print(&match args.output {
         Output::Table => table(&scan),
         Output::Json => pretty(&json(&scan))?,
@@ -35,7 +45,7 @@ fn table(scan: &Scan) -> String {
     if !scan.left_out.is_empty() {
         text.push('\n');
         let left_out = scan.left_out.iter();
-        let rows = left_out.map(|it| vec![it.interface.to_string(), it.reason.to_owned()]);
+        let rows = left_out.map(|it| vec![it.interface.to_string(), explain::why(it)]);
         text.push_str(&columns(&["NOT OFFERED", "WHY"], rows));
     }
     text
@@ -81,8 +91,9 @@ fn xdp(ebpf: &EbpfAbilities) -> String {
 
 fn json(scan: &Scan) -> Value {
     let left_out = scan.left_out.iter();
-    let left_out: Vec<_> =
-        left_out.map(|it| json!({ "interface": it.interface, "reason": it.reason })).collect();
+    let left_out: Vec<_> = left_out
+        .map(|it| json!({ "interface": it.interface, "reason": it.reason, "detail": it.detail }))
+        .collect();
     json!({ "devices": scan.devices, "leftOut": left_out })
 }
 

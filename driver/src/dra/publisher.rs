@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::api_text;
 use super::mirror::Mirror;
+use super::sieve::{Complaints, Sieve};
 use super::slices::{Change, Terms, changes, published, render};
 use super::taints::{Defects, Taints, taints};
 use super::{API_TIMEOUT, HealthSources, Pool, Shares};
@@ -39,6 +40,18 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause, and the pause after the API server found our slices invalid.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
+fn is_known(sieve: &watch::Receiver<Sieve>) -> bool {
+    sieve.borrow().is_known()
+}
+
+/// Logs what the filter could not tell of, where that is news.
+fn tell(known: &mut Complaints, now: Complaints) {
+    for (device, error) in now.iter().filter(|(device, error)| known.get(device) != Some(error)) {
+        tracing::warn!(%device, error, "not published, the filter cannot tell");
+    }
+    *known = now;
+}
+
 /// Publishes the devices of one node.
 pub struct Publisher {
     pool: Pool,
@@ -48,6 +61,8 @@ pub struct Publisher {
     worker: Worker,
     metrics: Arc<Metrics>,
     defects: Defects,
+    /// What the filter could not tell of, when it was last asked.
+    complaints: Complaints,
     /// Whether the API server has what the inventory found at least once.
     published: watch::Sender<bool>,
     owner: Option<OwnerReference>,
@@ -62,6 +77,7 @@ pub struct Offer {
     pub shares: Shares,
     /// Where it can be seen how the devices are; `None` where they are not to be tainted.
     pub health: Option<HealthSources>,
+    pub sieve: watch::Receiver<Sieve>,
 }
 
 type Watch = Pin<Box<dyn Stream<Item = watcher::Result<Event<ResourceSlice>>> + Send>>;
@@ -86,6 +102,7 @@ impl Publisher {
             worker,
             metrics,
             defects: Defects::default(),
+            complaints: Complaints::new(),
             published,
             owner: None,
             generation: 0,
@@ -102,6 +119,7 @@ impl Publisher {
         let mut devices = self.inventory.watch();
         let mut records = self.worker.watch();
         let mut health = self.offer.health.clone();
+        let mut sieve = self.offer.sieve.clone();
         let mut mirror = Mirror::default();
         let mut watch = self.watch();
         let mut pace = Pace::default();
@@ -121,7 +139,8 @@ impl Publisher {
                 Ok(()) = devices.changed() => pace.news_from_here(Instant::now()),
                 Ok(()) = records.changed() => pace.news_from_here(Instant::now()),
                 () = changed(&mut health) => pace.news_from_here(Instant::now()),
-                () = pace.due(), if mirror.is_complete() => match self.round(&mut mirror).await {
+                Ok(()) = sieve.changed() => pace.news_from_here(Instant::now()),
+                () = pace.due(), if mirror.is_complete() && is_known(&sieve) => match self.round(&mut mirror).await {
                     Ok(again) => {
                         self.published.send_replace(true);
                         pace.succeeded(again);
@@ -154,8 +173,10 @@ impl Publisher {
         if self.owner.is_none() {
             self.owner = self.node().await?;
         }
-        let devices = published(&self.inventory.devices(), &self.worker.records());
+        let records = self.worker.records();
+        let devices = published(&self.inventory.devices(), &records);
         let (taints, again) = self.taints(mirror);
+        let sieve = self.offer.sieve.borrow().clone();
         let terms = Terms {
             pool: &self.pool,
             owner: self.owner.as_ref(),
@@ -163,7 +184,9 @@ impl Publisher {
             shares: Some(&self.offer.shares),
             taints: taints.as_ref(),
         };
+        let (devices, complaints) = sieve.sift(devices, &records, &terms).await;
         let wanted = render(&devices, &terms, 0);
+        tell(&mut self.complaints, complaints);
         let count = wanted.len();
         let changes = changes(wanted, &mirror.slices(), self.generation);
         let writes = changes.len();

@@ -64,7 +64,8 @@ pub struct NodeRules {
 }
 
 /// What claims can ask for.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PublishRules {
     /// CEL, of which a device is published that it is true of.
     pub filter: Option<String>,
@@ -75,7 +76,8 @@ pub struct PublishRules {
 }
 
 /// Names of interfaces, `*` standing for any number of any characters.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct NamePattern(String);
 
 /// Why a text is no pattern.
@@ -113,6 +115,20 @@ impl FromStr for NamePattern {
         let rest = text.replace('*', "");
         let is_name = rest.is_empty() && !text.is_empty() || rest.parse::<IfName>().is_ok();
         if is_name { Ok(Self(text.to_owned())) } else { Err(NoPattern) }
+    }
+}
+
+impl TryFrom<String> for NamePattern {
+    type Error = NoPattern;
+
+    fn try_from(text: String) -> Result<Self, NoPattern> {
+        text.parse()
+    }
+}
+
+impl From<NamePattern> for String {
+    fn from(pattern: NamePattern) -> Self {
+        pattern.0
     }
 }
 

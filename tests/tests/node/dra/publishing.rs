@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driver::attach::{Desk, Worker};
-use driver::dra::{HealthSources, Offer, Publisher, Shares};
+use driver::dra::{HealthSources, Offer, Publisher, Shares, Sieve};
 use driver::inventory::Inventory;
 use driver::model::Device;
 use driver::telemetry::{AllVitals, Metrics, Sightings};
@@ -37,7 +37,12 @@ fn publish_on(
     let (worker, desk) = Worker::pair();
     let publisher = Publisher::new(
         pool(),
-        Offer { kernel_release: "6.18.44-cloud-amd64".to_owned(), shares, health },
+        Offer {
+            kernel_release: "6.18.44-cloud-amd64".to_owned(),
+            shares,
+            health,
+            sieve: watch::channel(Sieve::All).1,
+        },
         client,
         Inventory::fixed(devices),
         worker,

@@ -61,9 +61,14 @@ fn yaml_below(folder: &Path, files: &mut Vec<PathBuf>) {
 
 #[test]
 fn the_checked_in_schema_is_that_of_the_parser() {
-    let file = "deploy/schema/networkconfig.schema.json";
-    let copy: Value = serde_json::from_str(&fs::read_to_string(top().join(file)).unwrap()).unwrap();
-    assert!(copy == claim::schema(), "run: cargo run -p driver -- check --schema > {file}");
+    for (kind, schema) in
+        [("NetworkConfig", claim::schema()), ("NodeConfig", claim::node_config_schema())]
+    {
+        let file = format!("deploy/schema/{}.schema.json", kind.to_lowercase());
+        let copy = fs::read_to_string(top().join(&file)).unwrap();
+        let copy: Value = serde_json::from_str(&copy).unwrap();
+        assert!(copy == schema, "run: cargo run -p driver -- check --schema {kind} > {file}");
+    }
 }
 
 #[test]
