@@ -12,18 +12,20 @@ use crate::{ebpf, enter, setup, shell, vm};
 
 /// What the vm ring runs unless it is told otherwise. What a program costs is not asked of a processor
 /// that is emulated: there the answer depends on the day. All that tests write is kept.
-const IN_GUESTS: [&str; 6] = [
+const IN_GUESTS: [&str; 7] = [
     "datapath::",
     VM_ONLY,
+    HARDWARE,
     "--include-ignored",
     "--skip",
     "counting_and_filtering_cost_nanoseconds",
     "--show-output",
 ];
 
-/// The module whose tests the kernel ring leaves to the vm ring: each needs a kind of interface that
-/// a machine's own kernel may not have.
+/// The modules whose tests the kernel ring leaves to the vm ring: each needs a kind of interface that a
+/// machine's own kernel may not have, or hardware that only guests have.
 const VM_ONLY: &str = "::vm_only::";
+const HARDWARE: &str = "hardware::";
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
@@ -135,14 +137,15 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
 fn tell_what_is_left(workspace: &Workspace) -> Result<()> {
     let mut cargo = workspace.cargo("test");
     workspace.select(&mut cargo).args(["--test", "kernel", "--quiet"]);
-    cargo.args(["--", "--ignored", "--list", "--format", "terse", VM_ONLY]);
-    for name in vm::listed(&shell::read(&mut cargo)?, VM_ONLY) {
+    cargo.args(["--", "--ignored", "--list", "--format", "terse", VM_ONLY, HARDWARE]);
+    for name in vm::listed(&shell::read(&mut cargo)?, "") {
         shell::say(&format!("left to the vm ring: {name}"));
     }
     Ok(())
 }
 
-/// Runs tests of the kernel ring in guests: those about the datapath, or the ones asked for.
+/// Runs tests of the kernel ring in guests: those about the datapath and those that were left to guests,
+/// or the ones asked for.
 fn in_guests(workspace: &Workspace, kernels: &[String], further: &[String]) -> Result<()> {
     let xtask = workspace.program("xtask");
     let mut words = vec![xtask.to_str().context("the path of xtask is not UTF-8")?, "guests"];

@@ -6,6 +6,7 @@
 
 mod bench;
 mod guest;
+mod hardware;
 mod initramfs;
 mod kernel;
 mod report;
@@ -32,8 +33,10 @@ pub(crate) use self::report::listed;
 /// refuses stands at its end.
 const TAIL_LINES: usize = 60;
 
-/// The module whose tests a kernel without TCX cannot run.
-const NEEDS_TCX: &str = "::needs_tcx::";
+/// Modules whose tests not every kernel can run: what they need, and the release that brought it. Debian
+/// brings none of it to older ones.
+const NEEDS: [(&str, &str, [u32; 2]); 2] =
+    [("::needs_tcx::", "TCX", [6, 6]), ("::needs_netkit::", "netkit", [6, 7])];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -93,16 +96,16 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
 /// What to run on this kernel. What is left out is said, by name.
 fn command(kernel: &Kernel, command: &[OsString]) -> Result<Vec<OsString>> {
     let mut command = command.to_vec();
-    if kernel.has_tcx() {
-        return Ok(command);
+    for (module, what, since) in NEEDS.iter().filter(|(_, _, since)| !kernel.is_from(*since)) {
+        let (program, words) = command.split_first().context("there is no command")?;
+        let listing =
+            shell::read(Command::new(program).args(words).args(["--list", "--format", "terse"]))?;
+        for name in report::listed(&listing, module) {
+            let [major, minor] = since;
+            shell::say(&format!("left out, because {what} came with {major}.{minor}: {name}"));
+        }
+        command.extend(["--skip", *module].map(OsString::from));
     }
-    let (program, words) = command.split_first().context("there is no command")?;
-    let listing =
-        shell::read(Command::new(program).args(words).args(["--list", "--format", "terse"]))?;
-    for name in report::listed(&listing, NEEDS_TCX) {
-        shell::say(&format!("left out, because this kernel has no TCX: {name}"));
-    }
-    command.extend(["--skip", NEEDS_TCX].map(OsString::from));
     Ok(command)
 }
 

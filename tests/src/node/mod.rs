@@ -29,8 +29,8 @@ use crate::scheduler;
 /// The name of the node, and so of its pool.
 pub const NODE: &str = "node-a";
 pub const DRIVER: &str = "weir.dev";
-/// How long the driver may take for anything.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the driver may take for anything, also in an emulated machine.
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Below this everything that belongs to the node is kept; it is on the box's own tmpfs.
 pub const ROOT: &str = "/run/box";

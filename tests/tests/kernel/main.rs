@@ -7,6 +7,7 @@ mod bench;
 mod config;
 mod datapath;
 mod driver;
+mod hardware;
 mod inventory;
 mod netlink;
 mod sandbox;

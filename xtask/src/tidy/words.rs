@@ -28,8 +28,9 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
         findings.push(source.finding(at, what));
     }
     // What is in there has a ring of its own to run in, and the kernel ring names it.
-    let vm_only = ["config", "driver"].map(|part| format!("tests/tests/kernel/{part}/vm_only.rs"));
-    let has_a_ring = vm_only.iter().any(|file| source.is_under(file));
+    let has_a_ring = ["config/vm_only.rs", "driver/vm_only.rs", "hardware"]
+        .iter()
+        .any(|part| source.is_under(&format!("tests/tests/kernel/{part}")));
     for (at, _) in source.code.match_indices("#[ignore").filter(|_| !has_a_ring) {
         findings.push(source.finding(at, "a test that cannot run fails; it is not ignored"));
     }
@@ -96,5 +97,9 @@ mod tests {
             lines("tests/tests/node.rs", "#[test]\n#[ignore = \"slow\"]\nfn f() { todo!() }"),
             [2, 3]
         );
+        for place in ["hardware/sriov.rs", "driver/vm_only.rs"] {
+            let path = format!("tests/tests/kernel/{place}");
+            assert_eq!(lines(&path, "#[ignore = \"needs hardware: vm ring\"]"), []);
+        }
     }
 }

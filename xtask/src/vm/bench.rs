@@ -13,12 +13,15 @@ use crate::shell;
 use crate::workspace::Workspace;
 
 /// The folder's name in the cache. To be changed whenever what is kept of the packages changes.
-const FOLDER: &str = "vm-1";
+const FOLDER: &str = "vm-2";
 /// Where the kernels are; the first also carries the oldest of them.
 const SUITES: [&str; 3] = ["bookworm", "trixie", "trixie-backports"];
 /// Where QEMU is from. It comes with its C library, so that it does not matter what the machine has.
 const TOOLS_SUITE: &str = "trixie";
-const TOOLS: [&str; 2] = ["qemu-system-x86", "busybox-static"];
+/// Beside QEMU and what `init` runs, what tests run in guests: `rping` and libibverbs' part for rxe, and
+/// an `ip` that knows all kinds of links.
+const TOOLS: [&str; 5] =
+    ["qemu-system-x86", "busybox-static", "rdmacm-utils", "ibverbs-providers", "iproute2"];
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
 pub(crate) struct Bench {
@@ -52,7 +55,10 @@ impl Bench {
         state.update(archive)?;
         if !self.tools().exists() {
             let packages = state.download_closure(TOOLS_SUITE, &TOOLS).context("fetch QEMU")?;
-            shell::say(&format!("fetched QEMU and its libraries ({} MB)", megabytes(&packages)?));
+            shell::say(&format!(
+                "fetched QEMU, tools and their libraries ({} MB)",
+                megabytes(&packages)?
+            ));
             let unpacked = scratch.join("tools");
             apt::unpack(&packages, &unpacked)?;
             put(&unpacked, &self.tools())?;
@@ -110,7 +116,8 @@ impl Bench {
         command
     }
 
-    fn tools(&self) -> PathBuf {
+    /// Where the packages were unpacked to. Programs among them need their own loader and libraries.
+    pub(super) fn tools(&self) -> PathBuf {
         self.folder.join("tools")
     }
 

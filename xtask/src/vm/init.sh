@@ -40,6 +40,12 @@ cp /bin/busybox /new/run/busybox
 # The kernel loads modules by this program, which knows by its name what it is to do.
 ln -s busybox /new/run/modprobe
 echo /run/modprobe >/new/proc/sys/kernel/modprobe
+# What drives the hardware, as udev would have loaded it; and what udev knows nothing of.
+chroot /new /run/modprobe -a igb igbvf virtio_net rdma_rxe ib_uverbs ib_umad rdma_ucm vfio-pci ||
+    fail "load the hardware's modules"
+# Tests run in namespaces of their own; what hardware there is, is in this one.
+touch /new/dev/machine || fail "make /dev/machine"
+mount -o bind /new/proc/self/ns/net /new/dev/machine || fail "keep the network namespace"
 hostname guest
 # The shell of the machine: busybox would run its own programs instead of the ones that are named.
 exec switch_root /new /bin/sh /run/guest/run

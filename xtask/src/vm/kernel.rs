@@ -17,27 +17,40 @@ pub(crate) const SERIES: [&str; 4] = ["6.1", "6.12", "6.18", "7"];
 pub(super) const PACKAGES: &str = "^linux-(image|binary|modules|base)-[0-9]";
 const FLAVOUR: &str = "-amd64";
 
-/// Folders of modules that guests may need: links, queueing, and the way to their files.
-const KEPT: [&str; 10] = [
+/// Folders of modules that guests may need: links, queueing, RDMA, what hands functions over, what
+/// those stand on, and the way to their files.
+const KEPT: [&str; 19] = [
     "arch",
     "crypto",
-    "lib",
-    "net",
+    "drivers/dca",
+    "drivers/i2c",
+    "drivers/infiniband/core",
+    "drivers/infiniband/sw",
+    "drivers/iommu",
     "drivers/net",
+    "drivers/ptp",
+    "drivers/vfio",
     "drivers/virtio",
     "fs/9p",
+    "fs/configfs",
     "fs/fscache",
     "fs/netfs",
     "fs/overlayfs",
+    "lib",
+    "net",
+    "virt",
 ];
-/// Folders within them that are large, and drive hardware that no guest has.
-const DROPPED: [&str; 6] = [
-    "drivers/net/can",
-    "drivers/net/ethernet",
-    "drivers/net/usb",
-    "drivers/net/wireless",
-    "net/mac80211",
-    "net/wireless",
+/// Folders within them that are large, and drive hardware that no guest has; but for those of their
+/// own that are named.
+const DROPPED: [(&str, &[&str]); 8] = [
+    ("drivers/i2c", &["algos"]),
+    ("drivers/net/can", &[]),
+    ("drivers/net/ethernet", &["intel"]),
+    ("drivers/net/ethernet/intel", &["igb", "igbvf"]),
+    ("drivers/net/usb", &[]),
+    ("drivers/net/wireless", &[]),
+    ("net/mac80211", &[]),
+    ("net/wireless", &[]),
 ];
 
 /// The newest release of `series` in the output of `apt-cache search`, as `uname -r` has it.
@@ -88,9 +101,9 @@ impl Kernel {
         Ok(Self { release, folder })
     }
 
-    /// Whether it has TCX: Linux 6.6 and later. Debian brings none of it to older ones.
-    pub(super) fn has_tcx(&self) -> bool {
-        has_tcx(&self.release)
+    /// Whether it has what came with this release of Linux.
+    pub(super) fn is_from(&self, since: [u32; 2]) -> bool {
+        is_from(&self.release, since)
     }
 
     pub(super) fn image(&self) -> PathBuf {
@@ -102,9 +115,9 @@ impl Kernel {
     }
 }
 
-fn has_tcx(release: &str) -> bool {
+fn is_from(release: &str, [major, minor]: [u32; 2]) -> bool {
     let mut parts = release.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
-    (parts.next(), parts.next()) >= (Some(6), Some(6))
+    (parts.next(), parts.next()) >= (Some(major), Some(minor))
 }
 
 fn image(folder: &Path) -> PathBuf {
@@ -122,10 +135,8 @@ pub(super) fn keep(from: &Path, to: &Path, release: &str, busybox: &Path) -> Res
     let images = [from.join("boot").join(format!("vmlinuz-{release}")), old.join("vmlinuz")];
     let found = images.iter().find(|image| image.exists()).context("there is no vmlinuz")?;
     rename(found, &image(to))?;
-    for folder in DROPPED.map(|name| old.join("kernel").join(name)) {
-        if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
-        }
+    for (name, but) in DROPPED {
+        drop_all(&old.join("kernel").join(name), but)?;
     }
     for name in KEPT.map(|name| Path::new("kernel").join(name)) {
         // Not every kernel has all of them.
@@ -142,6 +153,23 @@ pub(super) fn keep(from: &Path, to: &Path, release: &str, busybox: &Path) -> Res
         shell::run_quietly(Command::new(busybox).arg("unxz").args(&compressed))?;
     }
     shell::run_quietly(Command::new(busybox).args(["depmod", "-b"]).arg(to).arg(release))
+}
+
+/// Removes what is in `folder`, but for what is called `but`. Not every kernel has the folder.
+fn drop_all(folder: &Path, but: &[&str]) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        let path = entry.with_context(|| format!("read {}", folder.display()))?.path();
+        if but.iter().any(|name| path.ends_with(name)) {
+            continue;
+        }
+        let removed =
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.with_context(|| format!("remove {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn find_modules(unpacked: &Path, release: &str) -> Result<PathBuf> {
@@ -203,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn tcx_came_with_6_6() {
-        for (release, has) in [
+    fn releases_are_compared_by_their_numbers() {
+        for (release, is_from_6_6) in [
             ("6.1.0-50-amd64", false),
             ("6.6.1-amd64", true),
             ("6.12.90+deb13.1-amd64", true),
             ("7.3.4+deb13-amd64", true),
         ] {
-            assert_eq!(has_tcx(release), has, "{release}");
+            assert_eq!(is_from(release, [6, 6]), is_from_6_6, "{release}");
         }
     }
 

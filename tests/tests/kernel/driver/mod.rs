@@ -18,4 +18,4 @@ mod snapshot;
 mod storm;
 mod vm_only;
 mod watched;
-mod world;
+pub(crate) mod world;

@@ -23,10 +23,10 @@ use tests::sandbox::{Nic, WireCount, furnish, state_in};
 /// Where pods answer.
 pub(super) const PORT: u16 = 7000;
 /// How long something may take that nobody is told of.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A path that `cargo xtask test` tells.
-pub(super) fn told(variable: &str) -> PathBuf {
+pub(crate) fn told(variable: &str) -> PathBuf {
     let told = env::var_os(variable);
     told.unwrap_or_else(|| panic!("{variable} is not set; use `cargo xtask test`")).into()
 }
@@ -49,7 +49,7 @@ pub(super) fn on_a_node(nics: u8, options: runtime::Options, test: impl FnOnce(&
 }
 
 /// Has the API server know the node and a class for its NICs, and the wires have addresses.
-pub(super) fn introduce(node: &Node) {
+pub(crate) fn introduce(node: &Node) {
     node.server.apply(&format!("{}\n---\n{}", host(), class())).unwrap();
     for (nth, nic) in node.network.nics().iter().enumerate() {
         let peer = format!("198.18.{nth}.1/24").parse().unwrap();
@@ -247,7 +247,7 @@ pub(super) fn inside(netns: &Netns, name: &str) -> Option<InterfaceState> {
 }
 
 /// Looks until something holds, and answers it; what does not hold yet is said if it never does.
-pub(super) fn until<T>(what: &str, mut holds: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn until<T>(what: &str, mut holds: impl FnMut() -> Result<T, String>) -> T {
     let started = Instant::now();
     loop {
         match holds() {
