@@ -27,6 +27,7 @@ use crate::inventory::{self, Inventory, InventoryError};
 use crate::model::{Phase, Record};
 use crate::node::{LinuxNode, StepError};
 use crate::nri::{self, NriConfig};
+use crate::provider::{ProviderError, Providers};
 use crate::state::{self, Checkpoint, CheckpointError, Found};
 use crate::telemetry::{
     self, AllVitals, Condition, DropLog, Metrics, Readiness, Shown, Sightings, Timings, Watch,
@@ -45,6 +46,8 @@ pub enum AppError {
     Node(#[from] StepError),
     #[error("look for devices")]
     Inventory(#[from] InventoryError),
+    #[error("open what providers granted")]
+    Providers(#[from] ProviderError),
     #[error("start a thread or the runtime of tasks")]
     Thread(#[source] io::Error),
     #[error("configure the client of the API server: {0}")]
@@ -158,6 +161,7 @@ impl Boarded {
 struct Shared {
     pool: Pool,
     client: kube::Client,
+    providers: Providers,
     metrics: Arc<Metrics>,
     readiness: Readiness,
 }
@@ -176,6 +180,7 @@ async fn serve(
     let shared = Shared {
         pool: Pool { driver: config.driver_name.clone(), node: config.node_name.clone() },
         client: client(config).await?,
+        providers: Providers::open(&config.driver_name, &config.state_dir)?,
         metrics,
         readiness: Readiness::default(),
     };
@@ -232,8 +237,9 @@ async fn serve(
         shares: config.shares.clone(),
         health: config.taint.then(|| health.clone()),
         sieve: boarded.sieve,
+        providers: shared.providers.clone(),
     };
-    spawn_rules(config, &shared, (&inventory, board), &shutdown, &mut background);
+    spawn_rules(config, &shared, worker, (&inventory, board), &shutdown, &mut background);
     spawn_publisher(&shared, worker, (&inventory, offer), &shutdown, &mut background);
     let watched = inventory.clone();
     let edges = Edges::start(
@@ -310,16 +316,24 @@ fn spawn_tellers(
 fn spawn_rules(
     config: &Config,
     shared: &Shared,
+    worker: &Worker,
     (inventory, board): (&Inventory, RuleBoard),
     shutdown: &CancellationToken,
     background: &mut JoinSet<Result<(), AppError>>,
 ) {
     let (pool, client, files) = (shared.pool.clone(), shared.client.clone(), config.files.clone());
     let state_dir = config.state_dir.clone();
-    let follower = RuleFollower::new(pool, client, files, state_dir, inventory.clone(), board);
+    let providers = shared.providers.clone();
+    let asked = (inventory.clone(), providers.clone());
+    let follower = RuleFollower::new(pool, client, files, state_dir, asked, board);
     let stop = shutdown.clone();
     background.spawn(async move {
         follower.run(stop).await;
+        Ok(())
+    });
+    let (inventory, worker, stop) = (inventory.clone(), worker.clone(), shutdown.clone());
+    background.spawn(async move {
+        providers.run(inventory, worker, stop).await;
         Ok(())
     });
 }
@@ -389,7 +403,7 @@ impl Edges {
             shared.pool.clone(),
             shared.client.clone(),
             worker.clone(),
-            inventory,
+            (inventory, shared.providers.clone()),
             connection,
             metrics,
             notices,

@@ -23,6 +23,7 @@ mod neighbor;
 mod node_config;
 mod policy;
 mod ports;
+mod profile;
 mod rate;
 mod reader;
 mod route;
@@ -61,6 +62,10 @@ pub struct Source<'a> {
 /// Who wrote a configuration. The claim has the last word.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Origin {
+    /// A provider, about the device, whoever gets it.
+    Provider,
+    /// A provider, for this claim.
+    Profile,
     Class,
     Claim,
 }
@@ -142,11 +147,12 @@ fn report(is_one_of_many: bool, located: &Located, all: &mut Problems) {
     if !is_one_of_many {
         return all.add(path.as_str(), message);
     }
-    let origin = match origin {
-        Origin::Class => "class",
-        Origin::Claim => "claim",
+    let place = match origin {
+        Origin::Provider => "what a provider says of the device".to_owned(),
+        Origin::Profile => "what a provider made of the profile".to_owned(),
+        Origin::Class => format!("config[{index}] (class)"),
+        Origin::Claim => format!("config[{index}] (claim)"),
     };
-    let place = format!("config[{index}] ({origin})");
     if path.is_empty() {
         all.add(place, message);
     } else {

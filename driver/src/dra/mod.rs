@@ -18,6 +18,7 @@ mod filter;
 mod health;
 mod mirror;
 mod plugin;
+mod profiles;
 pub mod proto;
 mod publisher;
 mod registration;

@@ -28,6 +28,7 @@ use super::taints::{Defects, Taints, taints};
 use super::{API_TIMEOUT, HealthSources, Pool, Shares};
 use crate::attach::Worker;
 use crate::inventory::Inventory;
+use crate::provider::Providers;
 use crate::telemetry::Metrics;
 
 /// How long to wait for more after something changed. A claim's end shows first in the records and
@@ -78,6 +79,7 @@ pub struct Offer {
     /// Where it can be seen how the devices are; `None` where they are not to be tainted.
     pub health: Option<HealthSources>,
     pub sieve: watch::Receiver<Sieve>,
+    pub providers: Providers,
 }
 
 type Watch = Pin<Box<dyn Stream<Item = watcher::Result<Event<ResourceSlice>>> + Send>>;
@@ -120,6 +122,7 @@ impl Publisher {
         let mut records = self.worker.watch();
         let mut health = self.offer.health.clone();
         let mut sieve = self.offer.sieve.clone();
+        let mut told = self.offer.providers.listen();
         let mut mirror = Mirror::default();
         let mut watch = self.watch();
         let mut pace = Pace::default();
@@ -139,6 +142,10 @@ impl Publisher {
                 Ok(()) = devices.changed() => pace.news_from_here(Instant::now()),
                 Ok(()) = records.changed() => pace.news_from_here(Instant::now()),
                 () = changed(&mut health) => pace.news_from_here(Instant::now()),
+                () = &mut told => {
+                    told = self.offer.providers.listen();
+                    pace.news_from_here(Instant::now());
+                }
                 Ok(()) = sieve.changed() => pace.news_from_here(Instant::now()),
                 () = pace.due(), if mirror.is_complete() && is_known(&sieve) => match self.round(&mut mirror).await {
                     Ok(again) => {
@@ -174,7 +181,9 @@ impl Publisher {
             self.owner = self.node().await?;
         }
         let records = self.worker.records();
-        let devices = published(&self.inventory.devices(), &records);
+        let mut devices = self.inventory.devices().to_vec();
+        self.offer.providers.fill(&mut devices);
+        let devices = published(&devices, &records);
         let (taints, again) = self.taints(mirror);
         let sieve = self.offer.sieve.borrow().clone();
         let terms = Terms {

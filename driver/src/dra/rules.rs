@@ -21,6 +21,7 @@ use super::{API_TIMEOUT, Pool};
 use crate::config::{NodeFiles, UnknownProfile};
 use crate::inventory::Inventory;
 use crate::model::{NodeRules, Problems, PublishRules};
+use crate::provider::Providers;
 
 /// How often the files are looked at. A changed `ConfigMap` takes about a minute to get here anyway.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -45,6 +46,7 @@ pub struct RuleFollower {
     files: NodeFiles,
     state_dir: PathBuf,
     inventory: Inventory,
+    providers: Providers,
     board: RuleBoard,
     /// `None` where the process cannot have the signal.
     hangups: Option<Signal>,
@@ -69,13 +71,13 @@ impl RuleFollower {
         client: Client,
         files: NodeFiles,
         state_dir: PathBuf,
-        inventory: Inventory,
+        (inventory, providers): (Inventory, Providers),
         board: RuleBoard,
     ) -> Self {
         let hangups = signal(SignalKind::hangup())
             .inspect_err(|error| tracing::warn!(%error, "SIGHUP will not be heard"))
             .ok();
-        Self { pool, client, files, state_dir, inventory, board, hangups }
+        Self { pool, client, files, state_dir, inventory, providers, board, hangups }
     }
 
     /// Follows until `shutdown`. What is wrong is logged, and what held before goes on to hold; at
@@ -91,7 +93,7 @@ impl RuleFollower {
             if seen.as_ref() != Some(&contents) {
                 match self.resolve().await {
                     Ok((rules, sieve)) => {
-                        self.post(rules, sieve);
+                        self.post(rules, sieve).await;
                         seen = Some(contents);
                     }
                     Err(RuleError::Label(error)) => {
@@ -145,10 +147,16 @@ impl RuleFollower {
         Ok(labels.and_then(|mut labels| labels.remove(&label)).filter(|name| !name.is_empty()))
     }
 
-    fn post(&self, rules: NodeRules, sieve: Sieve) {
+    /// Makes it known. The first time the providers are asked before anything is published.
+    async fn post(&self, rules: NodeRules, sieve: Sieve) {
         let before = self.board.rules.borrow().clone();
         let rules = match before {
-            None => rules,
+            None => {
+                self.board.publish.send_replace(Arc::new(rules.publish.clone()));
+                let devices = self.inventory.devices();
+                self.providers.employ(&rules.providers, &devices).await;
+                rules
+            }
             Some(before) => {
                 if rules.sriov != before.sriov || rules.providers != before.providers {
                     tracing::warn!("sriov and providers are read at the start: restart the driver");
