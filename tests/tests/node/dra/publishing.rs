@@ -7,6 +7,7 @@ use driver::attach::{Desk, Worker};
 use driver::dra::{HealthSources, Offer, Publisher, Shares, Sieve};
 use driver::inventory::Inventory;
 use driver::model::Device;
+use driver::provider::Providers;
 use driver::telemetry::{AllVitals, Metrics, Sightings};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
 use kube::Client;
@@ -28,11 +29,31 @@ fn publish(api: &Api, devices: Vec<Device>) -> (Desk, DropGuard) {
     publish_on(api.client(), devices, Shares::new(), None)
 }
 
+/// The same, with what providers say.
+pub(super) fn publish_what_providers_say(
+    api: &Api,
+    devices: Vec<Device>,
+    providers: Providers,
+) -> (Desk, DropGuard) {
+    publish_all(api.client(), devices, (Shares::new(), None), (Sieve::All, providers))
+}
+
 fn publish_on(
     client: Client,
     devices: Vec<Device>,
     shares: Shares,
     health: Option<HealthSources>,
+) -> (Desk, DropGuard) {
+    // Nobody is asked, so nothing is granted and nothing written.
+    let providers = Providers::open("weir.dev", "/nowhere".as_ref()).unwrap();
+    publish_all(client, devices, (shares, health), (Sieve::All, providers))
+}
+
+fn publish_all(
+    client: Client,
+    devices: Vec<Device>,
+    (shares, health): (Shares, Option<HealthSources>),
+    (sieve, providers): (Sieve, Providers),
 ) -> (Desk, DropGuard) {
     let (worker, desk) = Worker::pair();
     let publisher = Publisher::new(
@@ -41,7 +62,8 @@ fn publish_on(
             kernel_release: "6.18.44-cloud-amd64".to_owned(),
             shares,
             health,
-            sieve: watch::channel(Sieve::All).1,
+            sieve: watch::channel(sieve).1,
+            providers,
         },
         client,
         Inventory::fixed(devices),
