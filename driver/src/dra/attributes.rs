@@ -10,10 +10,13 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use k8s_openapi::api::resource::v1::DeviceAttribute;
 
-use crate::model::Device;
+use crate::model::{Device, ProvidedValue};
 
 /// The domain of the attributes that mean the same with every driver.
 const STANDARD: &str = "resource.kubernetes.io";
+
+/// Most attributes of a device (`ResourceSliceMaxAttributesAndCapacitiesPerDevice`).
+const MOST: usize = 32;
 
 /// Longest string or version of an attribute. The API counts characters, which are never more than
 /// bytes (`DeviceAttributeMaxValueLength` in `api/resource/v1`, Kubernetes 1.36).
@@ -51,7 +54,22 @@ pub(super) fn attributes(
     of.addresses("ipv6", device.addresses.iter().filter(|net| matches!(net, IpNet::V6(_))));
     of.hardware(device);
     of.ebpf(device);
+    for (name, value) in &device.provided {
+        // The API takes no more.
+        if of.all.len() < MOST || of.all.contains_key(name) {
+            of.all.insert(name.clone(), provided(value));
+        }
+    }
     of.all
+}
+
+fn provided(value: &ProvidedValue) -> DeviceAttribute {
+    match value.clone() {
+        ProvidedValue::Bool(flag) => DeviceAttribute { bool: Some(flag), ..EMPTY },
+        ProvidedValue::Int(number) => DeviceAttribute { int: Some(number), ..EMPTY },
+        ProvidedValue::String(text) => DeviceAttribute { string: Some(text), ..EMPTY },
+        ProvidedValue::Version(text) => DeviceAttribute { version: Some(text), ..EMPTY },
+    }
 }
 
 /// The part of a kernel release that is a version: `6.18.44` of `6.18.44-cloud-amd64`. `None` where
