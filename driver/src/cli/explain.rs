@@ -130,7 +130,7 @@ mod tests {
             detail: Some("the bridge plugin".to_owned()),
         };
         let devices = ["eth1", "eth2", "eth3"].map(device).to_vec();
-        Scan { devices, left_out: vec![left_out] }
+        Scan { devices, left_out: vec![left_out], ..Scan::default() }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::error::api_text;
 use super::filter::Filter;
 use super::sieve::Sieve;
 use super::{API_TIMEOUT, Pool};
+use crate::attach::Worker;
 use crate::config::{NodeFiles, UnknownProfile};
 use crate::inventory::Inventory;
 use crate::model::{NodeRules, Problems, PublishRules};
@@ -47,6 +48,7 @@ pub struct RuleFollower {
     state_dir: PathBuf,
     inventory: Inventory,
     providers: Providers,
+    worker: Worker,
     board: RuleBoard,
     /// `None` where the process cannot have the signal.
     hangups: Option<Signal>,
@@ -71,13 +73,13 @@ impl RuleFollower {
         client: Client,
         files: NodeFiles,
         state_dir: PathBuf,
-        (inventory, providers): (Inventory, Providers),
+        (inventory, providers, worker): (Inventory, Providers, Worker),
         board: RuleBoard,
     ) -> Self {
         let hangups = signal(SignalKind::hangup())
             .inspect_err(|error| tracing::warn!(%error, "SIGHUP will not be heard"))
             .ok();
-        Self { pool, client, files, state_dir, inventory, providers, board, hangups }
+        Self { pool, client, files, state_dir, inventory, providers, worker, board, hangups }
     }
 
     /// Follows until `shutdown`. What is wrong is logged, and what held before goes on to hold; at
@@ -147,12 +149,17 @@ impl RuleFollower {
         Ok(labels.and_then(|mut labels| labels.remove(&label)).filter(|name| !name.is_empty()))
     }
 
-    /// Makes it known. The first time the providers are asked before anything is published.
+    /// Makes it known. The first time virtual functions are made, and providers asked, before anything
+    /// is published.
     async fn post(&self, rules: NodeRules, sieve: Sieve) {
         let before = self.board.rules.borrow().clone();
         let rules = match before {
             None => {
                 self.board.publish.send_replace(Arc::new(rules.publish.clone()));
+                if !rules.sriov.is_empty() {
+                    // It logs what came of each. What is new is seen by the next scan.
+                    self.worker.provision(rules.sriov.clone()).await;
+                }
                 let devices = self.inventory.devices();
                 self.providers.employ(&rules.providers, &devices).await;
                 rules

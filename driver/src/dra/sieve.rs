@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Pool;
+use super::attributes::{Names, Vocabulary};
 use super::filter::{Filter, Verdict};
 use super::slices::{Terms, render};
 use crate::model::{Device, DeviceName, Record};
@@ -70,7 +71,9 @@ fn seen(devices: &[Device], terms: &Terms<'_>) -> Vec<k8s_openapi::api::resource
 /// `uname -r` prints, for those who only look. Blocks.
 pub fn verdicts(filter: &Filter, devices: &[Device], driver: &str, kernel: &str) -> Vec<Verdict> {
     let pool = Pool { driver: driver.to_owned(), node: String::new() };
-    let terms = Terms { pool: &pool, owner: None, kernel, shares: None, taints: None };
+    let vocabulary = Vocabulary { names: Names::Ours, domain: driver.to_owned() };
+    let vocabulary = &vocabulary;
+    let terms = Terms { pool: &pool, owner: None, vocabulary, kernel, shares: None, taints: None };
     filter.judge(driver, seen(devices, &terms))
 }
 

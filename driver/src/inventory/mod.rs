@@ -10,8 +10,11 @@
 mod assemble;
 mod attached;
 mod cni;
+#[cfg(test)]
+pub(crate) mod machines;
 mod naming;
 mod publishable;
+mod rdma;
 mod scan;
 mod watch;
 
@@ -21,7 +24,7 @@ use crate::sys::ethtool::EthtoolError;
 use crate::sys::netlink::NetlinkError;
 use crate::sys::sysfs::SysfsError;
 
-pub use self::scan::{LeftOut, Rules, Scan, Scanner};
+pub use self::scan::{IdleFunction, LeftOut, Rules, Scan, Scanner};
 pub use self::watch::Inventory;
 
 /// Why the devices of this node cannot be told.

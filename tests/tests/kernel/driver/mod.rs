@@ -2,12 +2,13 @@
 //! runtime at its sockets and traffic on its wires.
 
 mod attach;
-mod configured;
+pub(crate) mod configured;
 mod demo;
 mod dhcp;
 mod drops;
 mod failed;
 mod gate;
+mod hotplug;
 mod look;
 mod policy;
 mod publish;

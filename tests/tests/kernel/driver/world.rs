@@ -21,7 +21,7 @@ use tests::sandbox::traffic::{self, Echo, Expect, Route};
 use tests::sandbox::{Nic, WireCount, furnish, state_in};
 
 /// Where pods answer.
-pub(super) const PORT: u16 = 7000;
+pub(crate) const PORT: u16 = 7000;
 /// How long something may take that nobody is told of.
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -32,7 +32,7 @@ pub(crate) fn told(variable: &str) -> PathBuf {
 }
 
 /// Runs a test on a node with a driver that is ready, in namespaces that end with the test.
-pub(super) fn on_a_node(nics: u8, options: runtime::Options, test: impl FnOnce(&mut Node) + Send) {
+pub(crate) fn on_a_node(nics: u8, options: runtime::Options, test: impl FnOnce(&mut Node) + Send) {
     thread::scope(|scope| {
         let tester = scope.spawn(|| {
             sched::unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
@@ -84,33 +84,54 @@ pub(super) fn config(nth: u8, hook: &str) -> Value {
 }
 
 /// A pod that is scheduled with its claim.
-pub(super) struct Deployed {
-    pub(super) pod: Pod,
-    pub(super) claim: ClaimRef,
+pub(crate) struct Deployed {
+    pub(crate) pod: Pod,
+    pub(crate) claim: ClaimRef,
     devices: Vec<String>,
     wire: Vec<WireCount>,
 }
 
 /// Has a pod scheduled whose claim wants these NICs, each configured as told.
 pub(super) fn deploy(node: &Node, name: &str, nics: &[(u8, Value)]) -> Deployed {
-    let request = |&(nth, _): &(u8, Value)| {
-        let interface = &nic(node, nth).name;
+    let wanted: Vec<_> = nics
+        .iter()
+        .map(|(nth, parameters)| {
+            (format!("r{nth}"), nic(node, *nth).name.to_string(), parameters.clone())
+        })
+        .collect();
+    let wire = nics.iter().map(|&(nth, _)| node.network.count(nic(node, nth)).unwrap()).collect();
+    Deployed { wire, ..deploy_interfaces(node, name, &wanted) }
+}
+
+/// What a claim for interfaces of the node says: of each the name of its request, its own name, and
+/// how it shall be configured.
+pub(crate) fn claim_spec(wanted: &[(String, String, Value)]) -> Value {
+    let request = |(request, interface, _): &(String, String, Value)| {
         let expression = format!("device.attributes['weir.dev'].ifName == '{interface}'");
-        json!({ "name": format!("r{nth}"), "exactly": {
+        json!({ "name": request, "exactly": {
             "deviceClassName": "nic", "selectors": [{ "cel": { "expression": expression } }],
         }})
     };
-    let configure = |(nth, parameters): &(u8, Value)| {
+    let configure = |(request, _, parameters): &(String, String, Value)| {
         let opaque = json!({ "driver": node::DRIVER, "parameters": parameters });
-        json!({ "requests": [format!("r{nth}")], "opaque": opaque })
+        json!({ "requests": [request], "opaque": opaque })
     };
+    json!({ "devices": {
+        "requests": wanted.iter().map(request).collect::<Vec<_>>(),
+        "config": wanted.iter().map(configure).collect::<Vec<_>>(),
+    }})
+}
+
+/// Has a pod scheduled whose claim wants these interfaces of the node.
+pub(crate) fn deploy_interfaces(
+    node: &Node,
+    name: &str,
+    wanted: &[(String, String, Value)],
+) -> Deployed {
     let claim = json!({
         "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
         "metadata": { "name": name, "namespace": "default" },
-        "spec": { "devices": {
-            "requests": nics.iter().map(request).collect::<Vec<_>>(),
-            "config": nics.iter().map(configure).collect::<Vec<_>>(),
-        }},
+        "spec": claim_spec(wanted),
     });
     let uses = json!([{ "name": "nics", "resourceClaimName": name }]);
     let pod = json!({
@@ -121,8 +142,7 @@ pub(super) fn deploy(node: &Node, name: &str, nics: &[(u8, Value)]) -> Deployed 
     node.server.apply(&format!("{claim}\n---\n{pod}")).unwrap();
     let pod: Pod = node.server.object(Some("default"), name).unwrap();
     let claim = node.schedule(&pod).unwrap().remove(0);
-    let wire = nics.iter().map(|&(nth, _)| node.network.count(nic(node, nth)).unwrap()).collect();
-    Deployed { pod, claim: node::claim_ref(&claim).unwrap(), devices: devices(&claim), wire }
+    Deployed::of(pod, &claim)
 }
 
 /// Prepares a pod's claim; answers the CDI ids that its containers name.
@@ -139,7 +159,13 @@ fn devices(claim: &ResourceClaim) -> Vec<String> {
 }
 
 impl Deployed {
-    pub(super) fn claims(&self) -> [ClaimRef; 1] {
+    /// A pod with its claim, which the scheduler has allocated.
+    pub(crate) fn of(pod: Pod, claim: &ResourceClaim) -> Self {
+        let devices = devices(claim);
+        Self { pod, claim: node::claim_ref(claim).unwrap(), devices, wire: Vec::new() }
+    }
+
+    pub(crate) fn claims(&self) -> [ClaimRef; 1] {
         [self.claim.clone()]
     }
 
@@ -181,7 +207,7 @@ impl Deployed {
         })
     }
 
-    pub(super) fn records(&self) -> Vec<Record> {
+    pub(crate) fn records(&self) -> Vec<Record> {
         let mut records = read_records(Path::new(STATE_DIR)).unwrap();
         records.retain(|record| record.claim == self.claim);
         records
@@ -193,14 +219,14 @@ impl Deployed {
     }
 
     /// Ends the pod and its claim.
-    pub(super) fn end(&self, node: &Node) {
+    pub(crate) fn end(&self, node: &Node) {
         node.stop_sandbox(&self.pod).unwrap();
         node.unprepare(&self.claims()).unwrap();
     }
 }
 
 /// Starts what answers in the pod.
-pub(super) fn answer_in(netns: &Netns) -> Echo {
+pub(crate) fn answer_in(netns: &Netns) -> Echo {
     Echo::start(netns, PORT).unwrap()
 }
 
@@ -221,7 +247,7 @@ pub(super) fn talk(node: &Node, nth: u8) {
 ///
 /// An interface that has just been set up drops what it shall send until the kernel's link watch has
 /// run (`net/core/link_watch.c`), so the first ones may have to be repeated.
-pub(super) fn exchange(from: &Netns, route: Route) {
+pub(crate) fn exchange(from: &Netns, route: Route) {
     let send = |count| {
         let expect = if count == 1 { Expect::Silence } else { Expect::Answers };
         traffic::burst(from, route, count, expect).unwrap()
@@ -259,12 +285,12 @@ pub(crate) fn until<T>(what: &str, mut holds: impl FnMut() -> Result<T, String>)
 }
 
 /// All that a pod can leave on a node is gone.
-pub(super) fn nothing_is_left() {
+pub(crate) fn nothing_is_left() {
     assert_eq!(node::residue(), Vec::<String>::new());
 }
 
 /// Sockets below a directory.
-pub(super) fn sockets(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn sockets(directory: &Path) -> Vec<PathBuf> {
     use std::os::unix::fs::FileTypeExt as _;
 
     let mut found = Vec::new();
