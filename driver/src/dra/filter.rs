@@ -280,12 +280,12 @@ fn nesting(source: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dra::fixtures::{everything, pool};
+    use crate::dra::fixtures::{device, pool};
     use crate::dra::slices::{Terms, render};
 
     fn judge(source: &str) -> Verdict {
         let pool = pool();
-        let slices = render(&[everything("eth1")], &Terms::of(&pool), 1);
+        let slices = render(&[device("eth1")], &Terms::of(&pool), 1);
         let devices = slices.into_iter().flat_map(|slice| slice.spec.devices).flatten().collect();
         Filter::compile(source)?.judge("weir.dev", devices).remove(0)
     }
