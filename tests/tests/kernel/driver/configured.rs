@@ -23,7 +23,7 @@ use crate::bench::run;
 use crate::config::stage::ip;
 use crate::datapath::{spec, strangers, tc};
 
-pub(super) fn lines(lines: &[&str]) {
+pub(crate) fn lines(lines: &[&str]) {
     for line in lines {
         run("ip", &line.split(' ').collect::<Vec<_>>());
     }

@@ -2,7 +2,7 @@
 //! runtime at its sockets and traffic on its wires.
 
 mod attach;
-mod configured;
+pub(crate) mod configured;
 mod demo;
 mod dhcp;
 mod drops;
@@ -14,7 +14,7 @@ mod publish;
 mod refuse;
 mod restart;
 mod shared;
-mod snapshot;
+pub(crate) mod snapshot;
 mod storm;
 mod vm_only;
 mod watched;

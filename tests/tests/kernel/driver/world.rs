@@ -21,7 +21,7 @@ use tests::sandbox::traffic::{self, Echo, Expect, Route};
 use tests::sandbox::{Nic, WireCount, furnish, state_in};
 
 /// Where pods answer.
-pub(super) const PORT: u16 = 7000;
+pub(crate) const PORT: u16 = 7000;
 /// How long something may take that nobody is told of.
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -32,7 +32,7 @@ pub(crate) fn told(variable: &str) -> PathBuf {
 }
 
 /// Runs a test on a node with a driver that is ready, in namespaces that end with the test.
-pub(super) fn on_a_node(nics: u8, options: runtime::Options, test: impl FnOnce(&mut Node) + Send) {
+pub(crate) fn on_a_node(nics: u8, options: runtime::Options, test: impl FnOnce(&mut Node) + Send) {
     thread::scope(|scope| {
         let tester = scope.spawn(|| {
             sched::unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
@@ -69,13 +69,13 @@ fn class() -> Value {
     })
 }
 
-pub(super) fn nic(node: &Node, nth: u8) -> &Nic {
+pub(crate) fn nic(node: &Node, nth: u8) -> &Nic {
     &node.network.nics()[usize::from(nth)]
 }
 
 /// What a claim may want of NIC `nth`: called `netNTH` in the pod, where its wire's far end can
 /// reach it.
-pub(super) fn config(nth: u8, hook: &str) -> Value {
+pub(crate) fn config(nth: u8, hook: &str) -> Value {
     json!({
         "apiVersion": "weir.dev/v1alpha1", "kind": "NetworkConfig",
         "interface": { "name": format!("net{nth}"), "addresses": [format!("198.18.{nth}.10/24")] },
@@ -84,15 +84,15 @@ pub(super) fn config(nth: u8, hook: &str) -> Value {
 }
 
 /// A pod that is scheduled with its claim.
-pub(super) struct Deployed {
-    pub(super) pod: Pod,
-    pub(super) claim: ClaimRef,
+pub(crate) struct Deployed {
+    pub(crate) pod: Pod,
+    pub(crate) claim: ClaimRef,
     devices: Vec<String>,
     wire: Vec<WireCount>,
 }
 
 /// Has a pod scheduled whose claim wants these NICs, each configured as told.
-pub(super) fn deploy(node: &Node, name: &str, nics: &[(u8, Value)]) -> Deployed {
+pub(crate) fn deploy(node: &Node, name: &str, nics: &[(u8, Value)]) -> Deployed {
     let request = |&(nth, _): &(u8, Value)| {
         let interface = &nic(node, nth).name;
         let expression = format!("device.attributes['weir.dev'].ifName == '{interface}'");
@@ -104,13 +104,21 @@ pub(super) fn deploy(node: &Node, name: &str, nics: &[(u8, Value)]) -> Deployed 
         let opaque = json!({ "driver": node::DRIVER, "parameters": parameters });
         json!({ "requests": [format!("r{nth}")], "opaque": opaque })
     };
+    let devices = json!({
+        "requests": nics.iter().map(request).collect::<Vec<_>>(),
+        "config": nics.iter().map(configure).collect::<Vec<_>>(),
+    });
+    let deployed = deploy_claim(node, name, &devices);
+    let count = |&(nth, _): &(u8, Value)| node.network.count(nic(node, nth)).unwrap();
+    Deployed { wire: nics.iter().map(count).collect(), ..deployed }
+}
+
+/// Has a pod scheduled whose claim wants these devices.
+pub(crate) fn deploy_claim(node: &Node, name: &str, devices: &Value) -> Deployed {
     let claim = json!({
         "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
         "metadata": { "name": name, "namespace": "default" },
-        "spec": { "devices": {
-            "requests": nics.iter().map(request).collect::<Vec<_>>(),
-            "config": nics.iter().map(configure).collect::<Vec<_>>(),
-        }},
+        "spec": { "devices": devices },
     });
     let uses = json!([{ "name": "nics", "resourceClaimName": name }]);
     let pod = json!({
@@ -121,12 +129,12 @@ pub(super) fn deploy(node: &Node, name: &str, nics: &[(u8, Value)]) -> Deployed 
     node.server.apply(&format!("{claim}\n---\n{pod}")).unwrap();
     let pod: Pod = node.server.object(Some("default"), name).unwrap();
     let claim = node.schedule(&pod).unwrap().remove(0);
-    let wire = nics.iter().map(|&(nth, _)| node.network.count(nic(node, nth)).unwrap()).collect();
-    Deployed { pod, claim: node::claim_ref(&claim).unwrap(), devices: devices(&claim), wire }
+    let devices = self::devices(&claim);
+    Deployed { pod, claim: node::claim_ref(&claim).unwrap(), devices, wire: Vec::new() }
 }
 
 /// Prepares a pod's claim; answers the CDI ids that its containers name.
-pub(super) fn prepared_ids(node: &Node, deployed: &Deployed) -> Vec<String> {
+pub(crate) fn prepared_ids(node: &Node, deployed: &Deployed) -> Vec<String> {
     let answers = node.ask_to_prepare(&deployed.claims()).unwrap();
     let devices = answers[deployed.claim.uid.as_str()].clone().unwrap();
     devices.into_iter().flat_map(|device| device.cdi_device_ids).collect()
@@ -139,15 +147,15 @@ fn devices(claim: &ResourceClaim) -> Vec<String> {
 }
 
 impl Deployed {
-    pub(super) fn claims(&self) -> [ClaimRef; 1] {
+    pub(crate) fn claims(&self) -> [ClaimRef; 1] {
         [self.claim.clone()]
     }
 
-    pub(super) fn device(&self, nth: usize) -> &str {
+    pub(crate) fn device(&self, nth: usize) -> &str {
         &self.devices[nth]
     }
 
-    pub(super) fn id(&self, nth: usize) -> AttachmentId {
+    pub(crate) fn id(&self, nth: usize) -> AttachmentId {
         AttachmentId {
             claim: self.claim.uid.clone(),
             device: self.devices[nth].parse().unwrap(),
@@ -156,20 +164,20 @@ impl Deployed {
     }
 
     /// What was counted for a device, as its pins tell, driver or not.
-    pub(super) fn pinned_count(&self, nth: usize) -> u64 {
+    pub(crate) fn pinned_count(&self, nth: usize) -> u64 {
         MapCounters::new(Path::new(BPFFS)).read(&self.id(nth)).unwrap().ingress.total.packets
     }
 
-    pub(super) fn hooks(&self, nth: usize) -> Vec<HookFacts> {
+    pub(crate) fn hooks(&self, nth: usize) -> Vec<HookFacts> {
         programs(Path::new(BPFFS), &self.id(nth)).unwrap()
     }
 
-    pub(super) fn link_ids(&self, nth: usize) -> Vec<u32> {
+    pub(crate) fn link_ids(&self, nth: usize) -> Vec<u32> {
         self.hooks(nth).iter().filter_map(|hook| hook.link_id).collect()
     }
 
     /// Has `/metrics` agree with what the wire of NIC `nth` saw since the pod was scheduled.
-    pub(super) fn agrees_with_the_wire(&self, node: &Node, nth: u8) -> Counted {
+    pub(crate) fn agrees_with_the_wire(&self, node: &Node, nth: u8) -> Counted {
         let device = usize::from(nth);
         let before = self.wire[device];
         until("/metrics agrees with the wire", || {
@@ -181,30 +189,30 @@ impl Deployed {
         })
     }
 
-    pub(super) fn records(&self) -> Vec<Record> {
+    pub(crate) fn records(&self) -> Vec<Record> {
         let mut records = read_records(Path::new(STATE_DIR)).unwrap();
         records.retain(|record| record.claim == self.claim);
         records
     }
 
     /// The phases of what is recorded.
-    pub(super) fn phases(&self) -> Vec<&'static str> {
+    pub(crate) fn phases(&self) -> Vec<&'static str> {
         self.records().iter().map(|record| record.phase.name()).collect()
     }
 
     /// Ends the pod and its claim.
-    pub(super) fn end(&self, node: &Node) {
+    pub(crate) fn end(&self, node: &Node) {
         node.stop_sandbox(&self.pod).unwrap();
         node.unprepare(&self.claims()).unwrap();
     }
 }
 
 /// Starts what answers in the pod.
-pub(super) fn answer_in(netns: &Netns) -> Echo {
+pub(crate) fn answer_in(netns: &Netns) -> Echo {
     Echo::start(netns, PORT).unwrap()
 }
 
-pub(super) fn route(nth: u8) -> Route {
+pub(crate) fn route(nth: u8) -> Route {
     Route {
         from: SocketAddr::from(([198, 18, nth, 1], 0)),
         to: SocketAddr::from(([198, 18, nth, 10], PORT)),
@@ -213,7 +221,7 @@ pub(super) fn route(nth: u8) -> Route {
 }
 
 /// Exchanges datagrams between the wire of NIC `nth` and the pod, and loses none.
-pub(super) fn talk(node: &Node, nth: u8) {
+pub(crate) fn talk(node: &Node, nth: u8) {
     exchange(node.network.wire(), route(nth));
 }
 
@@ -221,7 +229,7 @@ pub(super) fn talk(node: &Node, nth: u8) {
 ///
 /// An interface that has just been set up drops what it shall send until the kernel's link watch has
 /// run (`net/core/link_watch.c`), so the first ones may have to be repeated.
-pub(super) fn exchange(from: &Netns, route: Route) {
+pub(crate) fn exchange(from: &Netns, route: Route) {
     let send = |count| {
         let expect = if count == 1 { Expect::Silence } else { Expect::Answers };
         traffic::burst(from, route, count, expect).unwrap()
@@ -235,13 +243,13 @@ pub(super) fn exchange(from: &Netns, route: Route) {
 }
 
 /// What NIC `nth` is like on the node; the index set aside, which the kernel may give anew.
-pub(super) fn looks(node: &Node, nth: u8) -> Option<InterfaceState> {
+pub(crate) fn looks(node: &Node, nth: u8) -> Option<InterfaceState> {
     let state = node.network.state(&nic(node, nth).name).unwrap();
     state.map(|state| InterfaceState { index: driver::model::IfIndex(0), ..state })
 }
 
 /// What is called `name` in a namespace.
-pub(super) fn inside(netns: &Netns, name: &str) -> Option<InterfaceState> {
+pub(crate) fn inside(netns: &Netns, name: &str) -> Option<InterfaceState> {
     let name: IfName = name.parse().unwrap();
     state_in(&Netlink::open_in(netns).unwrap(), &name).unwrap()
 }
@@ -259,12 +267,12 @@ pub(crate) fn until<T>(what: &str, mut holds: impl FnMut() -> Result<T, String>)
 }
 
 /// All that a pod can leave on a node is gone.
-pub(super) fn nothing_is_left() {
+pub(crate) fn nothing_is_left() {
     assert_eq!(node::residue(), Vec::<String>::new());
 }
 
 /// Sockets below a directory.
-pub(super) fn sockets(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn sockets(directory: &Path) -> Vec<PathBuf> {
     use std::os::unix::fs::FileTypeExt as _;
 
     let mut found = Vec::new();

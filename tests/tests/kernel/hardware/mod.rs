@@ -2,5 +2,11 @@
 //! functions, RDMA, and kinds of links that a machine's own kernel may not have. Only guests of the vm
 //! ring have all that (`xtask/src/vm/hardware.rs`), so the kernel ring leaves it to them.
 
+mod attributes;
+mod kinds;
 mod machine;
+mod native;
+mod needs_netkit;
+mod returns;
+mod sriov;
 mod topology;
