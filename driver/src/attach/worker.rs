@@ -7,9 +7,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::AttachError;
 use crate::model::{
-    AttachmentId, ClaimRef, ClaimUid, Device, DeviceName, Lease, OperatorPolicy, PodRef, Record,
-    Sandbox, Selection, ShareId, Wishes,
+    AttachmentId, ClaimRef, ClaimUid, Cpus, Device, DeviceName, Lease, OperatorPolicy, PodRef,
+    Record, Sandbox, Selection, ShareId, Wishes,
 };
+use crate::plan;
 
 /// Prepare what a claim was allocated.
 #[derive(Clone, Debug)]
@@ -206,6 +207,15 @@ impl Worker {
     /// What is recorded now, in a stable order.
     pub fn records(&self) -> Arc<Vec<Record>> {
         Arc::clone(&self.records.borrow())
+    }
+
+    /// On which CPUs a container of this pod with this environment shall run; `None` where that is
+    /// all the same. Asks nobody: it is decided by what is recorded now.
+    pub fn cpus(&self, pod_uid: &str, environment: &[String]) -> Option<Cpus> {
+        let records = self.records();
+        let of_pod: Vec<_> =
+            records.iter().filter(|record| record.pod.uid.as_str() == pod_uid).collect();
+        plan::cpus(&of_pod, environment)
     }
 
     /// Tells of every change to what is recorded.

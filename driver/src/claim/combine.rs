@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::dranet::Dialect;
 use super::fields::{
-    ADDRESSES, CHANNELS, COALESCE, DAD, DHCP, EGRESS, EXPORT_PACKETS, FEATURES, FLOW_ENTRIES,
+    ADDRESSES, CHANNELS, COALESCE, CPUS, DAD, DHCP, EGRESS, EXPORT_PACKETS, FEATURES, FLOW_ENTRIES,
     FLOWS, GRO, GRO_IPV4, GSO, GSO_IPV4, HOOK, INGRESS, INHERIT, MAC, MTU, NAME, NEIGHBORS,
     PRIVATE_FLAGS, PROGRAMS, RINGS, ROUTES, RULES, SETTINGS, SUBINTERFACE, TELEMETRY, VRF,
 };
@@ -14,7 +14,7 @@ use super::merge::{Entries, Entry, Field, Merge};
 use super::route::{WrittenRoute, is_taken};
 use super::{ANY_HZ, Known, Source, together};
 use crate::model::{
-    DirectionFilter, EbpfWishes, EthtoolWishes, Filter, FlowWishes, HookWish, Inherit,
+    Alignment, DirectionFilter, EbpfWishes, EthtoolWishes, Filter, FlowWishes, HookWish, Inherit,
     InterfaceWishes, Problems, Route, Segments, SysctlName, Telemetry, Vrf, Wishes,
 };
 use crate::policy::compile;
@@ -39,6 +39,7 @@ pub(super) fn wishes(merge: &mut Merge<'_>, known: Known) -> Wishes {
             coalesce: map(merge, &COALESCE),
         },
         subinterface: merge.settle(&SUBINTERFACE),
+        alignment: Alignment { cpus: merge.settle(&CPUS).unwrap_or_default() },
         ebpf: EbpfWishes::default(),
     };
     together::check(merge, &wishes, &settings);

@@ -7,8 +7,8 @@ use super::merge::{Entries, Field};
 use super::route::WrittenRoute;
 use super::sysctl::Settings;
 use crate::model::{
-    Dad, DirectionFilter, HookWish, IfName, Inherit, MacAddr, Neighbor, Rule, SubinterfaceKind,
-    Telemetry, Vrf,
+    CpuAlignment, Dad, DirectionFilter, HookWish, IfName, Inherit, MacAddr, Neighbor, Rule,
+    SubinterfaceKind, Telemetry, Vrf,
 };
 
 macro_rules! fields {
@@ -42,6 +42,7 @@ fields! {
     CHANNELS: Entries<String, u32> = "ethtool.channels", ethtool.channels;
     COALESCE: Entries<String, u32> = "ethtool.coalesce", ethtool.coalesce;
     SUBINTERFACE: SubinterfaceKind = "subinterface", subinterface;
+    CPUS: CpuAlignment = "alignment.cpus", alignment.cpus;
     HOOK: HookWish = "ebpf.hook", ebpf.hook;
     TELEMETRY: Telemetry = "ebpf.telemetry", ebpf.telemetry;
     FLOWS: () = "ebpf.flows", ebpf.flows;

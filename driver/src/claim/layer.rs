@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::alignment::AlignmentLayer;
 use super::dranet::{Dialect, Fields, refuse_profile};
 use super::ebpf::EbpfLayer;
 use super::ethtool::EthtoolLayer;
@@ -25,6 +26,7 @@ pub(super) const FIELDS: Fields = Fields {
         "neighbors",
         "ethtool",
         "subinterface",
+        "alignment",
         "ebpf",
     ],
     dranet: &["profile", "interface", "routes", "rules", "neighbors", "ethtool"],
@@ -40,6 +42,7 @@ pub(super) struct Layer {
     pub(super) neighbors: Leaf<Vec<Neighbor>>,
     pub(super) ethtool: EthtoolLayer,
     pub(super) subinterface: Leaf<SubinterfaceKind>,
+    pub(super) alignment: AlignmentLayer,
     pub(super) ebpf: EbpfLayer,
 }
 
@@ -73,6 +76,9 @@ impl Layer {
         }
         layer.subinterface =
             Leaf::read(root.field("subinterface"), |spot| subinterface::read(spot, problems));
+        if let Some(alignment) = root.field("alignment") {
+            layer.alignment = AlignmentLayer::read(&alignment, problems);
+        }
         if let Some(ebpf) = root.field("ebpf") {
             layer.ebpf = EbpfLayer::read(&ebpf, problems);
         }

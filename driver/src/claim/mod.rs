@@ -7,6 +7,7 @@
 //! a pod that does not start. This room is pure; `dra` calls it, in prepare.
 
 mod address;
+mod alignment;
 mod combine;
 mod dranet;
 mod ebpf;
@@ -81,8 +82,8 @@ pub enum Known {
 /// Reads and merges the sources that apply to one device.
 ///
 /// Class comes before claim and, within one of them, a lower index before a higher. What the claim
-/// says replaces what the class says, field by field: those of `interface`, `ebpf` and `ebpf.flows`
-/// each for itself, `sysctls` and the groups of `ethtool` key by key; `routes`, `rules`, `neighbors`,
+/// says replaces what the class says, field by field: those of `interface`, `alignment`, `ebpf` and
+/// `ebpf.flows` each for itself, `sysctls` and the groups of `ethtool` key by key; `routes`, `rules`, `neighbors`,
 /// `interface.vrf`, `subinterface`, `ebpf.filter.ingress` and `ebpf.filter.egress` each as a whole.
 /// Within one of them nothing is replaced: two values for one thing contradict each other. Without
 /// any source the wishes are the defaults.

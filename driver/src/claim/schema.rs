@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value, json};
 
-use super::{ebpf, layer};
+use super::{alignment, ebpf, layer};
 
 /// The schema of a `NetworkConfig`: JSON Schema, draft 7, which editors understand.
 pub fn schema() -> Value {
@@ -25,6 +25,7 @@ pub fn schema() -> Value {
         ("neighbors", network::neighbors()),
         ("ethtool", network::ethtool()),
         ("subinterface", network::subinterface()),
+        ("alignment", alignment()),
         ("ebpf", programs()),
     ];
     let mut schema =
@@ -36,6 +37,13 @@ pub fn schema() -> Value {
     });
     extend(&mut schema, head);
     schema
+}
+
+fn alignment() -> Value {
+    // Unquoted, YAML 1.1 makes a boolean of `off`.
+    let cpus = json!({ "anyOf": [words(&alignment::CPUS), { "const": false }] });
+    let text = "On which CPUs the containers that name the claim may run. Default: off.";
+    object("What shall be near the device.", &[], [("cpus", described(text, cpus))])
 }
 
 fn programs() -> Value {

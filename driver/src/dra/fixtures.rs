@@ -78,6 +78,7 @@ pub(super) fn everything(name: &str) -> Device {
             xdp_in_use: false,
             tcx: true,
             programs: vec!["other".to_owned()],
+            ..EbpfAbilities::default()
         },
         ..device(name)
     }

@@ -7,7 +7,9 @@ use ipnet::IpNet;
 use super::naming::{Nameable, device_names};
 use super::publishable::{NOT_IN_SYSFS, left_out};
 use super::{LeftOut, Scan};
-use crate::model::{Controller, Device, DeviceName, EbpfAbilities, IfIndex, IfName, PortFacts};
+use crate::model::{
+    Controller, Device, DeviceName, EbpfAbilities, IfIndex, IfName, PortFacts, Queues,
+};
 use crate::sys::netlink::LinkFacts;
 use crate::sys::sysfs::SysfsFacts;
 
@@ -20,6 +22,17 @@ pub(super) struct Observed {
     /// What sysfs has of each link, or why there is nothing.
     pub(super) places: BTreeMap<IfIndex, Result<SysfsFacts, &'static str>>,
     pub(super) ebpf: BTreeMap<IfIndex, EbpfAbilities>,
+    pub(super) drivers: BTreeMap<IfIndex, DriverSaid>,
+}
+
+/// What a driver says of its device, where it says anything.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct DriverSaid {
+    pub(super) driver: Option<String>,
+    pub(super) firmware: Option<String>,
+    pub(super) queues: Option<Queues>,
+    /// Asked only where sysfs does not tell.
+    pub(super) speed_mbps: Option<u32>,
 }
 
 /// An interface that may become a device.
@@ -53,7 +66,8 @@ pub(super) fn assemble(mut observed: Observed) -> Scan {
         let mut addresses = observed.addresses.remove(&candidate.link.index).unwrap_or_default();
         addresses.sort_unstable();
         let ebpf = observed.ebpf.remove(&candidate.link.index).unwrap_or_default();
-        scan.devices.push(candidate.device(name, addresses, ebpf, &names));
+        let said = observed.drivers.remove(&candidate.link.index).unwrap_or_default();
+        scan.devices.push(candidate.device(name, addresses, (ebpf, said), &names));
     }
     scan.devices.sort_by(|a, b| a.name.cmp(&b.name));
     scan
@@ -72,7 +86,7 @@ impl Candidate {
         self,
         name: DeviceName,
         addresses: Vec<IpNet>,
-        ebpf: EbpfAbilities,
+        (ebpf, said): (EbpfAbilities, DriverSaid),
         names: &BTreeMap<IfIndex, (IfName, String)>,
     ) -> Device {
         let Self { link, sysfs } = self;
@@ -82,14 +96,14 @@ impl Candidate {
             name,
             interface: Some(link.name),
             index: Some(link.index),
-            altnames: Vec::new(),
-            alias: None,
+            altnames: link.altnames,
+            alias: link.alias,
             mac: link.mac,
             mtu: link.mtu,
             is_up: link.up,
             state: link.oper_state,
             kind: link.kind,
-            carrier: None,
+            carrier: link.carrier,
             encapsulation: link.encapsulation,
             parent: parent.map(|(name, _)| name.clone()),
             controller: controller
@@ -98,10 +112,11 @@ impl Candidate {
             addresses,
             pci: sysfs.pci,
             numa_node: sysfs.numa_node,
-            driver: sysfs.driver,
-            firmware: None,
-            queues: None,
-            speed_mbps: sysfs.speed_mbps,
+            local_cpus: sysfs.local_cpus,
+            driver: sysfs.driver.or(said.driver),
+            firmware: said.firmware,
+            queues: said.queues.or(Some(link.queues)),
+            speed_mbps: sysfs.speed_mbps.or(said.speed_mbps),
             port: PortFacts::default(),
             iommu_group: None,
             sriov: sysfs.sriov,

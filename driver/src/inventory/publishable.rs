@@ -65,7 +65,6 @@ fn is_open_vswitch(link: &LinkFacts) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Segments;
 
     struct Links(Vec<LinkFacts>);
 
@@ -88,21 +87,10 @@ mod tests {
             parent: Option<u32>,
         ) -> Self {
             self.0.push(LinkFacts {
-                index: IfIndex(index),
-                name: name.parse().unwrap(),
-                mac: None,
-                mtu: 1500,
-                up: true,
-                oper_state: "up".to_owned(),
                 kind: kind.to_owned(),
-                encapsulation: "ether".to_owned(),
                 controller: controller.map(IfIndex),
                 parent: parent.map(IfIndex),
-                is_loopback: false,
-                xdp_programs: Vec::new(),
-                segments: Segments::default(),
-                made: None,
-                bus_device: None,
+                ..LinkFacts::named(IfIndex(index), name.parse().unwrap())
             });
             self
         }

@@ -1,14 +1,21 @@
-//! One look at all interfaces.
+//! One look at all interfaces, or again at some.
+//!
+//! A look at everything is a handful of listings, whatever the number of interfaces, and the files of
+//! sysfs: the kernel answers much of it under its one lock on all interfaces, for which also the hook
+//! waits that moves one into a pod.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::time::{Duration, Instant};
 
 use super::InventoryError;
-use super::assemble::{Observed, assemble};
+use super::assemble::{DriverSaid, Observed, assemble};
+use super::attached::Attached;
 use super::publishable::{NOT_IN_SYSFS, UNREADABLE};
-use crate::model::{Device, EbpfAbilities, IfIndex, IfName, XdpFeatures};
-use crate::sys::netlink::{LinkFacts, Netlink};
+use crate::model::{By, Device, EbpfAbilities, IfIndex, IfName, Queues};
+use crate::sys::asked::asked;
+use crate::sys::ethtool::{self, DriverFacts, Ethtool, EthtoolError};
+use crate::sys::netdev::{Netdev, NetdevFacts};
+use crate::sys::netlink::{Changes, LinkFacts, Netlink};
 use crate::sys::sysfs::{Sysfs, SysfsFacts};
 use crate::sys::xdp::{self, XdpError};
 
@@ -16,21 +23,22 @@ use crate::sys::xdp::{self, XdpError};
 pub struct Scanner {
     sysfs: Sysfs,
     netlink: Netlink,
+    netdev: Option<Netdev>,
+    ethtool: Option<Ethtool>,
     has_tcx: bool,
-    features: BTreeMap<(IfIndex, IfName), KnownFeatures>,
+    attached: Attached,
+    observed: Observed,
+    /// Interfaces that are devices.
+    devices: BTreeSet<IfIndex>,
+    /// Ids of the TCX programs that were found on an interface.
+    tcx: BTreeMap<IfIndex, Vec<u32>>,
+    /// What drivers said of themselves. They are asked once for each interface: their firmware is
+    /// another one after they were loaded anew, and then so are their interfaces.
+    drivers: BTreeMap<IfIndex, DriverFacts>,
 }
 
-/// An answer of the kernel, and when it was given.
-#[derive(Clone, Copy)]
-struct KnownFeatures {
-    features: Option<XdpFeatures>,
-    asked: Instant,
-}
-
-/// How long an answer about XDP features is good for. They belong to the driver and seldom change (a
-/// veth can be a target of redirection once its peer has a program), but each question has libbpf
-/// list all interfaces: 2 ms among 250 of them.
-const FEATURES_LAST: Duration = Duration::from_secs(50);
+/// With more changes than that it is less to look at everything.
+const MANY: usize = 32;
 
 /// What one look has shown.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -54,52 +62,167 @@ impl Scanner {
     /// same namespace; `sysfs` must have been mounted in it too.
     pub fn new(sysfs: Sysfs) -> Result<Self, InventoryError> {
         let netlink = Netlink::open()?;
-        let lo = netlink.links()?.into_iter().find(|link| link.is_loopback);
-        let has_tcx = lo.is_some_and(|lo| {
-            xdp::has_tcx(&lo.name).unwrap_or_else(|error| {
-                let error = &error as &dyn Error;
-                tracing::warn!(error, "cannot tell whether the kernel has TCX");
-                false
-            })
+        let has_tcx = xdp::has_tcx().unwrap_or_else(|error| {
+            let error = &error as &dyn Error;
+            tracing::warn!(error, "cannot tell whether the kernel has TCX");
+            false
         });
-        Ok(Self { sysfs, netlink, has_tcx, features: BTreeMap::new() })
+        let ethtool = match Ethtool::open() {
+            Ok(ethtool) => Some(ethtool),
+            Err(EthtoolError::NoFamily) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self {
+            sysfs,
+            netlink,
+            netdev: Netdev::open()?,
+            ethtool,
+            has_tcx,
+            attached: Attached::default(),
+            observed: Observed::default(),
+            devices: BTreeSet::new(),
+            tcx: BTreeMap::new(),
+            drivers: BTreeMap::new(),
+        })
     }
 
-    /// Looks at everything, except that XDP features may be up to a minute old. An interface that
-    /// vanishes meanwhile is no error.
+    /// Looks at everything. An interface that vanishes meanwhile is no error.
     ///
     /// # Errors
     ///
     /// Any [`InventoryError`]; then nothing is known, and the last scan is what is known best.
     pub fn scan(&mut self) -> Result<Scan, InventoryError> {
-        Ok(assemble(self.observe()?))
-    }
-
-    /// Asks the kernel everything that a scan is made of.
-    fn observe(&mut self) -> Result<Observed, InventoryError> {
+        let before = asked();
+        self.attached.forget();
+        self.attached.look().map_err(InventoryError::Programs)?;
         // The routes first: an interface that gets the default route after that is seen by the next
         // scan, but one that had it before the links were listed must not be missed.
         let default_routes = self.netlink.default_route_interfaces()?;
         let links = self.netlink.links()?;
-        let mut observed = Observed {
+        let there: BTreeSet<_> = links.iter().map(|link| link.index).collect();
+        self.tcx.clear();
+        self.drivers.retain(|index, _| there.contains(index));
+        self.observed = Observed {
             default_routes,
             addresses: self.netlink.all_addresses()?,
             ..Observed::default()
         };
-        self.features.retain(|_, known| known.asked.elapsed() < FEATURES_LAST);
+        let mut features = match &self.netdev {
+            Some(netdev) => netdev.devices()?,
+            None => BTreeMap::new(),
+        };
+        let mut queues = match &self.ethtool {
+            Some(ethtool) => ethtool.all_queues()?,
+            None => BTreeMap::new(),
+        };
+        let (has_loose, with_tcx) = (self.attached.has_loose(), self.attached.with_tcx());
         for link in links {
-            observed.places.insert(link.index, self.place(&link.name));
-            match self.ebpf(&link) {
-                Ok(ebpf) => drop(observed.ebpf.insert(link.index, ebpf)),
-                Err(error) if error.is_absent() => continue,
-                Err(error) => {
-                    let error = &error as &dyn Error;
-                    tracing::warn!(error, interface = %link.name, "cannot tell what eBPF can do");
+            let index = link.index;
+            if has_loose || with_tcx.contains(&index) {
+                self.look_at_tcx(&link);
+            }
+            self.note(link, features.remove(&index), queues.remove(&index));
+        }
+        tracing::debug!(requests = asked() - before, "looked at everything");
+        Ok(self.assemble())
+    }
+
+    /// Looks again at what has changed, and at nothing else where that is not much.
+    ///
+    /// # Errors
+    ///
+    /// As [`scan`](Self::scan). What was looked at before that stays known.
+    pub fn rescan(&mut self, changes: &Changes) -> Result<Scan, InventoryError> {
+        if changes.everything || changes.interfaces.len() > MANY {
+            return self.scan();
+        }
+        // A route goes without a word when its interface or its address does (`fib_table_flush()` in
+        // `net/ipv4/fib_trie.c`, Linux 6.12).
+        let carries = |index: &IfIndex| self.observed.default_routes.contains(index);
+        if changes.default_routes || changes.interfaces.iter().any(carries) {
+            self.observed.default_routes = self.netlink.default_route_interfaces()?;
+        }
+        for &index in &changes.interfaces {
+            self.look_at(index)?;
+        }
+        Ok(self.assemble())
+    }
+
+    /// Where programs came or went since this was last asked, or since the last scan.
+    ///
+    /// On a node that is quiet this takes a request for each program and each link that there is, all
+    /// without a lock. Only while there is a program that may be attached by TCX without a link,
+    /// devices are asked for theirs.
+    ///
+    /// # Errors
+    ///
+    /// [`InventoryError::Programs`], as without `CAP_SYS_ADMIN`.
+    pub fn attached(&mut self) -> Result<Changes, InventoryError> {
+        let had_loose = self.attached.has_loose();
+        let mut interfaces = self.attached.look().map_err(InventoryError::Programs)?;
+        interfaces.retain(|index| self.devices.contains(index));
+        if self.has_tcx && (had_loose || self.attached.has_loose()) {
+            for &index in &self.devices {
+                // What cannot be asked now is asked with the next scan.
+                let Ok(programs) = xdp::tcx_programs(index) else { continue };
+                if self.tcx.get(&index).map_or(&[][..], Vec::as_slice) != programs {
+                    interfaces.insert(index);
                 }
             }
-            observed.links.push(link);
         }
-        Ok(observed)
+        Ok(Changes { interfaces, ..Changes::default() })
+    }
+
+    fn assemble(&mut self) -> Scan {
+        let scan = assemble(self.observed.clone());
+        self.devices = scan.devices.iter().filter_map(|device| device.index).collect();
+        scan
+    }
+
+    fn look_at(&mut self, index: IfIndex) -> Result<(), InventoryError> {
+        self.observed.forget(index);
+        self.tcx.remove(&index);
+        let Some(link) = self.netlink.link(&By::Index(index))? else {
+            self.drivers.remove(&index);
+            return Ok(());
+        };
+        let addresses = self.netlink.addresses(index)?;
+        self.observed.addresses.insert(index, addresses);
+        let features = match &self.netdev {
+            Some(netdev) => netdev.device(index)?,
+            None => None,
+        };
+        let queues = match &self.ethtool {
+            Some(ethtool) => ethtool.queues(index)?,
+            None => None,
+        };
+        self.look_at_tcx(&link);
+        self.note(link, features, queues);
+        Ok(())
+    }
+
+    fn look_at_tcx(&mut self, link: &LinkFacts) {
+        if !self.has_tcx {
+            return;
+        }
+        match xdp::tcx_programs(link.index) {
+            Ok(programs) if programs.is_empty() => {}
+            Ok(programs) => drop(self.tcx.insert(link.index, programs)),
+            Err(error) => self.cannot_tell(link, &error),
+        }
+    }
+
+    /// Takes what was told of an interface, and asks what has to be asked about each by itself.
+    fn note(&mut self, link: LinkFacts, features: Option<NetdevFacts>, queues: Option<Queues>) {
+        let place = self.place(&link.name);
+        let said = self.said(&link, place.as_ref().ok(), queues);
+        let ebpf = self.ebpf(&link, features);
+        let index = link.index;
+        self.observed.places.insert(index, place);
+        self.observed.drivers.insert(index, said);
+        self.observed.ebpf.insert(index, ebpf);
+        let at = self.observed.links.partition_point(|other| other.index < index);
+        self.observed.links.insert(at, link);
     }
 
     /// One odd interface must not hide all the others.
@@ -114,27 +237,74 @@ impl Scanner {
         }
     }
 
-    fn ebpf(&mut self, link: &LinkFacts) -> Result<EbpfAbilities, XdpError> {
-        let mut programs = xdp::program_names(&link.xdp_programs)?;
-        if self.has_tcx {
-            programs.extend(xdp::tcx_programs(&link.name)?);
+    /// What is made of software has no firmware, and a driver that says no more than its name.
+    fn said(
+        &mut self,
+        link: &LinkFacts,
+        place: Option<&SysfsFacts>,
+        queues: Option<Queues>,
+    ) -> DriverSaid {
+        let mut said = DriverSaid { queues, ..DriverSaid::default() };
+        let Some(place) = place.filter(|place| !place.is_virtual) else { return said };
+        if !self.drivers.contains_key(&link.index) {
+            match ethtool::driver(&link.name) {
+                Ok(facts) => drop(self.drivers.insert(link.index, facts.unwrap_or_default())),
+                Err(error) => {
+                    tracing::warn!(%error, interface = %link.name, "cannot ask its driver")
+                }
+            }
         }
-        programs.sort_unstable();
-        Ok(EbpfAbilities {
-            xdp: self.features(link)?,
+        if let Some(facts) = self.drivers.get(&link.index) {
+            said.driver.clone_from(&facts.driver);
+            said.firmware.clone_from(&facts.firmware);
+        }
+        // Sysfs has no speed of what is set down (`speed_show()` in `net/core/net-sysfs.c`, Linux
+        // 6.12), and of what is up it has what the driver says.
+        if let Some(ethtool) = self.ethtool.as_ref().filter(|_| !link.up)
+            && place.speed_mbps.is_none()
+        {
+            said.speed_mbps = ethtool.speed_mbps(link.index).unwrap_or_else(|error| {
+                let error = &error as &dyn Error;
+                tracing::warn!(error, interface = %link.name, "cannot tell a speed");
+                None
+            });
+        }
+        said
+    }
+
+    fn ebpf(&self, link: &LinkFacts, features: Option<NetdevFacts>) -> EbpfAbilities {
+        let mut ids = link.xdp_programs.clone();
+        ids.extend(self.tcx.get(&link.index).into_iter().flatten());
+        let programs = xdp::program_names(&ids).unwrap_or_else(|error| {
+            self.cannot_tell(link, &error);
+            Vec::new()
+        });
+        EbpfAbilities {
+            xdp: features.map(|features| features.xdp),
+            rx_metadata: features.and_then(|features| features.rx_metadata),
+            xsk: features.and_then(|features| features.xsk),
+            zero_copy_segments: features.and_then(|features| features.zero_copy_segments),
             xdp_in_use: link.is_xdp_attached(),
             tcx: self.has_tcx,
             programs,
-        })
+        }
     }
 
-    fn features(&mut self, link: &LinkFacts) -> Result<Option<XdpFeatures>, XdpError> {
-        let key = (link.index, link.name.clone());
-        if let Some(known) = self.features.get(&key) {
-            return Ok(known.features);
+    fn cannot_tell(&self, link: &LinkFacts, error: &XdpError) {
+        if !error.is_absent() {
+            let error = error as &dyn Error;
+            tracing::warn!(error, interface = %link.name, "cannot tell which programs it has");
         }
-        let features = xdp::features(link.index)?;
-        self.features.insert(key, KnownFeatures { features, asked: Instant::now() });
-        Ok(features)
+    }
+}
+
+impl Observed {
+    /// Drops everything about an interface.
+    fn forget(&mut self, index: IfIndex) {
+        self.links.retain(|link| link.index != index);
+        self.addresses.remove(&index);
+        self.places.remove(&index);
+        self.ebpf.remove(&index);
+        self.drivers.remove(&index);
     }
 }

@@ -1,4 +1,4 @@
-//! The thread that looks again whenever the network has changed.
+//! The thread that looks again whenever something has changed, at what has changed.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -8,19 +8,21 @@ use std::{fmt, thread};
 
 use tokio::runtime::{self, Runtime};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{InventoryError, LeftOut, Scan, Scanner};
 use crate::model::Device;
-use crate::sys::netlink::{LinkEvents, NetlinkError};
+use crate::sys::netlink::{Changes, Events, NetlinkError};
 use crate::sys::sysfs::Sysfs;
 
 /// How long to wait after a change: they come in bursts, one for each detail of a new interface.
 const SETTLE: Duration = Duration::from_millis(100);
-/// Shortest time from one scan to the next, unless somebody asks.
+/// Shortest time from one look to the next, unless somebody asks.
 const REST: Duration = Duration::from_secs(1);
-/// Longest time from one scan to the next: programs come and go without an event.
+/// From one question whether programs came or went to the next: nobody tells of that.
+const POLL: Duration = Duration::from_secs(1);
+/// From one look at everything to the next, for whatever nobody tells of.
 const PERIOD: Duration = Duration::from_mins(1);
 
 type Devices = Arc<Vec<Device>>;
@@ -86,7 +88,8 @@ impl Inventory {
         while devices.changed().await.is_ok() {}
     }
 
-    /// Has the thread look again at once, as after a device came back from a pod.
+    /// Has the thread look at once at what has changed, as after a device came back from a pod. What
+    /// the kernel tells of is there already when whoever made the change asks for this.
     pub fn rescan(&self) {
         self.wish.notify_one();
     }
@@ -102,18 +105,69 @@ impl fmt::Debug for Inventory {
 struct Watcher {
     scanner: Scanner,
     runtime: Runtime,
-    /// `None` after the socket failed, until the next attempt.
-    events: Option<LinkEvents>,
+    /// `None` after the sockets failed, until the next attempt.
+    events: Option<Events>,
     devices: watch::Sender<Devices>,
     left_out: Vec<LeftOut>,
     wish: Arc<Notify>,
     shutdown: CancellationToken,
+    pending: Pending,
+    times: Times,
+    /// Whether the kernel lets us list programs; told once where it does not.
+    can_poll: bool,
 }
 
 /// What there is to do after waiting.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Next {
-    Scan,
+    /// At what is pending.
+    Look,
+    /// At programs, and at what is pending.
+    LookNow,
+    /// At programs alone.
+    Poll,
+    LookAtEverything,
     Stop,
+}
+
+/// What was told and has not been looked at.
+#[derive(Debug, Default)]
+struct Pending {
+    changes: Changes,
+    /// When the first of it was told.
+    since: Option<Instant>,
+}
+
+/// When something was done, or has to be.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    last_look: Instant,
+    next_poll: Instant,
+    next_scan: Instant,
+}
+
+impl Pending {
+    fn add(&mut self, changes: Changes, now: Instant) {
+        if !changes.is_empty() {
+            self.changes.add(changes);
+            self.since.get_or_insert(now);
+        }
+    }
+
+    /// A change may be the first of many, and the last look not long ago.
+    fn due(&self, times: &Times) -> Option<Instant> {
+        self.since.map(|since| (since + SETTLE).max(times.last_look + REST))
+    }
+
+    fn take(&mut self) -> Changes {
+        std::mem::take(self).changes
+    }
+}
+
+impl Times {
+    fn from(now: Instant) -> Self {
+        Self { last_look: now, next_poll: now + POLL, next_scan: now + PERIOD }
+    }
 }
 
 impl Watcher {
@@ -128,7 +182,7 @@ impl Watcher {
             .build()
             .map_err(InventoryError::Start)?;
         // Listening begins before the first look, so that no change falls between them.
-        let events = runtime.block_on(async { LinkEvents::open() })?;
+        let events = runtime.block_on(async { Events::open() })?;
         let mut scanner = Scanner::new(Sysfs::new(sysfs)?)?;
         let Scan { devices, left_out } = scanner.scan()?;
         tell_left_out(&left_out);
@@ -141,50 +195,100 @@ impl Watcher {
             left_out,
             wish,
             shutdown,
+            pending: Pending::default(),
+            times: Times::from(Instant::now()),
+            can_poll: true,
         };
         Ok((watcher, receiver))
     }
 
     fn run(mut self) {
-        let mut period = PERIOD;
         loop {
-            let last_scan = Instant::now();
-            let waiting = wait(
-                self.events.as_ref(),
-                &self.wish,
-                &self.shutdown,
-                last_scan + REST,
-                last_scan + period,
-            );
-            // Scanning blocks, so it happens outside the runtime.
+            let events = self.events.as_ref();
+            let waiting = wait(events, &self.wish, &self.shutdown, &mut self.pending, &self.times);
+            // Looking blocks, so it happens outside the runtime.
             match self.runtime.block_on(waiting) {
-                Ok(Next::Scan) => {}
                 Ok(Next::Stop) => return,
-                Err(error) => {
-                    let error = &error as &dyn Error;
-                    tracing::error!(error, "lost the kernel's news about the network");
-                    self.events = None;
+                Ok(Next::LookAtEverything) => self.look(&Changes::everything()),
+                Ok(Next::Look) => self.look_at_pending(),
+                Ok(Next::LookNow) => {
+                    let changes = self.poll();
+                    self.pending.add(changes, Instant::now());
+                    self.look_at_pending();
                 }
+                Ok(Next::Poll) => {
+                    let changes = self.poll();
+                    if !changes.is_empty() {
+                        self.look(&changes);
+                    }
+                }
+                Err(error) => self.lost(&error),
             }
-            period = if self.look() { PERIOD } else { REST };
         }
     }
 
-    /// Scans, and publishes what has changed. Whether everything went well.
-    fn look(&mut self) -> bool {
-        if self.events.is_none() {
-            // What went wrong was logged when it first did.
-            self.events = self.runtime.block_on(async { LinkEvents::open() }).ok();
+    /// Where programs came or went.
+    fn poll(&mut self) -> Changes {
+        self.times.next_poll = Instant::now() + POLL;
+        if !self.can_poll {
+            return Changes::default();
         }
-        match self.scanner.scan() {
-            Ok(scan) => {
-                self.publish(scan);
-                self.events.is_some()
-            }
+        self.scanner.attached().unwrap_or_else(|error| {
+            let error = &error as &dyn Error;
+            tracing::warn!(error, "programs of others are seen late");
+            self.can_poll = false;
+            Changes::default()
+        })
+    }
+
+    /// What was told until now is looked at together.
+    fn look_at_pending(&mut self) {
+        match self.events.as_ref().map(Events::drain) {
+            Some(Ok(changes)) => self.pending.add(changes, Instant::now()),
+            Some(Err(error)) => return self.lost(&error),
+            None => {}
+        }
+        let changes = self.pending.take();
+        if !changes.is_empty() {
+            self.look(&changes);
+        }
+    }
+
+    fn lost(&mut self, error: &NetlinkError) {
+        tracing::error!(error = error as &dyn Error, "lost the kernel's news about the network");
+        self.events = None;
+        self.times.next_scan = Instant::now() + REST;
+    }
+
+    /// Looks, and publishes what is different.
+    fn look(&mut self, changes: &Changes) {
+        if changes.everything {
+            self.listen();
+        }
+        let seen = self.scanner.rescan(changes);
+        let is_well = seen.is_ok() && self.events.is_some();
+        match seen {
+            Ok(scan) => self.publish(scan),
             Err(error) => {
                 tracing::error!(error = &error as &dyn Error, "cannot tell this node's devices");
-                false
             }
+        }
+        let now = Instant::now();
+        self.times.last_look = now;
+        if !is_well {
+            self.times.next_scan = now + REST;
+        } else if changes.everything {
+            self.times.next_scan = now + PERIOD;
+        }
+    }
+
+    /// Listens again where that failed, and to what may be there only now. What went wrong was logged
+    /// when it first did.
+    fn listen(&mut self) {
+        let _entered = self.runtime.enter();
+        match &mut self.events {
+            Some(events) => events.complete(),
+            None => self.events = Events::open().ok(),
         }
     }
 
@@ -203,34 +307,34 @@ impl Watcher {
     }
 }
 
-/// Waits until there is reason to scan: a wish, a change (once it has settled, and not before
-/// `earliest`), or that it is `latest`.
+/// Waits until there is reason to look: a wish, what is pending (once it has settled, and not too soon
+/// after the last look), or that it is time to.
 async fn wait(
-    events: Option<&LinkEvents>,
+    events: Option<&Events>,
     wish: &Notify,
     shutdown: &CancellationToken,
-    earliest: Instant,
-    latest: Instant,
+    pending: &mut Pending,
+    times: &Times,
 ) -> Result<Next, NetlinkError> {
-    let changed = async {
-        match events {
-            Some(events) => events.changed().await,
-            None => std::future::pending().await,
+    loop {
+        let due = pending.due(times);
+        let changed = async {
+            match events {
+                Some(events) => events.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(Next::Stop),
+            () = wish.notified() => return Ok(Next::LookNow),
+            () = sleep_until(times.next_scan) => return Ok(Next::LookAtEverything),
+            () = sleep_until(due.unwrap_or(times.next_scan)), if due.is_some() => {
+                return Ok(Next::Look);
+            }
+            () = sleep_until(times.next_poll) => return Ok(Next::Poll),
+            changes = changed => pending.add(changes?, Instant::now()),
         }
-    };
-    tokio::select! {
-        biased;
-        () = shutdown.cancelled() => return Ok(Next::Stop),
-        () = wish.notified() => return Ok(Next::Scan),
-        changed = changed => changed?,
-        () = sleep_until(latest) => return Ok(Next::Scan),
-    }
-    let rest = earliest.saturating_duration_since(Instant::now());
-    tokio::select! {
-        biased;
-        () = shutdown.cancelled() => Ok(Next::Stop),
-        () = wish.notified() => Ok(Next::Scan),
-        () = sleep(SETTLE.max(rest)) => Ok(Next::Scan),
     }
 }
 
@@ -272,26 +376,50 @@ mod tests {
         assert_eq!(error.reason(), "sysfs");
     }
 
-    #[tokio::test]
-    async fn somebody_who_asks_does_not_wait_for_the_rest_of_a_second() {
-        let (wish, shutdown) = (Notify::new(), CancellationToken::new());
-        let now = Instant::now();
-        wish.notify_one();
-        let next = wait(None, &wish, &shutdown, now + PERIOD, now + PERIOD).await.unwrap();
-        assert!(matches!(next, Next::Scan));
-        assert!(now.elapsed() < PERIOD / 2);
+    async fn next(pending: &mut Pending, wish: &Notify, times: &Times) -> Next {
+        wait(None, wish, &CancellationToken::new(), pending, times).await.unwrap()
     }
 
     #[tokio::test]
-    async fn without_any_news_there_is_a_scan_when_the_period_ends() {
-        let (wish, shutdown) = (Notify::new(), CancellationToken::new());
-        let soon = Instant::now() + Duration::from_millis(20);
-        let next = wait(None, &wish, &shutdown, soon, soon).await.unwrap();
-        assert!(matches!(next, Next::Scan));
-        assert!(Instant::now() >= soon);
+    async fn somebody_who_asks_does_not_wait() {
+        let wish = Notify::new();
+        wish.notify_one();
+        let times = Times::from(Instant::now());
+        assert_eq!(next(&mut Pending::default(), &wish, &times).await, Next::LookNow);
+    }
 
-        shutdown.cancel();
-        let next = wait(None, &wish, &shutdown, soon, soon).await.unwrap();
-        assert!(matches!(next, Next::Stop));
+    #[tokio::test]
+    async fn without_any_news_there_are_polls_and_scans_when_it_is_time() {
+        let (wish, mut pending) = (Notify::new(), Pending::default());
+        let now = Instant::now();
+        let soon = now + Duration::from_millis(20);
+        let times = Times { next_poll: soon, ..Times::from(now) };
+        assert_eq!(next(&mut pending, &wish, &times).await, Next::Poll);
+        assert!(Instant::now() >= soon);
+        let times = Times { next_scan: soon, ..Times::from(now) };
+        assert_eq!(next(&mut pending, &wish, &times).await, Next::LookAtEverything);
+
+        let stopped = CancellationToken::new();
+        stopped.cancel();
+        let next = wait(None, &wish, &stopped, &mut pending, &times).await.unwrap();
+        assert_eq!(next, Next::Stop);
+    }
+
+    #[test]
+    fn what_changes_settles_and_is_not_looked_at_too_often() {
+        let now = Instant::now();
+        let mut times = Times::from(now);
+        let mut pending = Pending::default();
+        assert_eq!(pending.due(&times), None);
+        let change = || Changes { default_routes: true, ..Changes::default() };
+        pending.add(Changes::default(), now);
+        assert_eq!(pending.due(&times), None, "that was nothing");
+        pending.add(change(), now);
+        assert_eq!(pending.due(&times), Some(now + REST), "after the last look");
+        // Long after it only until it has settled, however much follows.
+        times.last_look = now.checked_sub(PERIOD).unwrap_or(now);
+        pending.add(change(), now + SETTLE / 2);
+        assert!(times.last_look == now || pending.due(&times) == Some(now + SETTLE));
+        assert_eq!((pending.take(), pending.due(&times)), (change(), None));
     }
 }

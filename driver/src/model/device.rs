@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceName, IfIndex, IfName, MacAddr, PciAddress};
+use super::{Cpus, DeviceName, IfIndex, IfName, MacAddr, PciAddress};
 
 /// What claims can ask for: an interface of the host or, where the kernel has none for it, an RDMA
 /// device or a PCI function that is handed over as it is.
@@ -52,6 +52,9 @@ pub struct Device {
     pub pci: Option<PciFacts>,
     /// Normalised to `None` where sysfs says -1.
     pub numa_node: Option<u32>,
+    /// The CPUs of that node.
+    #[serde(default)]
+    pub local_cpus: Option<Cpus>,
     /// The kernel driver's name.
     pub driver: Option<String>,
     /// What the driver says of its firmware (`ethtool -i`).
@@ -240,8 +243,18 @@ pub struct Sriov {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EbpfAbilities {
-    /// `None` where nobody could tell: a kernel before 6.3, or a driver built without libbpf.
+    /// `None` where nobody could tell, as a kernel before 6.3.
     pub xdp: Option<XdpFeatures>,
+    /// What programs can ask of the NIC about a packet; `None` before Linux 6.7.
+    #[serde(default)]
+    pub rx_metadata: Option<RxMetadata>,
+    /// What senders by AF_XDP can have the NIC do; `None` before Linux 6.8.
+    #[serde(default)]
+    pub xsk: Option<XskFeatures>,
+    /// How many buffers a packet of AF_XDP can have without being copied; 1 is one. `None` where
+    /// none can be without.
+    #[serde(default)]
+    pub zero_copy_segments: Option<u32>,
     /// An XDP program, ours or another's, is attached now.
     pub xdp_in_use: bool,
     /// The kernel takes TCX links (6.6 and later).
@@ -260,6 +273,7 @@ impl XdpFeatures {
     const BASIC: u64 = 1;
     const REDIRECT: u64 = 1 << 1;
     const XSK_ZEROCOPY: u64 = 1 << 3;
+    const HW_OFFLOAD: u64 = 1 << 4;
     const RX_SG: u64 = 1 << 5;
 
     /// Programs run in the driver and may return PASS, DROP, TX and ABORTED.
@@ -280,5 +294,58 @@ impl XdpFeatures {
     /// Packets in several buffers, as large MTUs need them.
     pub fn has_frags(self) -> bool {
         self.0 & Self::RX_SG != 0
+    }
+
+    /// Programs can run on the NIC itself.
+    pub fn has_hw_offload(self) -> bool {
+        self.0 & Self::HW_OFFLOAD != 0
+    }
+}
+
+/// The kernel's `xdp-rx-metadata-features`: what XDP programs can ask about a packet.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct RxMetadata(pub u64);
+
+impl RxMetadata {
+    /// Bits of `enum netdev_xdp_rx_metadata` (`include/uapi/linux/netdev.h`, Linux 6.12).
+    const TIMESTAMP: u64 = 1;
+    const HASH: u64 = 1 << 1;
+    const VLAN_TAG: u64 = 1 << 2;
+
+    /// When the NIC received it, by the NIC's clock (`bpf_xdp_metadata_rx_timestamp()`).
+    pub fn has_timestamp(self) -> bool {
+        self.0 & Self::TIMESTAMP != 0
+    }
+
+    /// Its hash, as the NIC spreads packets by it (`bpf_xdp_metadata_rx_hash()`).
+    pub fn has_hash(self) -> bool {
+        self.0 & Self::HASH != 0
+    }
+
+    /// The VLAN tag that the NIC took off it (`bpf_xdp_metadata_rx_vlan_tag()`).
+    pub fn has_vlan_tag(self) -> bool {
+        self.0 & Self::VLAN_TAG != 0
+    }
+}
+
+/// The kernel's `xsk-features`: what who sends by AF_XDP can have the NIC do.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct XskFeatures(pub u64);
+
+impl XskFeatures {
+    /// Bits of `enum netdev_xsk_flags` (`include/uapi/linux/netdev.h`, Linux 6.12).
+    const TX_TIMESTAMP: u64 = 1;
+    const TX_CHECKSUM: u64 = 1 << 1;
+
+    /// Tell when a packet was sent.
+    pub fn has_tx_timestamp(self) -> bool {
+        self.0 & Self::TX_TIMESTAMP != 0
+    }
+
+    /// Compute checksums.
+    pub fn has_tx_checksum(self) -> bool {
+        self.0 & Self::TX_CHECKSUM != 0
     }
 }

@@ -5,6 +5,7 @@
 
 mod address;
 mod cdi;
+mod cpus;
 mod device;
 mod hook;
 mod identity;
@@ -22,9 +23,10 @@ mod wishes;
 
 pub use self::address::{MacAddr, MacAddrError, PciAddress, PciAddressError};
 pub use self::cdi::{CdiDevice, CdiSpec, cdi_kind};
+pub use self::cpus::{Cpus, CpusError};
 pub use self::device::{
     Controller, Device, EbpfAbilities, Form, PciFacts, PortFacts, ProvidedValue, Queues, RdmaFacts,
-    RdmaLinkLayer, Sriov, VFIO_DRIVER, VirtualFunction, XdpFeatures,
+    RdmaLinkLayer, RxMetadata, Sriov, VFIO_DRIVER, VirtualFunction, XdpFeatures, XskFeatures,
 };
 pub use self::hook::{EgressHook, HookReason, IngressHook};
 pub use self::identity::{
@@ -47,7 +49,7 @@ pub use self::selection::Selection;
 pub use self::traffic::{Ahead, DirectionTraffic, Ends, Flow, PacketCount, RuleTraffic, Traffic};
 pub use self::vitals::{LinkSight, Vitals};
 pub use self::wishes::{
-    Action, Dad, DefaultAction, DirectionFilter, EbpfWishes, EthtoolWishes, Filter, FilterRule,
-    FlowWishes, HookWish, InterfaceWishes, OperatorPolicy, Origin, Overlay, PortRange, Protocol,
-    Rate, RateLimit, Telemetry, Wishes,
+    Action, Alignment, CpuAlignment, Dad, DefaultAction, DirectionFilter, EbpfWishes,
+    EthtoolWishes, Filter, FilterRule, FlowWishes, HookWish, InterfaceWishes, OperatorPolicy,
+    Origin, Overlay, PortRange, Protocol, Rate, RateLimit, Telemetry, Wishes,
 };

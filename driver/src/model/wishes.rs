@@ -25,7 +25,27 @@ pub struct Wishes {
     /// `None` gives the pod the device itself.
     #[serde(default)]
     pub subinterface: Option<SubinterfaceKind>,
+    #[serde(default)]
+    pub alignment: Alignment,
     pub ebpf: EbpfWishes,
+}
+
+/// What shall be near the device.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Alignment {
+    pub cpus: CpuAlignment,
+}
+
+/// On which CPUs the claim's containers run.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CpuAlignment {
+    /// On whichever the container was given.
+    #[default]
+    Off,
+    /// On those of the device's NUMA node, where nobody else has said on which.
+    NumaLocal,
 }
 
 /// How the interface shall look inside the pod. What is `None` stays as it was on the host.

@@ -12,7 +12,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinError};
 use tokio::time;
 
-use super::proto::{Event, PodSandbox};
+use super::proto::{
+    ContainerAdjustment, CreateContainerRequest, CreateContainerResponse, Event,
+    LinuxContainerAdjustment, LinuxCpu, LinuxResources, PodSandbox,
+};
 use super::sandboxes::{Sandboxes, Told};
 use super::ttrpc::{Answer, Code};
 use crate::attach::{AttachError, Worker};
@@ -131,10 +134,42 @@ impl Events {
             Event::StopPodSandbox | Event::RemovePodSandbox => {
                 (self.stop(occasion).await, Answer::empty())
             }
-            Event::Unknown => (Outcome::NotOurs, Answer::empty()),
+            Event::Unknown | Event::CreateContainer => (Outcome::NotOurs, Answer::empty()),
         };
         self.metrics.nri_request(label(event), outcome, budget.started.elapsed());
         answer
+    }
+
+    /// Says on which CPUs a container shall run, where a claim that it names wishes that. Where
+    /// somebody has said so before us it stays as it is: that is kubelet's CPU manager, which with
+    /// policy `static` names CPUs for every container (`PreCreateContainer()` in
+    /// `pkg/kubelet/cm/internal_container_lifecycle_linux.go`, Kubernetes 1.36), or another plugin.
+    pub(super) fn create_container(
+        &self,
+        request: &CreateContainerRequest,
+        received: Instant,
+    ) -> Answer {
+        let CreateContainerRequest { pod, container } = request;
+        let (pod, container) =
+            (pod.clone().unwrap_or_default(), container.clone().unwrap_or_default());
+        let Some(cpus) = self.worker.cpus(&pod.uid, &container.env) else {
+            return Answer::empty();
+        };
+        let taken = container.linux.and_then(|it| it.resources?.cpu).unwrap_or_default().cpus;
+        let PodSandbox { name, namespace, .. } = pod;
+        let container = container.name;
+        if !taken.is_empty() {
+            tracing::info!(namespace, name, container, %cpus, taken, "its CPUs are given already");
+            self.metrics.nri_request("CreateContainer", Outcome::NotOurs, received.elapsed());
+            return Answer::empty();
+        }
+        tracing::info!(namespace, name, container, %cpus, "runs near its devices");
+        self.metrics.nri_request("CreateContainer", Outcome::Success, received.elapsed());
+        let resources = LinuxResources { cpu: Some(LinuxCpu { cpus: cpus.to_string() }) };
+        let linux = LinuxContainerAdjustment { resources: Some(resources) };
+        Answer::with(&CreateContainerResponse {
+            adjust: Some(ContainerAdjustment { linux: Some(linux) }),
+        })
     }
 
     /// Whether anything is prepared for a pod.
@@ -267,6 +302,7 @@ fn label(event: Event) -> &'static str {
         Event::RunPodSandbox => "RunPodSandbox",
         Event::StopPodSandbox => "StopPodSandbox",
         Event::RemovePodSandbox => "RemovePodSandbox",
+        Event::CreateContainer => "CreateContainer",
         Event::Unknown => "Unknown",
     }
 }

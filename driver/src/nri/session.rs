@@ -18,8 +18,9 @@ use super::NriConfig;
 use super::events::{Budget, Events, Occasion};
 use super::mux::{self, ConnId, MuxError};
 use super::proto::{
-    ConfigureRequest, ConfigureResponse, Event, PodSandbox, PodSandboxRequest,
-    RegisterPluginRequest, StateChangeEvent, SynchronizeRequest, SynchronizeResponse,
+    ConfigureRequest, ConfigureResponse, CreateContainerRequest, Event, PodSandbox,
+    PodSandboxRequest, RegisterPluginRequest, StateChangeEvent, SynchronizeRequest,
+    SynchronizeResponse,
 };
 use super::sandboxes::Told;
 use super::ttrpc::{self, Answer, Call, CallError, Client, Code};
@@ -38,8 +39,10 @@ const REGISTER_WITHIN: Duration = Duration::from_secs(5);
 const SYNCHRONIZE_WITHIN: Duration = Duration::from_secs(30);
 
 /// The events that we want: no runtime refuses these bits, an unknown one makes registration fail.
-const SUBSCRIBED: i32 =
-    bit(Event::RunPodSandbox) | bit(Event::StopPodSandbox) | bit(Event::RemovePodSandbox);
+const SUBSCRIBED: i32 = bit(Event::RunPodSandbox)
+    | bit(Event::StopPodSandbox)
+    | bit(Event::RemovePodSandbox)
+    | bit(Event::CreateContainer);
 
 const fn bit(event: Event) -> i32 {
     1 << (event as i32 - 1)
@@ -165,6 +168,7 @@ impl Session {
         let sandbox = |event| decode(&call, |PodSandboxRequest { pod }| (event, pod));
         let told = match call.method.as_str() {
             "Configure" => return self.configure(&call),
+            "CreateContainer" => return self.create_container(&call),
             "Synchronize" => return self.synchronize(&call),
             "Shutdown" => {
                 let shut_down = self.shut_down.clone();
@@ -208,6 +212,15 @@ impl Session {
             "the runtime has configured us"
         );
         Answer::with(&ConfigureResponse { events: SUBSCRIBED })
+    }
+
+    /// Says on which CPUs a container shall run. From memory alone: all containers of the node are
+    /// asked about.
+    fn create_container(&self, call: &Call) -> Answer {
+        match decode(call, |request: CreateContainerRequest| request) {
+            Ok(request) => self.events.create_container(&request, call.received),
+            Err(refusal) => refusal,
+        }
     }
 
     /// Takes one part of the list of all sandboxes. The last is answered at once, for the runtime
@@ -298,6 +311,9 @@ pub async fn listen(stream: impl AsyncRead + AsyncWrite) {
 fn understand(call: &Call) -> Answer {
     let pods = match call.method.as_str() {
         "Configure" => decode(call, |_: ConfigureRequest| Vec::new()),
+        "CreateContainer" => {
+            decode(call, |created: CreateContainerRequest| created.pod.into_iter().collect())
+        }
         "Synchronize" => decode(call, |part: SynchronizeRequest| part.pods),
         "StateChange" => decode(call, |told: StateChangeEvent| {
             let _ = told.event();

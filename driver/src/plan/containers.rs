@@ -1,6 +1,7 @@
-//! What containers get that name a claim: one CDI specification for its devices that are attached.
+//! What containers get that name a claim: one CDI specification for its devices that are attached,
+//! and the CPUs that are near them.
 
-use crate::model::{CdiDevice, CdiSpec, Record};
+use crate::model::{CdiDevice, CdiSpec, CpuAlignment, Cpus, Record};
 
 /// The specification for the devices of one claim in the namespace with this cookie; `None` where
 /// there are none. `records` are in the order of their devices.
@@ -13,6 +14,28 @@ pub fn cdi<'a>(records: impl IntoIterator<Item = &'a Record>, cookie: u64) -> Op
         nodes: record.device.rdma_nodes.clone(),
     });
     Some(CdiSpec { claim, cookie, devices: devices.collect() })
+}
+
+/// The CPUs for a container with this environment, by the devices of the claims that it names: all
+/// that are near one of those whose claim wishes so. `None` where nobody wishes it, or no device has
+/// a NUMA node: then every CPU is as near as any other. `records` are those of its pod.
+///
+/// A container that names a claim is known by what the claim's CDI specification put into its
+/// environment: runtimes resolve CDI devices before they ask plugins (containerd 1.7 and 2.1), but
+/// tell plugins of the devices themselves only since NRI 0.11.
+pub fn cpus(records: &[&Record], environment: &[String]) -> Option<Cpus> {
+    let mut all = Cpus::default();
+    for record in records.iter().filter(|it| it.wishes.alignment.cpus == CpuAlignment::NumaLocal) {
+        let is_same = |other: &&&Record| other.claim.uid == record.claim.uid;
+        let same_claim: Vec<_> = records.iter().filter(is_same).copied().collect();
+        let mut given = self::environment(record, &same_claim).into_iter().peekable();
+        let is_named = given.peek().is_some()
+            && given.all(|(name, value)| environment.contains(&format!("{name}={value}")));
+        if let Some(cpus) = record.device.local_cpus.as_ref().filter(|_| is_named) {
+            all.extend(cpus);
+        }
+    }
+    (!all.is_empty()).then_some(all)
 }
 
 /// `WEIR_REQUEST_IFNAME` and the like; where several devices answer one request, they are counted:
@@ -37,6 +60,12 @@ fn environment(record: &Record, all: &[&Record]) -> Vec<(String, String)> {
         }
         if let Some(rdma) = &record.device.rdma_device {
             add("RDMA_DEVICE", rdma.clone());
+        }
+        if let Some(node) = record.device.numa_node {
+            add("NUMA_NODE", node.to_string());
+        }
+        if let Some(cpus) = &record.device.local_cpus {
+            add("LOCAL_CPUS", cpus.to_string());
         }
     }
     environment
@@ -88,6 +117,45 @@ mod tests {
         let all = [&one, &other, &third];
         assert_eq!(names(&other, &all)[0], "WEIR_A_1_IFNAME=eth2");
         assert_eq!(names(&third, &all)[0], "WEIR_B_IFNAME=eth3");
+    }
+
+    #[test]
+    fn a_container_that_names_the_claim_runs_near_its_devices() {
+        let near = |device, request, node: u32, cpus: &str, wish| {
+            let mut record = answering(device, request);
+            record.device.numa_node = Some(node);
+            record.device.local_cpus = Some(cpus.parse().unwrap());
+            record.wishes.alignment.cpus = wish;
+            record
+        };
+        let mut other = near("eth3", "c", 2, "16-23", CpuAlignment::NumaLocal);
+        other.claim = crate::testing::claim("claim-b");
+        let records = [
+            near("eth1", "a", 0, "0-3", CpuAlignment::NumaLocal),
+            near("eth2", "b", 1, "8-11", CpuAlignment::Off),
+            other,
+        ];
+        let given = |claims: &[&Record]| -> Vec<String> {
+            let names_of = |record| {
+                let same: Vec<_> = records
+                    .iter()
+                    .filter(|it| it.claim.uid == (record as &Record).claim.uid)
+                    .collect();
+                names(record, &same)
+            };
+            claims.iter().flat_map(|record| names_of(record)).collect()
+        };
+        let all: Vec<_> = records.iter().collect();
+        let shown = |environment: &[String]| cpus(&all, environment).map(|cpus| cpus.to_string());
+
+        let [first, second, third] = &records;
+        assert_eq!(shown(&given(&[first, second])).as_deref(), Some("0-3"));
+        assert_eq!(shown(&given(&[first, second, third])).as_deref(), Some("0-3,16-23"));
+        assert_eq!(shown(&given(&[second])), None, "its claim was not resolved for it");
+        assert_eq!(shown(&[]), None);
+        let mut forged = given(&[first]);
+        forged.retain(|pair| !pair.contains("_LOCAL_CPUS="));
+        assert_eq!(shown(&forged), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod prepare;
 mod settle;
 mod step;
 
-pub use self::containers::cdi;
+pub use self::containers::{cdi, cpus};
 pub use self::ethtool::settings;
 pub use self::hook::{Hooks, choose_hooks};
 pub use self::journey::{attach, detach, leave, replace, restore};

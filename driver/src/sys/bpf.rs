@@ -16,16 +16,19 @@ use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
+use super::asked;
 use crate::model::IfIndex;
 
 mod chain;
 mod detach;
+mod known;
 mod values;
 
 pub use self::chain::{Linked, chain, program_name};
 #[cfg(feature = "testing")]
 pub use self::detach::attach_program;
 pub use self::detach::{detach_program, sever, xdp_links};
+pub use self::known::{Kind, link, link_ids, program_ids, program_kind};
 pub use self::values::{MapFacts, for_each_of_cpus, memory_bytes, value_of};
 
 // Commands of bpf(2) (`enum bpf_cmd`, include/uapi/linux/bpf.h, Linux 6.12).
@@ -153,6 +156,7 @@ struct ProgramInfo {
 
 /// Calls bpf(2).
 fn bpf<Attr>(command: libc::c_int, attr: &mut Attr) -> io::Result<RawFd> {
+    asked::note();
     // SAFETY: `attr` is a live `repr(C)` value of the size given, laid out as the command's member
     // of `union bpf_attr`. Addresses in it belong to values that the callers keep alive until this
     // returns, with at least the lengths given beside them.

@@ -4,30 +4,26 @@
 //! codec, because no crate has them. What an answer says is read by functions of bytes alone
 //! (`decode_…`), which take anything and never panic.
 
-mod attribute;
 mod bitset;
+mod driver;
 mod error;
 mod group;
-mod message;
 #[cfg(feature = "testing")]
 mod older;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use netlink_sys::protocols::NETLINK_GENERIC;
-
-use self::attribute::{Writer, find};
 use self::bitset::Bitset;
+pub use self::driver::{DriverFacts, driver};
 pub use self::error::EthtoolError;
 pub use self::group::Numbers;
 use self::group::{Group, INTERRUPTS, QUEUES, RING_SIZES};
-use self::message::{Generic, family_request};
-use crate::model::{EthtoolSetting, EthtoolState, IfIndex};
+use crate::model::{EthtoolSetting, EthtoolState, IfIndex, Queues};
+use crate::sys::generic::{self, Attribute, Generic, Writer, find};
 use crate::sys::netlink::{AskSocket, NetlinkError};
 use crate::sys::netns::Netns;
 
-pub use self::message::decode_family;
 #[cfg(feature = "testing")]
 pub use self::older::{Older, ask_older};
 
@@ -37,11 +33,13 @@ const FAMILY: &str = "ethtool";
 // `enum`s of `include/uapi/linux/ethtool_netlink.h`.
 const FEATURES_GET: u8 = 11;
 const FEATURES_SET: u8 = 12;
+const LINK_MODES_GET: u8 = 4;
 const PRIVATE_FLAGS_GET: u8 = 13;
 const PRIVATE_FLAGS_SET: u8 = 14;
 /// The first attribute of every message.
 const HEADER: u16 = 1;
 const HEADER_INDEX: u16 = 1;
+const LINK_MODES_SPEED: u16 = 5;
 const FEATURES_HW: u16 = 2;
 const FEATURES_WANTED: u16 = 3;
 const FEATURES_ACTIVE: u16 = 4;
@@ -71,11 +69,8 @@ impl Ethtool {
     ///
     /// [`EthtoolError::NoFamily`] where the kernel is built without it.
     pub fn open() -> Result<Self, EthtoolError> {
-        let socket = AskSocket::open(NETLINK_GENERIC).map_err(NetlinkError::Open)?;
-        let request = "ask for the number of the family ethtool";
-        let answers = socket.ask(&request, family_request(FAMILY), 0)?;
-        let family = answers.iter().find_map(|answer| decode_family(&answer.attributes));
-        Ok(Self { socket, family: family.ok_or(EthtoolError::NoFamily)? })
+        let (socket, family) = generic::open(FAMILY)?.ok_or(EthtoolError::NoFamily)?;
+        Ok(Self { socket, family: family.number })
     }
 
     /// Opens a socket in `netns`, by a short visit.
@@ -100,6 +95,42 @@ impl Ethtool {
         (state.channels, state.channels_max) = (channels.values, channels.limits);
         state.coalesce = self.numbers(&INTERRUPTS, index)?.values;
         Ok(state)
+    }
+
+    /// The queues of all interfaces whose drivers tell, by one listing.
+    pub fn all_queues(&self) -> Result<BTreeMap<IfIndex, Queues>, EthtoolError> {
+        let mut writer = Writer::default();
+        writer.nest(HEADER, |_| ());
+        let attributes = writer.finish();
+        let message = Generic { family: self.family, command: QUEUES.get, attributes };
+        let answers = self.socket.list(&"list the channels of all interfaces", &message)?;
+        let queues = answers.iter().filter_map(|answer| decode_queues(&answer.attributes));
+        Ok(queues.collect())
+    }
+
+    /// The queues of one interface; `None` where its driver does not tell, or it is gone.
+    pub fn queues(&self, index: IfIndex) -> Result<Option<Queues>, EthtoolError> {
+        let reply = self.look_if_there(QUEUES.get, index, &"look at channels")?;
+        Ok(reply.and_then(|reply| decode_queues(&reply)).map(|(_, queues)| queues))
+    }
+
+    /// The speed in megabits per second, which drivers may know also of an interface that is set
+    /// down. `None` where nobody does, or it is gone.
+    pub fn speed_mbps(&self, index: IfIndex) -> Result<Option<u32>, EthtoolError> {
+        let reply = self.look_if_there(LINK_MODES_GET, index, &"look at the link modes")?;
+        Ok(reply.and_then(|reply| decode_speed(&reply)))
+    }
+
+    fn look_if_there(
+        &self,
+        command: u8,
+        index: IfIndex,
+        request: &dyn fmt::Display,
+    ) -> Result<Option<Vec<u8>>, EthtoolError> {
+        match self.look(command, index, request) {
+            Err(EthtoolError::Netlink(error)) if error.is_absent() => Ok(None),
+            other => other,
+        }
     }
 
     /// Sets what is named and different, and tells what that was before; `None` where nothing is
@@ -286,6 +317,22 @@ pub fn decode_channels(reply: &[u8]) -> Numbers {
     QUEUES.decode(reply)
 }
 
+/// Whose channels they are, and how many queues that is for either way.
+pub fn decode_queues(reply: &[u8]) -> Option<(IfIndex, Queues)> {
+    let header = find(reply, HEADER)?;
+    let index = find(header.value, HEADER_INDEX)?.u32()?;
+    let numbers = decode_channels(reply).values;
+    let of = |name: &str| numbers.get(name).copied().unwrap_or_default();
+    let queues = |way: &str| of(way).saturating_add(of("combined"));
+    Some((IfIndex(index), Queues { rx: queues("rx"), tx: queues("tx") }))
+}
+
+/// `SPEED_UNKNOWN` (-1 in `include/uapi/linux/ethtool.h`) and 0 are no speed.
+pub fn decode_speed(reply: &[u8]) -> Option<u32> {
+    let speed = find(reply, LINK_MODES_SPEED).and_then(Attribute::u32);
+    speed.filter(|speed| !matches!(*speed, 0 | u32::MAX))
+}
+
 /// Parameters of interrupt coalescing.
 pub fn decode_coalesce(reply: &[u8]) -> Numbers {
     INTERRUPTS.decode(reply)
@@ -329,6 +376,26 @@ mod tests {
         assert_eq!(features["rx-fcs"], feature(false, false, false));
     }
 
+    #[test]
+    fn a_combined_channel_is_a_queue_for_either_way() {
+        let mut writer = Writer::default();
+        writer.nest(HEADER, |header| header.put_u32(HEADER_INDEX, 7));
+        writer.put_u32(6, 2);
+        writer.put_u32(9, 8);
+        let queues = decode_queues(&writer.finish());
+        assert_eq!(queues, Some((IfIndex(7), Queues { rx: 10, tx: 8 })));
+    }
+
+    #[test]
+    fn a_speed_that_nobody_knows_is_none() {
+        let speed = |value| {
+            let mut writer = Writer::default();
+            writer.put_u32(LINK_MODES_SPEED, value);
+            decode_speed(&writer.finish())
+        };
+        assert_eq!([speed(0), speed(u32::MAX), speed(25_000)], [None, None, Some(25_000)]);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
@@ -337,7 +404,8 @@ mod tests {
             decode_rings(&bytes);
             decode_channels(&bytes);
             decode_coalesce(&bytes);
-            decode_family(&bytes);
+            decode_queues(&bytes);
+            decode_speed(&bytes);
         }
     }
 }

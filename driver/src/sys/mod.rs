@@ -3,11 +3,14 @@
 //! The only room with `unsafe` and raw system calls. What comes in through here becomes a `model`
 //! type on the line where it arrives. This room decides nothing and knows no other room but `model`.
 
+pub mod asked;
 pub mod bpf;
 pub mod clock;
 pub mod cookie;
 pub mod ethtool;
 pub mod gate;
+pub mod generic;
+pub mod netdev;
 pub mod netlink;
 pub mod netns;
 pub mod packet;

@@ -60,13 +60,15 @@ pub fn checkpoint(bytes: &[u8]) {
     state::read_any(bytes);
 }
 
-/// The attributes of an answer of ethtool's.
+/// The attributes of an answer of ethtool's, or of another family of generic netlink.
 pub fn ethtool(bytes: &[u8]) {
     use sys::ethtool::{
-        decode_channels, decode_coalesce, decode_family, decode_features, decode_private_flags,
-        decode_rings,
+        decode_channels, decode_coalesce, decode_features, decode_private_flags, decode_rings,
     };
+    use sys::generic::decode_family;
+    use sys::netdev::decode_device;
     drop((decode_features(bytes), decode_private_flags(bytes), decode_family(bytes)));
+    let _ = decode_device(bytes);
     drop((decode_rings(bytes), decode_channels(bytes), decode_coalesce(bytes)));
 }
 

@@ -41,6 +41,7 @@ pub fn device(name: &str) -> Device {
         addresses: Vec::new(),
         pci: None,
         numa_node: None,
+        local_cpus: None,
         driver: Some("veth".to_owned()),
         firmware: None,
         queues: None,
@@ -57,7 +58,7 @@ pub fn device(name: &str) -> Device {
             xdp: Some(XdpFeatures(0x23)),
             xdp_in_use: false,
             tcx: true,
-            programs: Vec::new(),
+            ..EbpfAbilities::default()
         },
         provided: BTreeMap::new(),
     }

@@ -26,6 +26,8 @@ pub enum ContainerError {
     Start { program: PathBuf, source: io::Error },
     #[error("error running createRuntime hook: {status}, stderr: {stderr}")]
     Hook { status: std::process::ExitStatus, stderr: String },
+    #[error("a plugin refused it: {0}")]
+    Plugin(String),
     #[error("specifications ask for a hook {0:?}, which is not known here")]
     UnknownHook(String),
 }
@@ -35,6 +37,8 @@ pub enum ContainerError {
 pub struct Container {
     /// What specifications added, as `NAME=VALUE`.
     pub environment: Vec<String>,
+    /// On which it shall run, in the kernel's format for lists; empty where nobody says.
+    pub cpus: String,
     process: Child,
 }
 
@@ -63,9 +67,9 @@ struct Device {
 }
 
 #[derive(Clone, Default, Deserialize)]
-struct Edits {
+pub(super) struct Edits {
     #[serde(default)]
-    env: Vec<String>,
+    pub(super) env: Vec<String>,
     #[serde(default)]
     hooks: Vec<Hook>,
 }
@@ -86,20 +90,15 @@ impl Edits {
     }
 }
 
-/// Starts a container in `netns` with the devices that `ids` name in the specifications of
-/// `directory`.
-pub(super) fn start(
-    netns: &Path,
-    directory: &Path,
-    ids: &[String],
-) -> Result<Container, ContainerError> {
-    let Edits { env: environment, hooks } = resolve(directory, ids)?;
+/// Starts a container in `netns` with what its devices bring.
+pub(super) fn start(netns: &Path, edits: Edits, cpus: String) -> Result<Container, ContainerError> {
+    let Edits { env: environment, hooks } = edits;
     let program = PathBuf::from("sleep");
     let mut command = Command::new(&program);
     command.arg("infinity").envs(environment.iter().filter_map(|pair| pair.split_once('=')));
     let process = Netns::open(netns)?.run(|_| command.spawn())?;
     let process = process.map_err(|source| ContainerError::Start { program, source })?;
-    let container = Container { environment, process };
+    let container = Container { environment, cpus, process };
     for hook in &hooks {
         let pid = container.process.id();
         run(
@@ -113,8 +112,9 @@ pub(super) fn start(
     Ok(container)
 }
 
-/// What the devices bring. What is for all devices of a file comes once.
-fn resolve(directory: &Path, ids: &[String]) -> Result<Edits, ContainerError> {
+/// What the devices that `ids` name in the specifications of `directory` bring. What is for all
+/// devices of a file comes once.
+pub(super) fn resolve(directory: &Path, ids: &[String]) -> Result<Edits, ContainerError> {
     let specs = read(directory);
     // A device that two files define is resolved by neither.
     let mut defined: BTreeMap<String, Vec<(usize, &Device)>> = BTreeMap::new();

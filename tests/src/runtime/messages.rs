@@ -52,13 +52,20 @@ impl PodSandbox {
     }
 }
 
-/// A container of a pod. No plugin that works on sandboxes has a use for it.
-pub(super) fn container(pod: &PodSandbox) -> Fields {
-    Fields::new()
+/// A container of a pod, with what CDI devices put into its environment, and the CPUs that kubelet
+/// has given it.
+pub(super) fn container(pod: &PodSandbox, environment: &[String], cpus: &str) -> Fields {
+    let mut fields = Fields::new()
         .string(1, &format!("{}-app", pod.id))
         .string(2, &pod.id)
         .string(3, "app")
         .varint(4, 3)
         .string(8, "PATH=/bin")
-        .varint(12, 4711)
+        .varint(12, 4711);
+    for pair in environment {
+        fields = fields.string(8, pair);
+    }
+    let cpu = Fields::new().string(6, cpus);
+    let resources = Fields::new().message(2, &cpu);
+    fields.message(11, &Fields::new().message(3, &resources))
 }

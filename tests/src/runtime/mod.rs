@@ -188,7 +188,8 @@ impl Runtime {
         self.shared.tell(&mut state, 3, "RemovePodSandbox", &sandbox, netns)
     }
 
-    /// Starts a container in a sandbox, with the CDI devices that `ids` name in `directory`.
+    /// Starts a container in a sandbox, with the CDI devices that `ids` name in `directory`, on
+    /// whichever CPUs the plugins say.
     ///
     /// # Errors
     ///
@@ -199,12 +200,27 @@ impl Runtime {
         directory: &Path,
         ids: &[String],
     ) -> Result<Container, ContainerError> {
-        let state = lock(&self.shared.state);
-        let sandbox = state.sandboxes.iter().find(|known| known.id == id);
-        let netns = sandbox.and_then(|sandbox| sandbox.netns.clone());
-        drop(state);
+        self.start_container_on("", id, directory, ids)
+    }
+
+    /// The same for a container to which kubelet has given CPUs, in the kernel's format for lists.
+    pub fn start_container_on(
+        &self,
+        cpus: &str,
+        id: &str,
+        directory: &Path,
+        ids: &[String],
+    ) -> Result<Container, ContainerError> {
+        let mut state = lock(&self.shared.state);
+        let sandbox = state.sandboxes.iter().find(|known| known.id == id).cloned();
+        let sandbox = sandbox.ok_or_else(|| ContainerError::NoSandbox(id.to_owned()))?;
+        let netns = sandbox.netns.clone();
         let netns = netns.ok_or_else(|| ContainerError::NoSandbox(id.to_owned()))?;
-        containers::start(&netns, directory, ids)
+        let edits = containers::resolve(directory, ids)?;
+        let said = self.shared.create_container(&mut state, &sandbox, &edits.env, cpus);
+        drop(state);
+        let cpus = said.map_err(|error| ContainerError::Plugin(error.to_string()))?;
+        containers::start(&netns, edits, cpus)
     }
 
     /// Calls any method of the first plugin.

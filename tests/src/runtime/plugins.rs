@@ -124,7 +124,7 @@ impl Shared {
             for sandbox in part {
                 request = request
                     .message(1, &sandbox.message(Netns::Told, self.options.ballast))
-                    .message(2, &container(sandbox));
+                    .message(2, &container(sandbox, &[], ""));
             }
             if more {
                 request = request.varint(3, 1);
@@ -172,6 +172,42 @@ impl Shared {
         told.map(|()| started.elapsed())
     }
 
+    /// Asks each plugin that wants to know about a container that is to be made; answers on which
+    /// CPUs it shall run. Plugins that contradict each other fail it (`claimCPUSetCPUs()` in
+    /// `pkg/adaptation/result.go`, NRI 0.8).
+    pub(super) fn create_container(
+        &self,
+        state: &mut State,
+        sandbox: &PodSandbox,
+        environment: &[String],
+        cpus: &str,
+    ) -> Result<String, HookError> {
+        state.plugins.retain(Plugin::is_there);
+        let pod = sandbox.message(Netns::Told, self.options.ballast);
+        let container = container(sandbox, environment, cpus);
+        let request = Fields::new().message(1, &pod).message(2, &container).encode();
+        let mut said: Option<String> = None;
+        for plugin in state.plugins.iter().filter(|one| one.events & (1 << 3) != 0) {
+            let limit = self.options.request_timeout;
+            let answer = match plugin.client.call(PLUGIN, "CreateContainer", &request, limit) {
+                Ok(answer) => answer,
+                Err(CallError::Refused { message, .. }) => return Err(HookError::Plugin(message)),
+                Err(CallError::Timeout(_)) => {
+                    plugin.trunk.end("CreateContainer timed out");
+                    continue;
+                }
+                Err(CallError::Closed) => continue,
+            };
+            let cpus = adjusted_cpus(&answer)
+                .ok_or_else(|| HookError::Plugin("a malformed response".to_owned()))?;
+            if let (Some(_), false) = (&said, cpus.is_empty()) {
+                return Err(HookError::Plugin("two plugins set the CPUs".to_owned()));
+            }
+            said = said.or(Some(cpus).filter(|cpus| !cpus.is_empty()));
+        }
+        Ok(said.unwrap_or_else(|| cpus.to_owned()))
+    }
+
     fn tell_one(
         &self,
         plugin: &Plugin,
@@ -190,4 +226,13 @@ impl Shared {
         let request = Fields::new().varint(1, event).message(2, pod).encode();
         plugin.client.call(PLUGIN, "StateChange", &request, limit).map(drop)
     }
+}
+
+/// `adjust.linux.resources.cpu.cpus` of the answer to CreateContainer; empty where it is not there.
+fn adjusted_cpus(answer: &[u8]) -> Option<String> {
+    let mut fields = wire::decode(answer)?;
+    for number in [1, 6, 2, 2] {
+        fields = wire::decode(wire::bytes(&fields, number))?;
+    }
+    Some(wire::string(&fields, 6))
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use driver::inventory::{Inventory, Scan, Scanner};
-use driver::model::{By, IfIndex, IfName, Route, XdpFeatures};
+use driver::model::{By, IfIndex, IfName, Route, XdpFeatures, XskFeatures};
+use driver::sys::netdev::Netdev;
 use driver::sys::netlink::Netlink;
 use driver::sys::sysfs::Sysfs;
 use driver::sys::xdp;
@@ -103,29 +104,46 @@ fn the_members_of_a_bridge_that_leads_out_are_left_out() {
     });
 }
 
-/// Needs the driver's feature `libbpf`; without it nobody knows and this fails, as it should.
+/// The oracle is libbpf, so this needs the driver's feature of that name (`cargo xtask` selects it).
 #[test]
-fn libbpf_tells_what_xdp_can_do_on_a_veth_and_that_it_can_nothing_on_lo() {
+fn libbpf_agrees_with_our_listing_of_what_xdp_can_do() {
     in_own_namespaces(|sysfs| {
         let netlink = Netlink::open().unwrap();
         veth_pair(&netlink, "nic0", "wire0");
-        let knows = kernel() >= (6, 3);
-        let basic_redirect_and_frags = knows.then_some(XdpFeatures(1 | 2 | 32));
-        let nic0 = index(&netlink, "nic0");
-        assert_eq!(xdp::features(nic0).unwrap(), basic_redirect_and_frags);
-        assert_eq!(scan(sysfs).devices[0].ebpf.xdp, basic_redirect_and_frags);
-        let lo = index(&netlink, "lo");
-        assert_eq!(xdp::features(lo).unwrap(), knows.then_some(XdpFeatures(0)));
+        run("ip", &["link", "add", "br0", "type", "bridge"]);
+        let netdev = Netdev::open().unwrap();
+        assert_eq!(netdev.is_some(), kernel() >= (6, 3));
+        let listed = netdev.as_ref().map(|netdev| netdev.devices().unwrap());
+        for link in netlink.links().unwrap() {
+            let ours = listed.as_ref().map(|listed| listed[&link.index]);
+            let theirs = xdp::features_by_libbpf(link.index).unwrap();
+            assert_eq!(ours.map(|facts| facts.xdp), theirs.map(|(xdp, _)| xdp), "{}", link.name);
+            let segments = ours.map(|facts| facts.zero_copy_segments.unwrap_or_default());
+            assert_eq!(segments, theirs.map(|(_, segments)| segments), "{}", link.name);
+            let alone = netdev.as_ref().map(|netdev| netdev.device(link.index).unwrap().unwrap());
+            assert_eq!(alone, ours, "asked for by itself");
+        }
 
-        let error = xdp::features(IfIndex(9999)).unwrap_err();
-        assert!(error.is_absent(), "{error:?}");
+        let scan = scan(sysfs);
+        let nic0 = scan.devices.iter().find(|device| device.called() == "nic0").unwrap();
+        let basic_redirect_and_frags = listed.is_some().then_some(XdpFeatures(1 | 2 | 32));
+        assert_eq!(nic0.ebpf.xdp, basic_redirect_and_frags);
+        // What the veth driver has had since 6.7 (`veth_xdp_metadata_ops` in `drivers/net/veth.c`).
+        if kernel() >= (6, 8) {
+            let metadata = nic0.ebpf.rx_metadata.unwrap();
+            assert!(metadata.has_hash() && metadata.has_timestamp() && metadata.has_vlan_tag());
+            assert_eq!(nic0.ebpf.xsk, Some(XskFeatures(0)));
+        }
+        if let Some(netdev) = netdev {
+            assert_eq!(netdev.device(IfIndex(9999)).unwrap(), None);
+        }
     });
 }
 
 #[test]
 fn a_program_query_on_an_interface_that_is_gone_says_so() {
     in_own_namespaces(|_| {
-        let error = xdp::tcx_programs(&name("nobody")).unwrap_err();
+        let error = xdp::tcx_programs(IfIndex(9999)).unwrap_err();
         assert!(error.is_absent(), "{error:?}");
     });
 }

@@ -1,5 +1,6 @@
 //! The NRI plugin against a runtime, over a real socket.
 
+mod containers;
 mod hand_written;
 mod oracle;
 mod strict;

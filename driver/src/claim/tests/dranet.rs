@@ -78,7 +78,7 @@ fn routes_come_along_with_dhcp() {
 #[case(json!({ "apiVersion": "weir.dev/v1alpha1" }), "kind: is required")]
 #[case(json!({ "apiVersion": "weir.dev/v1alpha1", "kind": "NetworkConfig", "profile": "x" }),
     "profile: unknown field, known are apiVersion, kind, interface, routes, rules, neighbors, \
-     ethtool, subinterface, ebpf")]
+     ethtool, subinterface, alignment, ebpf")]
 fn what_cannot_mean_the_same_is_refused(#[case] document: Value, #[case] said: &str) {
     assert_eq!(problems(&document), said);
 }

@@ -151,25 +151,14 @@ pub(super) fn on_host(interface: &IfName) -> At {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{MacAddr, Segments};
+    use crate::model::MacAddr;
 
     fn link(name: &str, kind: &str, mac: MacAddr, bus_device: Option<&str>) -> LinkFacts {
         LinkFacts {
-            index: IfIndex(1),
-            name: name.parse().unwrap(),
             mac: Some(mac),
-            mtu: 1500,
-            up: false,
-            oper_state: "down".to_owned(),
             kind: kind.to_owned(),
-            encapsulation: "ether".to_owned(),
-            controller: None,
-            parent: None,
-            is_loopback: false,
-            xdp_programs: Vec::new(),
-            segments: Segments::default(),
-            made: None,
             bus_device: bus_device.map(str::to_owned),
+            ..LinkFacts::named(IfIndex(1), name.parse().unwrap())
         }
     }
 

@@ -4,15 +4,13 @@ use std::io;
 
 use nix::libc;
 
-use super::chain::{IdAttr, open_program};
-use super::{Link, Place, bpf, bpf_open, number};
+use super::chain::open_program;
+use super::known::{Kind, link, link_ids};
+use super::{Link, Place, bpf, number};
 use crate::model::IfIndex;
 
-// Commands and kinds of bpf(2) (`include/uapi/linux/bpf.h`, Linux 6.12).
+// A command of bpf(2) (`include/uapi/linux/bpf.h`, Linux 6.12).
 const BPF_PROG_DETACH: libc::c_int = 9;
-const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
-const BPF_LINK_GET_NEXT_ID: libc::c_int = 31;
-const BPF_LINK_TYPE_XDP: u32 = 6;
 
 /// `BPF_PROG_DETACH` and its opposite in `union bpf_attr`.
 #[repr(C)]
@@ -24,14 +22,6 @@ struct ProgramDetachAttr {
     replace: u32,
     relative: u32,
     revision: u64,
-}
-
-impl Link {
-    /// The link with this number, whoever made it.
-    fn from_id(id: u32) -> io::Result<Self> {
-        let mut attr = IdAttr { id, next: 0, flags: 0 };
-        bpf_open(BPF_LINK_GET_FD_BY_ID, &mut attr).map(Self)
-    }
 }
 
 /// Severs a link, wherever its interface is. Whoever holds it keeps it, and it holds nothing any
@@ -86,22 +76,13 @@ fn unless_gone(detached: io::Result<()>) -> io::Result<()> {
 /// namespace: a link does not say which.
 pub fn xdp_links(interface: IfIndex, program: u32) -> io::Result<Vec<u32>> {
     let mut found = Vec::new();
-    let mut attr = IdAttr { id: 0, next: 0, flags: 0 };
-    loop {
-        match bpf(BPF_LINK_GET_NEXT_ID, &mut attr) {
-            Ok(_) => attr.id = attr.next,
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(found),
-            Err(error) => return Err(error),
-        }
-        let facts = match Link::from_id(attr.id) {
-            Ok(link) => link.facts()?,
-            // It ended between being listed and being looked at.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
-            Err(error) => return Err(error),
-        };
+    for id in link_ids()? {
+        // One that is gone ended between being listed and being looked at.
+        let Some(facts) = link(id)? else { continue };
         let is_here = facts.interface == Some(interface) && facts.program == program;
-        if facts.kind == BPF_LINK_TYPE_XDP && is_here {
+        if facts.kind == Kind::XDP_LINK && is_here {
             found.push(facts.id);
         }
     }
+    Ok(found)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::attribute::{Attribute, Writer};
+use crate::sys::generic::{Attribute, Writer};
 
 // `enum`s of `include/uapi/linux/ethtool_netlink.h`.
 const NOMASK: u16 = 1;
@@ -79,8 +79,8 @@ pub(super) fn encode(kind: u16, bits: &BTreeMap<String, bool>, writer: &mut Writ
 
 #[cfg(test)]
 mod tests {
-    use super::super::attribute::find;
     use super::*;
+    use crate::sys::generic::find;
 
     #[test]
     fn bits_read_back_as_written() {

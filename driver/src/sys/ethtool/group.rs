@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::attribute::{Attribute, Writer, attributes};
 use crate::model::{CHANNELS, COALESCE, RINGS};
+use crate::sys::generic::{Attribute, Writer, attributes};
 
 /// One number: its name, its attribute, the attribute of its limit, and its width.
 pub(super) struct Entry {

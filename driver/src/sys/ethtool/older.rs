@@ -6,10 +6,9 @@ use std::os::fd::AsRawFd as _;
 
 use nix::libc;
 
+use super::driver::REQUEST;
 use crate::model::IfName;
 
-/// `SIOCETHTOOL` (`include/uapi/linux/sockios.h`).
-const REQUEST: libc::Ioctl = 0x8946;
 /// Numbers that the longest of the answers below has, and some more.
 const LEN: usize = 32;
 

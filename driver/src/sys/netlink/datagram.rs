@@ -5,10 +5,11 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::LinkAttribute;
 
 use super::socket::{Answers, read};
-use super::{LinkFacts, address, filter, neighbor, program, route, rule};
+use super::{LinkFacts, address, events, filter, neighbor, program, route, rule};
 use crate::model::IfIndex;
 
-/// Reads a datagram as the answers to whatever we ask the kernel. Answers how many things it told of.
+/// Reads a datagram as the answers to whatever we ask the kernel, and as news. Answers how many things
+/// it told of.
 pub fn read_all(datagram: &[u8]) -> usize {
     // Of the first message; the others are late answers to other requests.
     let sequence = datagram.get(8..12).and_then(|bytes| bytes.try_into().ok());
@@ -16,7 +17,8 @@ pub fn read_all(datagram: &[u8]) -> usize {
     let mut answers = Answers::default();
     // What the kernel refuses is told with its own words, which are read as well.
     let _ = read::<RouteNetlinkMessage>(datagram, sequence, &"fuzz", &mut answers);
-    answers.messages.into_iter().map(count).sum()
+    let told: usize = answers.messages.into_iter().map(count).sum();
+    told + events::hear_all(datagram)
 }
 
 fn count(message: RouteNetlinkMessage) -> usize {

@@ -6,13 +6,14 @@ use nix::libc;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+    InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    LinkXdp, Prop,
 };
 use rtnetlink::{LinkUnspec, LinkVeth};
 
 use super::virtual_link::{self, Made};
 use super::{Netlink, NetlinkError, segments};
-use crate::model::{By, IfIndex, IfName, MacAddr, Segments};
+use crate::model::{By, IfIndex, IfName, MacAddr, Queues, Segments};
 use crate::sys::netns::Netns;
 
 /// What netlink tells of an interface.
@@ -46,6 +47,14 @@ pub struct LinkFacts {
     /// What the device is called on its bus (`IFLA_PARENT_DEV_NAME`), such as the address of a PCI
     /// function.
     pub bus_device: Option<String>,
+    /// Its other names, sorted.
+    pub altnames: Vec<String>,
+    /// What somebody wrote on it.
+    pub alias: Option<String>,
+    /// `None` while it is set down.
+    pub carrier: Option<bool>,
+    /// As many as the kernel keeps for it; a driver may use fewer.
+    pub queues: Queues,
 }
 
 /// What an interface has counted since it exists, by its driver.
@@ -65,27 +74,41 @@ impl LinkFacts {
         !self.xdp_programs.is_empty()
     }
 
+    /// An interface of which nothing else is known.
+    pub fn named(index: IfIndex, name: IfName) -> Self {
+        Self {
+            index,
+            name,
+            mac: None,
+            mtu: 0,
+            up: false,
+            oper_state: "unknown".to_owned(),
+            kind: "device".to_owned(),
+            encapsulation: "none".to_owned(),
+            controller: None,
+            parent: None,
+            is_loopback: false,
+            xdp_programs: Vec::new(),
+            segments: Segments::default(),
+            made: None,
+            bus_device: None,
+            altnames: Vec::new(),
+            alias: None,
+            carrier: None,
+            queues: Queues { rx: 0, tx: 0 },
+        }
+    }
+
     /// `None` for an interface without a name that can be an [`IfName`].
     pub(super) fn read(message: LinkMessage) -> Option<Self> {
         let header = message.header;
         let mut name = None;
         let mut peer_is_elsewhere = false;
         let mut facts = Self {
-            index: IfIndex(header.index),
-            name: "unnamed".parse().ok()?,
-            mac: None,
-            mtu: 0,
             up: header.flags.contains(LinkFlags::Up),
-            oper_state: "unknown".to_owned(),
-            kind: "device".to_owned(),
             encapsulation: header.link_layer_type.to_string().to_lowercase(),
-            controller: None,
-            parent: None,
             is_loopback: header.link_layer_type == LinkLayerType::Loopback,
-            xdp_programs: Vec::new(),
-            segments: Segments::default(),
-            made: None,
-            bus_device: None,
+            ..Self::named(IfIndex(header.index), "unnamed".parse().ok()?)
         };
         for attribute in message.attributes {
             segments::note(&attribute, &mut facts.segments);
@@ -112,7 +135,7 @@ impl LinkFacts {
                 }
                 LinkAttribute::ParentDevName(name) => facts.bus_device = Some(name),
                 LinkAttribute::Xdp(attributes) => facts.xdp_programs = xdp_programs(&attributes),
-                _ => {}
+                other => facts.note(other),
             }
         }
         if peer_is_elsewhere {
@@ -120,6 +143,27 @@ impl LinkFacts {
         }
         facts.name = name?;
         Some(facts)
+    }
+}
+
+impl LinkFacts {
+    /// Takes what is told for people, and how the interface is doing.
+    fn note(&mut self, attribute: LinkAttribute) {
+        match attribute {
+            LinkAttribute::PropList(properties) => {
+                let names = properties.into_iter().filter_map(|property| match property {
+                    Prop::AltIfName(name) => Some(name),
+                    _ => None,
+                });
+                self.altnames = names.collect();
+                self.altnames.sort_unstable();
+            }
+            LinkAttribute::IfAlias(text) => self.alias = Some(text).filter(|text| !text.is_empty()),
+            LinkAttribute::Carrier(carrier) => self.carrier = self.up.then_some(carrier != 0),
+            LinkAttribute::NumRxQueues(count) => self.queues.rx = count,
+            LinkAttribute::NumTxQueues(count) => self.queues.tx = count,
+            _ => {}
+        }
     }
 }
 
@@ -153,7 +197,9 @@ fn xdp_programs(attributes: &[LinkXdp]) -> Vec<u32> {
 impl Netlink {
     /// All interfaces of the namespace, by index. One whose name is no [`IfName`] is left out.
     pub fn links(&self) -> Result<Vec<LinkFacts>, NetlinkError> {
-        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let mut message = LinkMessage::default();
+        message.attributes.push(without_counters());
+        let request = RouteNetlinkMessage::GetLink(message);
         let answers = self.socket.list(&"list interfaces", &request)?;
         let mut links: Vec<_> = new_links(answers).filter_map(LinkFacts::read).collect();
         links.sort_by_key(|link| link.index);
@@ -162,7 +208,7 @@ impl Netlink {
 
     /// One interface; `None` when there is none. Alternative names find nothing.
     pub fn link(&self, by: &By) -> Result<Option<LinkFacts>, NetlinkError> {
-        let found = self.find(by)?.and_then(LinkFacts::read);
+        let found = self.ask_about(by, vec![without_counters()])?.and_then(LinkFacts::read);
         Ok(found.filter(|facts| match by {
             By::Name(name) => facts.name == *name,
             By::Index(index) => facts.index == *index,
@@ -188,7 +234,15 @@ impl Netlink {
 
     /// Also finds by alternative name, as the kernel does.
     pub(super) fn find(&self, by: &By) -> Result<Option<LinkMessage>, NetlinkError> {
-        let (request, message) = match by {
+        self.ask_about(by, Vec::new())
+    }
+
+    fn ask_about(
+        &self,
+        by: &By,
+        wishes: Vec<LinkAttribute>,
+    ) -> Result<Option<LinkMessage>, NetlinkError> {
+        let (request, mut message) = match by {
             By::Name(name) => (
                 format!("look at interface {name}"),
                 LinkUnspec::new_with_name(name.as_str()).build(),
@@ -197,6 +251,7 @@ impl Netlink {
                 (format!("look at interface {index}"), LinkUnspec::new_with_index(index.0).build())
             }
         };
+        message.attributes.extend(wishes);
         match self.socket.ask(&request, RouteNetlinkMessage::GetLink(message), 0) {
             Ok(answers) => Ok(new_links(answers).next()),
             Err(error) if error.is_absent() => Ok(None),
@@ -311,6 +366,12 @@ impl Netlink {
     }
 }
 
+/// Asks for everything but counters, which drivers may fetch from the hardware while the kernel holds
+/// its lock on all interfaces.
+fn without_counters() -> LinkAttribute {
+    LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
+}
+
 fn new_links(answers: Vec<RouteNetlinkMessage>) -> impl Iterator<Item = LinkMessage> {
     answers.into_iter().filter_map(|answer| match answer {
         RouteNetlinkMessage::NewLink(link) => Some(link),
@@ -364,6 +425,27 @@ mod tests {
         let facts = link(vec![named("a"), LinkAttribute::Xdp(ids.to_vec())]).unwrap();
         assert_eq!(facts.xdp_programs, [4, 9]);
         assert!(facts.is_xdp_attached());
+    }
+
+    #[test]
+    fn other_names_are_sorted_and_the_carrier_of_what_is_down_is_not_known() {
+        let names = ["enp1s0", "altnic"].map(|name| Prop::AltIfName(name.to_owned()));
+        let attributes = vec![
+            named("a"),
+            LinkAttribute::PropList(names.to_vec()),
+            LinkAttribute::IfAlias("rail 3".to_owned()),
+            LinkAttribute::Carrier(1),
+            LinkAttribute::NumRxQueues(8),
+            LinkAttribute::NumTxQueues(4),
+        ];
+        let mut message = LinkMessage::default();
+        message.attributes = attributes;
+        let down = LinkFacts::read(message.clone()).unwrap();
+        assert_eq!(down.altnames, ["altnic", "enp1s0"]);
+        assert_eq!((down.alias.as_deref(), down.carrier), (Some("rail 3"), None));
+        assert_eq!(down.queues, Queues { rx: 8, tx: 4 });
+        message.header.flags = LinkFlags::Up;
+        assert_eq!(LinkFacts::read(message).unwrap().carrier, Some(true));
     }
 
     #[test]

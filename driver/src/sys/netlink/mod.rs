@@ -33,7 +33,7 @@ use crate::sys::netns::Netns;
 #[cfg(any(test, feature = "testing"))]
 pub use self::datagram::read_all;
 pub use self::error::NetlinkError;
-pub use self::events::LinkEvents;
+pub use self::events::{Changes, Events};
 pub use self::filter::{FilterFacts, Side};
 pub use self::link::{LinkFacts, LinkStatistics};
 pub use self::program::{BpfFilter, XdpMode};

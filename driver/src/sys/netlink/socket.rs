@@ -17,7 +17,7 @@ use rtnetlink::packet_core::{
 
 use super::NetlinkError;
 use super::error::{explanation, text};
-use crate::sys::cookie;
+use crate::sys::{asked, cookie};
 
 /// How long an answer may take. The kernel answers route requests before `sendto(2)` returns, so
 /// this runs out only where an answer got lost.
@@ -108,6 +108,7 @@ where
         message: M,
         flags: u16,
     ) -> Result<Answers<M>, NetlinkError> {
+        asked::note();
         let sequence = self.sequence.get().wrapping_add(1);
         self.sequence.set(sequence);
         self.send(message, flags, sequence)

@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 use nix::libc;
 
-use crate::model::{IfName, PciAddress, PciFacts, Sriov};
+use crate::model::{Cpus, IfName, PciAddress, PciFacts, Sriov};
 
 /// A mounted sysfs.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct SysfsFacts {
     pub is_virtual: bool,
     /// `numa_node` of the PCI function, else of `device`; -1 is `None`.
     pub numa_node: Option<u32>,
+    /// `local_cpulist` beside it; `None` where there is no node.
+    pub local_cpus: Option<Cpus>,
     /// What `device/driver` links to.
     pub driver: Option<String>,
     /// `speed`, in megabits per second (10^6 bit/s).
@@ -85,13 +87,19 @@ impl Sysfs {
         let numa_node = attribute_of_function("numa_node")
             .unwrap_or_else(|| path.join("device").join("numa_node"));
 
+        let node = number(&numa_node)?;
+        let local_cpus = match node {
+            Some(_) => cpus(&numa_node.with_file_name("local_cpulist"))?,
+            None => None,
+        };
         Ok(Some(SysfsFacts {
             pci: function
                 .and_then(pci_address)
                 .map(|address| pci_facts(address, &path))
                 .transpose()?,
             is_virtual: below_devices.starts_with("virtual"),
-            numa_node: number(&numa_node)?,
+            numa_node: node,
+            local_cpus,
             driver: self.link_name(&path.join("device").join("driver"))?,
             speed_mbps: number(&path.join("speed"))?,
             sriov: function.map(sriov).transpose()?.flatten(),
@@ -216,6 +224,17 @@ fn rdma_nodes(device: &Path) -> Result<Vec<PathBuf>, SysfsError> {
     Ok(names.into_iter().map(|name| Path::new("/dev/infiniband").join(name)).collect())
 }
 
+/// A list of CPUs; `None` where there is none, or an empty one.
+fn cpus(path: &Path) -> Result<Option<Cpus>, SysfsError> {
+    let Some(text) = text(path)? else { return Ok(None) };
+    match text.parse::<Cpus>() {
+        Ok(cpus) => Ok((!cpus.is_empty()).then_some(cpus)),
+        Err(_) => {
+            Err(SysfsError::Malformed { path: path.to_owned(), text, expected: "a list of CPUs" })
+        }
+    }
+}
+
 /// Names of what is in a directory, sorted; none where there is no directory.
 fn entries(directory: &Path) -> Result<Vec<String>, SysfsError> {
     let error = |source| SysfsError::Read { path: directory.to_owned(), source };
@@ -255,6 +274,7 @@ mod tests {
         devices/pci0000:3a/0000:3a:02.0/0000:3b:00.0/vendor = 0x8086
         devices/pci0000:3a/0000:3a:02.0/0000:3b:00.0/device = 0x1592
         devices/pci0000:3a/0000:3a:02.0/0000:3b:00.0/numa_node = 1
+        devices/pci0000:3a/0000:3a:02.0/0000:3b:00.0/local_cpulist = 16-31,48-63
         devices/pci0000:3a/0000:3a:02.0/0000:3b:00.0/sriov_totalvfs = 64
         devices/pci0000:3a/0000:3a:02.0/0000:3b:00.0/sriov_numvfs = 1
         devices/pci0000:3a/0000:3a:02.0/0000:3b:00.0/driver -> ../../../../bus/pci/drivers/ice
@@ -280,6 +300,7 @@ mod tests {
             }),
             is_virtual: false,
             numa_node: Some(1),
+            local_cpus: Some("16-31,48-63".parse().unwrap()),
             driver: Some("ice".to_owned()),
             speed_mbps: Some(100_000),
             sriov: Some(Sriov { total_vfs: 64, num_vfs: 1 }),

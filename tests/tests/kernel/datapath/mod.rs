@@ -43,7 +43,7 @@ pub(crate) fn tc() -> IngressHook {
 }
 
 pub(crate) fn has_tcx() -> bool {
-    xdp::has_tcx(&"lo".parse().unwrap()).unwrap()
+    xdp::has_tcx().unwrap()
 }
 
 /// All programs, loaded and nowhere attached, as somebody else's.

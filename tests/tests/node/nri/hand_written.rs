@@ -77,8 +77,8 @@ async fn the_bytes_of_a_session_are_those_of_the_protocol() {
     // runtime_name=2, runtime_version=3, registration_timeout=4: 5000, request_timeout=5: 2000.
     let configure = b"\x12\x0acontainerd\x1a\x062.1.99\x20\x88\x27\x28\xd0\x0f";
     runtime.write_all(&request(1, "Configure", configure)).await.unwrap();
-    // events=2: run, stop and remove.
-    expect(&mut runtime, &response(1, b"\x10\x07")).await;
+    // events=2: run, stop and remove of sandboxes, create of containers.
+    expect(&mut runtime, &response(1, b"\x10\x0f")).await;
 
     // pods=1 {id=1}, more=3; then the last part, empty.
     runtime.write_all(&request(3, "Synchronize", b"\x0a\x04\x0a\x02s0\x18\x01")).await.unwrap();

@@ -11,37 +11,41 @@ const HEADER_LEN: usize = 4;
 
 /// One attribute.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Attribute<'a> {
-    pub(super) kind: u16,
-    pub(super) value: &'a [u8],
+pub(in crate::sys) struct Attribute<'a> {
+    pub(in crate::sys) kind: u16,
+    pub(in crate::sys) value: &'a [u8],
 }
 
 impl<'a> Attribute<'a> {
-    pub(super) fn u32(self) -> Option<u32> {
+    pub(in crate::sys) fn u64(self) -> Option<u64> {
+        self.value.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
+    }
+
+    pub(in crate::sys) fn u32(self) -> Option<u32> {
         self.value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
     }
 
-    pub(super) fn u16(self) -> Option<u16> {
+    pub(in crate::sys) fn u16(self) -> Option<u16> {
         self.value.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
     }
 
-    pub(super) fn u8(self) -> Option<u8> {
+    pub(in crate::sys) fn u8(self) -> Option<u8> {
         self.value.first().copied()
     }
 
     /// A text up to its terminating NUL.
-    pub(super) fn text(self) -> Option<&'a str> {
+    pub(in crate::sys) fn text(self) -> Option<&'a str> {
         let text = self.value.split(|byte| *byte == 0).next()?;
         std::str::from_utf8(text).ok()
     }
 
-    pub(super) fn nested(self) -> impl Iterator<Item = Attribute<'a>> {
+    pub(in crate::sys) fn nested(self) -> impl Iterator<Item = Attribute<'a>> {
         attributes(self.value)
     }
 }
 
 /// The attributes in `bytes`, up to the first that does not fit.
-pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
+pub(in crate::sys) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let (header, _) = rest.split_first_chunk::<HEADER_LEN>()?;
@@ -54,18 +58,18 @@ pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
 }
 
 /// The first attribute of a kind.
-pub(super) fn find(bytes: &[u8], kind: u16) -> Option<Attribute<'_>> {
+pub(in crate::sys) fn find(bytes: &[u8], kind: u16) -> Option<Attribute<'_>> {
     attributes(bytes).find(|attribute| attribute.kind == kind)
 }
 
 /// Attributes in the making.
 #[derive(Debug, Default)]
-pub(super) struct Writer {
+pub(in crate::sys) struct Writer {
     bytes: Vec<u8>,
 }
 
 impl Writer {
-    pub(super) fn put(&mut self, kind: u16, value: &[u8]) {
+    pub(in crate::sys) fn put(&mut self, kind: u16, value: &[u8]) {
         let length = u16::try_from(HEADER_LEN + value.len()).unwrap_or(u16::MAX);
         self.bytes.extend(length.to_ne_bytes());
         self.bytes.extend(kind.to_ne_bytes());
@@ -73,21 +77,21 @@ impl Writer {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
-    pub(super) fn put_u32(&mut self, kind: u16, value: u32) {
+    pub(in crate::sys) fn put_u32(&mut self, kind: u16, value: u32) {
         self.put(kind, &value.to_ne_bytes());
     }
 
-    pub(super) fn put_text(&mut self, kind: u16, text: &str) {
+    pub(in crate::sys) fn put_text(&mut self, kind: u16, text: &str) {
         self.put(kind, &[text.as_bytes(), &[0]].concat());
     }
 
-    pub(super) fn nest(&mut self, kind: u16, write: impl FnOnce(&mut Self)) {
+    pub(in crate::sys) fn nest(&mut self, kind: u16, write: impl FnOnce(&mut Self)) {
         let mut inner = Self::default();
         write(&mut inner);
         self.put(kind | NESTED, &inner.bytes);
     }
 
-    pub(super) fn finish(self) -> Vec<u8> {
+    pub(in crate::sys) fn finish(self) -> Vec<u8> {
         self.bytes
     }
 }
