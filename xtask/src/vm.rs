@@ -35,8 +35,12 @@ const TAIL_LINES: usize = 60;
 
 /// Modules whose tests not every kernel can run: what they need, and the release that brought it. Debian
 /// brings none of it to older ones.
-const NEEDS: [(&str, &str, [u32; 2]); 2] =
-    [("::needs_tcx::", "TCX", [6, 6]), ("::needs_netkit::", "netkit", [6, 7])];
+const NEEDS: [(&str, &str, [u32; 2]); 3] = [
+    // Which drivers run XDP is told by the netlink family `netdev`, and not known before.
+    ("::needs_xdp_features::", "the list of what drivers can do with XDP", [6, 3]),
+    ("::needs_tcx::", "TCX", [6, 6]),
+    ("::needs_netkit::", "netkit", [6, 7]),
+];
 
 /// Set where golden files are to be made of what guests saw.
 const BLESS: &str = "WEIR_BLESS";

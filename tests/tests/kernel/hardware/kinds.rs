@@ -52,7 +52,7 @@ fn a_dummy_is_a_device_like_others_and_a_nic_may_be_in_a_vrf_of_its_pod() {
     on_the_machine(|node| {
         lines(&[
             "link add spare type dummy",
-            "addr add 10.8.0.1/24 dev spare",
+            "addr add 10.8.0.1/24 broadcast + dev spare",
             "link set spare up",
         ]);
         awaited(node, "the dummy is published", |device| is_called(device, "spare"));

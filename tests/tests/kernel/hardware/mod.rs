@@ -5,8 +5,8 @@
 mod attributes;
 mod kinds;
 mod machine;
-mod native;
 mod needs_netkit;
+mod needs_xdp_features;
 mod returns;
 mod sriov;
 mod topology;

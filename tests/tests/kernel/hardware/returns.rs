@@ -27,7 +27,7 @@ fn dies_unseen(node: &mut Node, mac: MacAddr, name: &str) -> String {
     let nic = interface(mac);
     let path = fs::canonicalize(format!("/sys/class/net/{nic}/device")).unwrap();
     let path = path.to_str().unwrap();
-    let parameters = config(name, "10.9.0.1/24", "xdp");
+    let parameters = config(name, "10.9.0.1/24", "auto");
     let pod = Running::start(node, &format!("{nic}-in-a-pod"), &[Wish::of(&nic, parameters)]);
     assert_eq!(in_its_place(path), None);
 

@@ -29,7 +29,14 @@ impl Functions {
         lines(&[&format!("link set {pf} up")]);
         let device = fs::canonicalize(function(&pf)).unwrap();
         fs::write(device.join("sriov_numvfs"), "2").unwrap();
-        let vfs = (0..2).map(|nth| first_in(&device.join(format!("virtfn{nth}/net")))).collect();
+        let vfs: Vec<_> =
+            (0..2).map(|nth| first_in(&device.join(format!("virtfn{nth}/net")))).collect();
+        // When one is first set up, its driver tells the physical one of the MAC address that it made up.
+        for vf in &vfs {
+            let silence = format!("/proc/sys/net/ipv6/conf/{vf}/disable_ipv6");
+            fs::write(silence, "1").unwrap();
+            lines(&[&format!("link set {vf} up"), &format!("link set {vf} down")]);
+        }
         Self { device, pf, vfs }
     }
 }

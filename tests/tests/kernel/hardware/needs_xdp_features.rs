@@ -1,4 +1,4 @@
-//! Programs that run in the NICs' own drivers.
+//! Programs that run in the drivers of NICs: claims get them where the kernel tells that it can be (6.3).
 
 use super::machine::{
     IGB0, Running, VIRTIO, Wish, awaited, config, interface, is_called, on_the_machine,
