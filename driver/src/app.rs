@@ -28,6 +28,7 @@ use crate::model::{Phase, Record};
 use crate::node::{LinuxNode, StepError};
 use crate::nri::{self, NriConfig};
 use crate::state::{self, Checkpoint, CheckpointError, Found};
+use crate::sys::sysfs::Sysfs;
 use crate::telemetry::{
     self, AllVitals, Condition, DropLog, Metrics, Readiness, Shown, Sightings, Timings, Watch,
 };
@@ -125,7 +126,8 @@ fn start_worker(config: &Config, notices: Notices, timings: &Timings) -> Result<
     let build = datapath.attaches();
     let gate = Gate::install(&config.gate_dir)?;
     let cdi = CdiDir::open(&config.cdi_dir, &config.driver_name, gate)?;
-    let node = LinuxNode::open(datapath, cdi)?.timed(timings);
+    let sysfs = Sysfs::new(&config.sysfs).map_err(StepError::from)?;
+    let node = LinuxNode::open(datapath, cdi)?.with_sysfs(sysfs).timed(timings);
     let checkpoint = checkpoint.timed(timings.clone());
     let mut engine = Engine::new(node, checkpoint, build).telling(notices);
     engine.settle();
@@ -209,6 +211,7 @@ async fn serve(
     }
 
     let offer = dra::Offer {
+        vocabulary: config.vocabulary.clone(),
         kernel_release: kernel_release(),
         shares: config.shares.clone(),
         health: config.taint.then(|| health.clone()),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::admin;
 use crate::cli::NodeArgs;
-use crate::dra::Shares;
+use crate::dra::{Names, Shares, Vocabulary};
 use crate::model::{DeviceName, Problems};
 use crate::sys::socket::{self, MAX_PATH_LEN};
 
@@ -19,6 +19,8 @@ pub struct Config {
     pub node_name: String,
     /// The driver's name in the DRA API, `weir.dev` unless told otherwise.
     pub driver_name: String,
+    /// By which names devices are described.
+    pub vocabulary: Vocabulary,
     /// `None`: the usual places, then the service account of the pod.
     pub kubeconfig: Option<PathBuf>,
     /// Kubelet's directory, with `plugins` and `plugins_registry` below.
@@ -58,6 +60,8 @@ pub enum LogFormat {
 
 /// Longest name of a DRA driver (`resource.k8s.io/v1`, `DriverNameMaxLength`).
 const LONGEST_DRIVER_NAME: usize = 63;
+/// Longest domain of an attribute (`DeviceMaxDomainLength` in `api/resource/v1`, Kubernetes 1.36).
+const LONGEST_DOMAIN: usize = 63;
 /// Longest name of a Node object: a DNS subdomain.
 const LONGEST_NODE_NAME: usize = 253;
 /// One is a device of its own; more than that is likely a mistake.
@@ -72,8 +76,9 @@ impl TryFrom<&NodeArgs> for Config {
     fn try_from(args: &NodeArgs) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         check_name("--node-name", &args.node_name, LONGEST_NODE_NAME, &mut problems);
-        check_name("--driver-name", &args.driver_name, LONGEST_DRIVER_NAME, &mut problems);
-        if args.driver_name.starts_with(|c: char| c.is_ascii_digit()) {
+        let (driver_name, vocabulary) = names(args, &mut problems);
+        check_name("--driver-name", &driver_name, LONGEST_DRIVER_NAME, &mut problems);
+        if driver_name.starts_with(|c: char| c.is_ascii_digit()) {
             // `ValidateVendorName` in container-device-interface.
             let message = "starts with a digit, which no name of a CDI device may";
             problems.add("--driver-name", message);
@@ -116,7 +121,8 @@ impl TryFrom<&NodeArgs> for Config {
         let attach_budget = attach_budget(&args.attach_budget_ms, &mut problems);
         let config = |listen| Self {
             node_name: args.node_name.clone(),
-            driver_name: args.driver_name.clone(),
+            driver_name,
+            vocabulary,
             kubeconfig: args.kubeconfig.as_ref().filter(|it| !it.is_empty()).map(PathBuf::from),
             kubelet_root,
             nri_socket,
@@ -138,6 +144,34 @@ impl TryFrom<&NodeArgs> for Config {
             None => Err(problems),
         }
     }
+}
+
+/// The driver's name, and by which names its devices are described.
+fn names(args: &NodeArgs, problems: &mut Problems) -> (String, Vocabulary) {
+    let names = match args.compat.as_deref() {
+        None => Names::Ours,
+        Some("dranet") => Names::Dranet,
+        Some(other) => {
+            problems.add("--compat", format_args!("{other:?} is not dranet"));
+            Names::Ours
+        }
+    };
+    let usual = match names {
+        Names::Ours => "weir.dev",
+        Names::Dranet => "dra.net",
+    };
+    let driver = args.driver_name.clone().unwrap_or_else(|| usual.to_owned());
+    let domain = args.attribute_domain.clone().unwrap_or_else(|| driver.clone());
+    // Claims name both, so whoever is compatible has no choice.
+    let flags =
+        [("--driver-name", &args.driver_name), ("--attribute-domain", &args.attribute_domain)];
+    for (flag, given) in flags {
+        if names == Names::Dranet && given.as_ref().is_some_and(|given| given != usual) {
+            problems.add(flag, format_args!("claims for DraNet say {usual}"));
+        }
+    }
+    check_name("--attribute-domain", &domain, LONGEST_DOMAIN, problems);
+    (driver, Vocabulary { names, domain })
 }
 
 /// A DNS subdomain: labels with dots between them.
@@ -231,7 +265,9 @@ mod tests {
     fn everything_that_is_wrong_is_said_at_once() {
         let wrong = NodeArgs {
             node_name: String::new(),
-            driver_name: "Weir_dev".to_owned(),
+            driver_name: Some("Weir_dev".to_owned()),
+            attribute_domain: Some("a..b".to_owned()),
+            compat: Some("cni".to_owned()),
             kubeconfig: Some(String::new()),
             kubelet_root: "var/lib/kubelet".to_owned(),
             nri_socket: format!("/{}", "n".repeat(107)),
@@ -252,6 +288,8 @@ mod tests {
             problems_of(&wrong),
             [
                 "--node-name: is required",
+                "--compat: \"cni\" is not dranet",
+                "--attribute-domain: \"a..b\" is no DNS name: labels of a-z, 0-9 and `-` with dots between them",
                 "--driver-name: \"Weir_dev\" is no DNS name: labels of a-z, 0-9 and `-` with dots between them",
                 "--kubelet-root: \"var/lib/kubelet\" is not an absolute path",
                 "--nri-socket: 108 bytes are more than 107",
@@ -275,12 +313,36 @@ mod tests {
     #[test]
     fn a_driver_name_is_as_long_as_the_api_takes() {
         let name = |length: usize| "x".repeat(length - 4) + ".dev";
-        assert!(Config::try_from(&NodeArgs { driver_name: name(63), ..args() }).is_ok());
-        let problems = problems_of(&NodeArgs { driver_name: name(64), ..args() });
-        assert_eq!(problems, ["--driver-name: 64 bytes are more than 63"]);
-        let problems = problems_of(&NodeArgs { driver_name: "3.dev".to_owned(), ..args() });
+        assert!(Config::try_from(&NodeArgs { driver_name: Some(name(63)), ..args() }).is_ok());
+        let problems = problems_of(&NodeArgs { driver_name: Some(name(64)), ..args() });
+        let too_long = ["--attribute-domain", "--driver-name"];
+        assert_eq!(problems, too_long.map(|it| format!("{it}: 64 bytes are more than 63")));
+        let problems = problems_of(&NodeArgs { driver_name: Some("3.dev".to_owned()), ..args() });
         let rule = "starts with a digit, which no name of a CDI device may";
         assert_eq!(problems, [format!("--driver-name: {rule}")]);
+    }
+
+    #[test]
+    fn compatible_with_dranet_means_its_name_and_its_attributes() {
+        let compat = || NodeArgs { compat: Some("dranet".to_owned()), ..args() };
+        let config = Config::try_from(&compat()).unwrap();
+        assert_eq!(config.driver_name, "dra.net");
+        let vocabulary = Vocabulary { names: Names::Dranet, domain: "dra.net".to_owned() };
+        assert_eq!(config.vocabulary, vocabulary);
+        let named = NodeArgs { driver_name: Some("weir.dev".to_owned()), ..compat() };
+        assert_eq!(problems_of(&named), ["--driver-name: claims for DraNet say dra.net"]);
+    }
+
+    #[test]
+    fn attributes_are_in_the_drivers_domain_unless_told_otherwise() {
+        let domain = |attribute_domain: Option<&str>| {
+            let driver_name = Some("nics.example.org".to_owned());
+            let attribute_domain = attribute_domain.map(str::to_owned);
+            let args = NodeArgs { driver_name, attribute_domain, ..args() };
+            Config::try_from(&args).unwrap().vocabulary.domain
+        };
+        assert_eq!(domain(None), "nics.example.org");
+        assert_eq!(domain(Some("example.org")), "example.org");
     }
 
     #[test]

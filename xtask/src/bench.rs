@@ -16,6 +16,8 @@ pub(crate) enum Arguments {
     Datapath(Common),
     /// How long a pod waits for its devices, and what preparing them takes.
     Hook(Common),
+    /// What it costs to know 256 interfaces, once and again.
+    Inventory(Common),
 }
 
 #[derive(clap::Args)]
@@ -43,7 +45,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     setup::packages()?;
     let (mut bench, common) = match arguments {
         Arguments::Datapath(common) => (datapath(workspace)?, common),
-        Arguments::Hook(common) => (hook(workspace)?, common),
+        Arguments::Hook(common) => (with_driver(workspace, "hook")?, common),
+        Arguments::Inventory(common) => (with_driver(workspace, "inventory")?, common),
     };
     if common.json {
         bench.arg("--json");
@@ -73,15 +76,15 @@ fn datapath(workspace: &Workspace) -> Result<Command> {
     Ok(bench)
 }
 
-/// Both sides of the comparison as they would be shipped.
-fn hook(workspace: &Workspace) -> Result<Command> {
+/// Everything that is measured as it would be shipped.
+fn with_driver(workspace: &Workspace, what: &str) -> Result<Command> {
     ebpf::build(workspace)?;
     let mut build = workspace.cargo("build");
     workspace.select(&mut build).args(["--release", "--bin", "weir", "--bin", "bench"]);
     shell::run(&mut build)?;
     let folder = workspace.target.join("release");
     let mut bench = Command::new(folder.join("bench"));
-    bench.arg("hook").arg("--weir").arg(folder.join("weir"));
+    bench.arg(what).arg("--weir").arg(folder.join("weir"));
     Ok(bench)
 }
 

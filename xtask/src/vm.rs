@@ -12,7 +12,7 @@ mod kernel;
 mod report;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 use std::{env, fs, io};
@@ -23,8 +23,8 @@ use self::bench::Bench;
 use self::guest::{Ending, Guest};
 use self::kernel::Kernel;
 use self::report::Outcome;
-use crate::shell;
 use crate::workspace::Workspace;
+use crate::{runtime, shell};
 
 pub(crate) use self::kernel::SERIES;
 pub(crate) use self::report::listed;
@@ -35,11 +35,13 @@ const TAIL_LINES: usize = 60;
 
 /// Modules whose tests not every kernel can run: what they need, and the release that brought it. Debian
 /// brings none of it to older ones.
-const NEEDS: [(&str, &str, [u32; 2]); 3] = [
+const NEEDS: [(&str, &str, [u32; 2]); 4] = [
     // Which drivers run XDP is told by the netlink family `netdev`, and not known before.
     ("::needs_xdp_features::", "the list of what drivers can do with XDP", [6, 3]),
     ("::needs_tcx::", "TCX", [6, 6]),
     ("::needs_netkit::", "netkit", [6, 7]),
+    // Debian's 6.18 has it not, and 7.3 has.
+    ("::needs_rxe_in_pods::", "rxe in other namespaces", [7, 0]),
 ];
 
 /// Set where golden files are to be made of what guests saw.
@@ -65,18 +67,32 @@ pub(crate) fn prepare(workspace: &Workspace, kernels: &[String]) -> Result<()> {
          machine is {}",
         env::consts::ARCH
     );
+    containerd(workspace)?;
     Bench::ensure(workspace, kernels).map(drop)
+}
+
+/// The runtime for tests that need one. Of those that the runtime ring has, one is enough here.
+fn containerd(workspace: &Workspace) -> Result<PathBuf> {
+    let [first, ..] = &runtime::RELEASES;
+    first.ensure(workspace)
 }
 
 /// Runs the command in one guest after the other, and prints a line for each.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let bench = Bench::ensure(workspace, &arguments.kernels)?;
+    let containerd = containerd(workspace)?;
     let mut bad = Vec::new();
     for series in &arguments.kernels {
         let kernel = bench.kernel(series)?;
         shell::say(&format!("booting Linux {}", kernel.release));
         let share = workspace.target.join("vm").join(series);
-        let guest = Guest { bench: &bench, kernel: &kernel, series, share: &share };
+        let guest = Guest {
+            bench: &bench,
+            kernel: &kernel,
+            series,
+            containerd: &containerd,
+            share: &share,
+        };
         let command = command(&kernel, &arguments.command)?;
         let start = Instant::now();
         let ending = guest.run(&workspace.program("xtask"), &command)?;

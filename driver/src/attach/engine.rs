@@ -1,11 +1,14 @@
 //! The engine: what the worker's thread does with each command.
 
+mod bare;
 mod containers;
 mod draft;
+mod function;
 mod lease;
 mod mend;
 mod policy;
 mod prepare;
+mod provision;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -24,10 +27,10 @@ use super::worker::{Command, Desk, Worker};
 use crate::attach::{AttachError, Notice, NoticeKind, Notices};
 use crate::model::{
     AttachmentId, Belongings, BuildId, By, DeviceName, EthtoolState, IfIndex, IfName,
-    InterfaceState, Place, Record,
+    InterfaceState, NetnsRef, Place, Record,
 };
 use crate::node::{Node, StepError};
-use crate::plan::{DatapathState, Observed, Subject};
+use crate::plan::{DatapathState, Observed, RdmaSeen, Subject};
 use crate::state::Checkpoint;
 
 /// Owns the node and the checkpoint. Lives on one thread.
@@ -127,6 +130,10 @@ impl<N: Node> Engine<N> {
                 let answered = self.set_lease(&id, tenancy);
                 self.finish(desk, answer, answered);
             }
+            Command::Provision { rules, answer } => {
+                let answered = self.provision(&rules);
+                self.finish(desk, answer, answered);
+            }
             Command::Synchronize { sandboxes, answer } => {
                 self.synchronize(&sandboxes);
                 self.finish(desk, answer, ());
@@ -194,6 +201,21 @@ impl<N: Node> Engine<N> {
     fn ethtool(&mut self, interface: IfName) -> Result<EthtoolState, StepError> {
         match self.node.observe(&Subject::Ethtool(interface))? {
             Observed::Ethtool(state) => Ok(*state),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// An RDMA device of the host.
+    fn rdma(&mut self, name: &str, index: Option<u32>) -> Result<Option<RdmaSeen>, StepError> {
+        match self.node.observe(&Subject::Rdma { name: name.to_owned(), index })? {
+            Observed::Rdma(seen) => Ok(seen),
+            _ => Err(mismatch()),
+        }
+    }
+
+    fn is_namespace_there(&mut self, netns: &NetnsRef) -> Result<bool, StepError> {
+        match self.node.observe(&Subject::Namespace(netns.clone()))? {
+            Observed::Namespace(is_there) => Ok(is_there),
             _ => Err(mismatch()),
         }
     }

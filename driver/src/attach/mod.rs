@@ -19,4 +19,6 @@ mod worker;
 pub use self::engine::Engine;
 pub use self::error::AttachError;
 pub use self::notice::{Notice, NoticeKind, Notices};
-pub use self::worker::{Changed, Command, Desk, Ordered, PrepareClaim, Tenancy, Wanted, Worker};
+pub use self::worker::{
+    Changed, Command, Desk, Ordered, PrepareClaim, Provisioned, Tenancy, Wanted, Worker,
+};

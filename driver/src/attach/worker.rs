@@ -8,9 +8,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::AttachError;
 use crate::model::{
     AttachmentId, ClaimRef, ClaimUid, Cpus, Device, DeviceName, Lease, OperatorPolicy, PodRef,
-    Record, Sandbox, Selection, ShareId, Wishes,
+    Record, Sandbox, Selection, ShareId, SriovRule, Wishes,
 };
-use crate::plan;
+use crate::plan::{self, Provision};
 
 /// Prepare what a claim was allocated.
 #[derive(Clone, Debug)]
@@ -82,11 +82,36 @@ pub enum Command {
         policy: Option<OperatorPolicy>,
         answer: oneshot::Sender<Result<Ordered, AttachError>>,
     },
+    Provision {
+        rules: Vec<SriovRule>,
+        answer: oneshot::Sender<Vec<Provisioned>>,
+    },
     SetLease {
         id: AttachmentId,
         tenancy: Tenancy,
         answer: oneshot::Sender<Result<Record, AttachError>>,
     },
+}
+
+/// What became of a physical function, or of a rule that selects none.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Provisioned {
+    pub decided: Provision,
+    /// Why the kernel did not do what was decided.
+    pub failure: Option<String>,
+}
+
+impl Provisioned {
+    /// One word of a closed set, for labels.
+    pub fn outcome(&self) -> &'static str {
+        match &self.decided {
+            Provision::Set { .. } if self.failure.is_some() => "failed",
+            Provision::Set { .. } => "set",
+            Provision::Keep { .. } => "kept",
+            Provision::Refuse { .. } => "refused",
+            Provision::Unmatched { .. } => "unmatched",
+        }
+    }
 }
 
 /// What a DHCP server had to say about an attachment's address.
@@ -202,6 +227,14 @@ impl Worker {
         tenancy: Tenancy,
     ) -> Result<Record, AttachError> {
         self.ask(|answer| Command::SetLease { id, tenancy, answer }).await?
+    }
+
+    /// Has physical functions have as many virtual ones as `rules` say, where nobody would lose
+    /// anything by that. To be called once at start, before anything is published: a scan after it
+    /// finds what is new. Each outcome is logged and answered; a driver that is stopping answers
+    /// none.
+    pub async fn provision(&self, rules: Vec<SriovRule>) -> Vec<Provisioned> {
+        self.ask(|answer| Command::Provision { rules, answer }).await.unwrap_or_default()
     }
 
     /// What is recorded now, in a stable order.

@@ -6,8 +6,9 @@ use std::fmt;
 use super::dranet::Dialect;
 use super::fields::{
     ADDRESSES, CHANNELS, COALESCE, CPUS, DAD, DHCP, EGRESS, EXPORT_PACKETS, FEATURES, FLOW_ENTRIES,
-    FLOWS, GRO, GRO_IPV4, GSO, GSO_IPV4, HOOK, INGRESS, INHERIT, MAC, MTU, NAME, NEIGHBORS,
-    PRIVATE_FLAGS, PROGRAMS, RINGS, ROUTES, RULES, SETTINGS, SUBINTERFACE, TELEMETRY, VRF,
+    FLOWS, GRO, GRO_IPV4, GSO, GSO_IPV4, HOOK, INGRESS, INHERIT, LINK_STATE, MAC, MAX_RATE,
+    MIN_RATE, MTU, NAME, NEIGHBORS, PRIVATE_FLAGS, PROGRAMS, RINGS, ROUTES, RULES, SETTINGS,
+    SPOOF_CHECK, SUBINTERFACE, TELEMETRY, TRUST, VF_VLAN, VRF,
 };
 use super::interface::Programs;
 use super::merge::{Entries, Entry, Field, Merge};
@@ -15,7 +16,7 @@ use super::route::{WrittenRoute, is_taken};
 use super::{ANY_HZ, Known, Source, together};
 use crate::model::{
     Alignment, DirectionFilter, EbpfWishes, EthtoolWishes, Filter, FlowWishes, HookWish, Inherit,
-    InterfaceWishes, Problems, Route, Segments, SysctlName, Telemetry, Vrf, Wishes,
+    InterfaceWishes, Problems, Route, Segments, SysctlName, Telemetry, VfSettings, Vrf, Wishes,
 };
 use crate::policy::compile;
 
@@ -38,12 +39,25 @@ pub(super) fn wishes(merge: &mut Merge<'_>, known: Known) -> Wishes {
             channels: map(merge, &CHANNELS),
             coalesce: map(merge, &COALESCE),
         },
+        sriov: sriov(merge),
         subinterface: merge.settle(&SUBINTERFACE),
         alignment: Alignment { cpus: merge.settle(&CPUS).unwrap_or_default() },
         ebpf: EbpfWishes::default(),
     };
     together::check(merge, &wishes, &settings);
     Wishes { ebpf: ebpf(merge, known), ..wishes }
+}
+
+fn sriov(merge: &mut Merge<'_>) -> VfSettings {
+    VfSettings {
+        mac: None,
+        vlan: merge.settle(&VF_VLAN),
+        trust: merge.settle(&TRUST),
+        spoof_check: merge.settle(&SPOOF_CHECK),
+        min_tx_rate_mbps: merge.settle(&MIN_RATE),
+        max_tx_rate_mbps: merge.settle(&MAX_RATE),
+        link_state: merge.settle(&LINK_STATE),
+    }
 }
 
 fn interface(merge: &mut Merge<'_>, settings: &Said<'_>) -> InterfaceWishes {

@@ -8,7 +8,7 @@ use super::route::WrittenRoute;
 use super::sysctl::Settings;
 use crate::model::{
     CpuAlignment, Dad, DirectionFilter, HookWish, IfName, Inherit, MacAddr, Neighbor, Rule,
-    SubinterfaceKind, Telemetry, Vrf,
+    SubinterfaceKind, Telemetry, VfLinkState, VfVlan, Vrf,
 };
 
 macro_rules! fields {
@@ -41,6 +41,12 @@ fields! {
     RINGS: Entries<String, u32> = "ethtool.rings", ethtool.rings;
     CHANNELS: Entries<String, u32> = "ethtool.channels", ethtool.channels;
     COALESCE: Entries<String, u32> = "ethtool.coalesce", ethtool.coalesce;
+    VF_VLAN: VfVlan = "sriov.vlan", sriov.vlan;
+    TRUST: bool = "sriov.trust", sriov.trust;
+    SPOOF_CHECK: bool = "sriov.spoofCheck", sriov.spoof_check;
+    MIN_RATE: u32 = "sriov.minTxRateMbps", sriov.min_rate;
+    MAX_RATE: u32 = "sriov.maxTxRateMbps", sriov.max_rate;
+    LINK_STATE: VfLinkState = "sriov.linkState", sriov.link_state;
     SUBINTERFACE: SubinterfaceKind = "subinterface", subinterface;
     CPUS: CpuAlignment = "alignment.cpus", alignment.cpus;
     HOOK: HookWish = "ebpf.hook", ebpf.hook;

@@ -9,6 +9,7 @@ use super::ethtool::EthtoolLayer;
 use super::interface::InterfaceLayer;
 use super::reader::{Leaf, Object, Spot};
 use super::route::{self, WrittenRoute};
+use super::sriov::SriovLayer;
 use super::{neighbor, routing_rule, subinterface};
 use crate::model::{Neighbor, Problems, Rule, SubinterfaceKind};
 
@@ -25,6 +26,7 @@ pub(super) const FIELDS: Fields = Fields {
         "rules",
         "neighbors",
         "ethtool",
+        "sriov",
         "subinterface",
         "alignment",
         "ebpf",
@@ -41,6 +43,7 @@ pub(super) struct Layer {
     pub(super) rules: Leaf<Vec<Rule>>,
     pub(super) neighbors: Leaf<Vec<Neighbor>>,
     pub(super) ethtool: EthtoolLayer,
+    pub(super) sriov: SriovLayer,
     pub(super) subinterface: Leaf<SubinterfaceKind>,
     pub(super) alignment: AlignmentLayer,
     pub(super) ebpf: EbpfLayer,
@@ -73,6 +76,9 @@ impl Layer {
         }
         if dialect == Dialect::Dranet {
             return layer;
+        }
+        if let Some(sriov) = root.field("sriov") {
+            layer.sriov = SriovLayer::read(&sriov, problems);
         }
         layer.subinterface =
             Leaf::read(root.field("subinterface"), |spot| subinterface::read(spot, problems));

@@ -26,6 +26,7 @@ mod route;
 mod routing_rule;
 mod rule;
 mod schema;
+mod sriov;
 mod subinterface;
 mod sysctl;
 mod together;
@@ -82,8 +83,8 @@ pub enum Known {
 /// Reads and merges the sources that apply to one device.
 ///
 /// Class comes before claim and, within one of them, a lower index before a higher. What the claim
-/// says replaces what the class says, field by field: those of `interface`, `alignment`, `ebpf` and
-/// `ebpf.flows` each for itself, `sysctls` and the groups of `ethtool` key by key; `routes`, `rules`, `neighbors`,
+/// says replaces what the class says, field by field: those of `interface`, `sriov`, `alignment`, `ebpf`
+/// and `ebpf.flows` each for itself, `sysctls` and the groups of `ethtool` key by key; `routes`, `rules`, `neighbors`,
 /// `interface.vrf`, `subinterface`, `ebpf.filter.ingress` and `ebpf.filter.egress` each as a whole.
 /// Within one of them nothing is replaced: two values for one thing contradict each other. Without
 /// any source the wishes are the defaults.

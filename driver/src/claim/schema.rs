@@ -24,6 +24,7 @@ pub fn schema() -> Value {
         ("rules", network::rules()),
         ("neighbors", network::neighbors()),
         ("ethtool", network::ethtool()),
+        ("sriov", network::sriov()),
         ("subinterface", network::subinterface()),
         ("alignment", alignment()),
         ("ebpf", programs()),

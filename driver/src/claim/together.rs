@@ -6,12 +6,14 @@ use ipnet::IpNet;
 
 use super::combine::Said;
 use super::fields::{
-    ADDRESSES, CHANNELS, COALESCE, DHCP, FEATURES, HOOK, INHERIT, MAC, MTU, NAME, NEIGHBORS,
-    PRIVATE_FLAGS, RINGS, ROUTES, RULES, SUBINTERFACE, VRF,
+    ADDRESSES, CHANNELS, COALESCE, DHCP, FEATURES, HOOK, INHERIT, LINK_STATE, MAC, MAX_RATE,
+    MIN_RATE, MTU, NAME, NEIGHBORS, PRIVATE_FLAGS, RINGS, ROUTES, RULES, SPOOF_CHECK, SUBINTERFACE,
+    TRUST, VF_VLAN, VRF,
 };
 use super::merge::{Entries, Field, Merge};
 use crate::model::{
-    Family, HookWish, Inherit, InterfaceWishes, MacvlanMode, SubinterfaceKind, SysctlName, Wishes,
+    Family, HookWish, Inherit, InterfaceWishes, MacvlanMode, SubinterfaceKind, SysctlName,
+    VfSettings, Wishes,
 };
 
 pub(super) fn check(merge: &mut Merge<'_>, wishes: &Wishes, settings: &Said<'_>) {
@@ -20,6 +22,7 @@ pub(super) fn check(merge: &mut Merge<'_>, wishes: &Wishes, settings: &Said<'_>)
     check_inherit(merge, &wishes.interface);
     check_own_addresses(merge, wishes);
     check_vrf(merge, wishes);
+    check_rates(merge, &wishes.sriov);
     if let Some(kind) = wishes.subinterface {
         check_subinterface(merge, wishes, kind);
     }
@@ -122,12 +125,37 @@ fn check_subinterface(merge: &mut Merge<'_>, wishes: &Wishes, kind: Subinterface
     refuse_ethtool(merge, &RINGS);
     refuse_ethtool(merge, &CHANNELS);
     refuse_ethtool(merge, &COALESCE);
+    refuse_sriov(merge, &VF_VLAN);
+    refuse_sriov(merge, &TRUST);
+    refuse_sriov(merge, &SPOOF_CHECK);
+    refuse_sriov(merge, &MIN_RATE);
+    refuse_sriov(merge, &MAX_RATE);
+    refuse_sriov(merge, &LINK_STATE);
 }
 
 fn refuse_ethtool<V: Clone + 'static>(merge: &mut Merge<'_>, group: &Field<Entries<String, V>>) {
     if merge.value(group).is_some_and(|entries| !entries.is_empty()) {
-        let message = "would change the parent for all that use it, so not with a subinterface";
-        merge.clash(group, &SUBINTERFACE, message);
+        merge.clash(group, &SUBINTERFACE, CHANGES_PARENT);
+    }
+}
+
+fn refuse_sriov<V: Clone + 'static>(merge: &mut Merge<'_>, field: &Field<V>) {
+    if merge.value(field).is_some() {
+        merge.clash(field, &SUBINTERFACE, CHANGES_PARENT);
+    }
+}
+
+const CHANGES_PARENT: &str =
+    "would change the parent for all that use it, so not with a subinterface";
+
+/// The kernel refuses it as well (`rtnl_set_vf_rate()` in `net/core/rtnetlink.c`, Linux 6.12): a limit
+/// below what is warranted. A limit of 0 is none.
+fn check_rates(merge: &mut Merge<'_>, sriov: &VfSettings) {
+    if let (Some(min), Some(max)) = (sriov.min_tx_rate_mbps, sriov.max_tx_rate_mbps)
+        && max != 0
+        && min > max
+    {
+        merge.clash(&MIN_RATE, &MAX_RATE, format!("{min} is above maxTxRateMbps, {max}"));
     }
 }
 

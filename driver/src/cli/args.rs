@@ -25,9 +25,17 @@ pub struct NodeArgs {
         hide_default_value = true
     )]
     pub node_name: String,
-    /// The driver's name in the API.
-    #[arg(long, value_name = "NAME", default_value = "weir.dev")]
-    pub driver_name: String,
+    /// The driver's name in the API; left out, weir.dev, or dra.net where that is what it is
+    /// compatible with.
+    #[arg(long, value_name = "NAME")]
+    pub driver_name: Option<String>,
+    /// What attributes and capacities of devices are named after; left out, the driver's name.
+    #[arg(long, value_name = "NAME")]
+    pub attribute_domain: Option<String>,
+    /// Whose attributes devices have. `dranet`: those of DraNet, under its name, so that claims written
+    /// for it select our devices.
+    #[arg(long, value_name = "DRIVER")]
+    pub compat: Option<String>,
     /// A kubeconfig file; left out, the usual places and then the pod's service account.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<String>,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::output::{columns, or_dash, pretty, print};
 use super::{CliError, DevicesArgs, Output};
 use crate::inventory::{Scan, Scanner};
-use crate::model::{Device, EbpfAbilities};
+use crate::model::{Device, EbpfAbilities, Form, RdmaLinkLayer};
 use crate::sys::sysfs::Sysfs;
 
 pub(super) fn run(args: &DevicesArgs) -> Result<(), CliError> {
@@ -17,7 +17,7 @@ pub(super) fn run(args: &DevicesArgs) -> Result<(), CliError> {
 }
 
 fn table(scan: &Scan) -> String {
-    const TITLES: [&str; 12] = [
+    const TITLES: [&str; 13] = [
         "NAME",
         "INTERFACE",
         "KIND",
@@ -28,14 +28,16 @@ fn table(scan: &Scan) -> String {
         "PCI",
         "NUMA ",
         "DRIVER",
+        "RDMA",
         "XDP",
         "TCX",
     ];
     let mut text = columns(&TITLES, scan.devices.iter().map(row));
-    if !scan.left_out.is_empty() {
+    if !scan.left_out.is_empty() || !scan.idle.is_empty() {
         text.push('\n');
-        let left_out = scan.left_out.iter();
-        let rows = left_out.map(|it| vec![it.interface.to_string(), it.reason.to_owned()]);
+        let interfaces = scan.left_out.iter().map(|it| (it.interface.to_string(), it.reason));
+        let functions = scan.idle.iter().map(|it| (it.address.to_string(), it.reason));
+        let rows = interfaces.chain(functions).map(|(what, why)| vec![what, why.to_owned()]);
         text.push_str(&columns(&["NOT OFFERED", "WHY"], rows));
     }
     text
@@ -45,17 +47,31 @@ fn row(device: &Device) -> Vec<String> {
     vec![
         device.name.to_string(),
         or_dash(device.interface.as_ref()),
-        device.kind.clone(),
+        match device.form() {
+            Form::Interface => device.kind.clone(),
+            Form::Rdma => "rdma".to_owned(),
+            Form::Vfio => "vfio".to_owned(),
+        },
         device.state.clone(),
         or_dash(device.mac),
-        device.mtu.to_string(),
+        or_dash(device.interface.as_ref().map(|_| device.mtu)),
         or_dash(device.speed_mbps.map(speed)),
         or_dash(device.pci.as_ref().map(|pci| pci.address)),
         or_dash(device.numa_node),
         or_dash(device.driver.as_ref()),
+        or_dash(rdma(device)),
         xdp(&device.ebpf),
         if device.ebpf.tcx { "yes" } else { "no" }.to_owned(),
     ]
+}
+
+/// Its RDMA device, and what that runs over where it is no Ethernet.
+fn rdma(device: &Device) -> Option<String> {
+    let name = device.rdma_device.as_ref()?;
+    Some(match device.rdma.as_ref().map(|facts| facts.link_layer) {
+        Some(RdmaLinkLayer::InfiniBand) => format!("{name} (InfiniBand)"),
+        _ => name.clone(),
+    })
 }
 
 fn speed(mbps: u32) -> String {
@@ -83,14 +99,17 @@ fn json(scan: &Scan) -> Value {
     let left_out = scan.left_out.iter();
     let left_out: Vec<_> =
         left_out.map(|it| json!({ "interface": it.interface, "reason": it.reason })).collect();
-    json!({ "devices": scan.devices, "leftOut": left_out })
+    let idle = scan.idle.iter();
+    let idle: Vec<_> =
+        idle.map(|it| json!({ "pciAddress": it.address, "reason": it.reason })).collect();
+    json!({ "devices": scan.devices, "leftOut": left_out, "idleFunctions": idle })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::LeftOut;
-    use crate::model::XdpFeatures;
+    use crate::inventory::{IdleFunction, LeftOut};
+    use crate::model::{RdmaFacts, XdpFeatures};
     use crate::testing::device;
 
     fn scan() -> Scan {
@@ -100,7 +119,28 @@ mod tests {
         (nic.driver, nic.numa_node, nic.mac) = (Some("ice".to_owned()), Some(1), None);
         nic.ebpf = EbpfAbilities { xdp: None, ..EbpfAbilities::default() };
         let left_out = LeftOut { interface: "eth0".parse().unwrap(), reason: "default route" };
-        Scan { devices: vec![nic, device("veth7")], left_out: vec![left_out] }
+        let function = "0000:3b:01.2".parse().unwrap();
+        let idle = vec![IdleFunction { address: function, reason: "no driver" }];
+        Scan { devices: vec![nic, device("veth7"), hca()], left_out: vec![left_out], idle }
+    }
+
+    /// An InfiniBand adapter without an interface.
+    fn hca() -> Device {
+        Device {
+            name: "pci-0000-81-00-0".parse().unwrap(),
+            interface: None,
+            index: None,
+            mac: None,
+            driver: Some("mlx5_core".to_owned()),
+            rdma_device: Some("mlx5_0".to_owned()),
+            rdma: Some(RdmaFacts {
+                link_layer: RdmaLinkLayer::InfiniBand,
+                node_type: "CA".to_owned(),
+                node_guid: None,
+            }),
+            ebpf: EbpfAbilities::default(),
+            ..device("mlx5")
+        }
     }
 
     #[test]
@@ -108,12 +148,14 @@ mod tests {
         assert_eq!(
             table(&scan()),
             "\
-NAME              INTERFACE  KIND    STATE  MAC                 MTU  SPEED  PCI  NUMA  DRIVER  XDP                    TCX
-pci-0000-3b-00-0  eth1       device  up     -                  1500    10G  -       1  ice     unknown                no
-veth7             veth7      veth    up     02:00:00:00:00:07  1500    10G  -       -  veth    native+frags+redirect  yes
+NAME              INTERFACE  KIND    STATE  MAC                 MTU  SPEED  PCI  NUMA  DRIVER     RDMA                 XDP                    TCX
+pci-0000-3b-00-0  eth1       device  up     -                  1500    10G  -       1  ice        -                    unknown                no
+veth7             veth7      veth    up     02:00:00:00:00:07  1500    10G  -       -  veth       -                    native+frags+redirect  yes
+pci-0000-81-00-0  -          rdma    up     -                     -    10G  -       -  mlx5_core  mlx5_0 (InfiniBand)  unknown                no
 
-NOT OFFERED  WHY
-eth0         default route
+NOT OFFERED   WHY
+eth0          default route
+0000:3b:01.2  no driver
 "
         );
     }

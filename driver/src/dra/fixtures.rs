@@ -1,13 +1,21 @@
 //! Values that several tests of this room need.
 
-use super::Pool;
+use std::sync::LazyLock;
+
+use super::{Names, Pool, Vocabulary};
 use crate::model::{
     BuildId, ClaimRef, Device, EbpfAbilities, IfIndex, InterfaceState, NetnsId, NetnsRef, PciFacts,
-    Phase, PodRef, Record, Sriov, XdpFeatures,
+    Phase, PodRef, PortFacts, Queues, RdmaFacts, RdmaLinkLayer, Record, Sriov, XdpFeatures,
 };
 
 pub(super) fn pool() -> Pool {
     Pool { driver: "weir.dev".to_owned(), node: "node-a".to_owned() }
+}
+
+pub(super) fn vocabulary() -> &'static Vocabulary {
+    static OURS: LazyLock<Vocabulary> =
+        LazyLock::new(|| Vocabulary { names: Names::Ours, domain: pool().driver });
+    &OURS
 }
 
 /// A veth end of that name.
@@ -66,18 +74,35 @@ pub(super) fn everything(name: &str) -> Device {
             root: "pci0000:3a".to_owned(),
             vendor: Some("8086".to_owned()),
             device: Some("1592".to_owned()),
+            subsystem: Some("0002".to_owned()),
         }),
         numa_node: Some(1),
         driver: Some("ice".to_owned()),
         speed_mbps: Some(100_000),
         sriov: Some(Sriov { total_vfs: 128, num_vfs: 4 }),
         rdma_device: Some("irdma0".to_owned()),
-        rdma_nodes: Vec::new(),
+        rdma: Some(RdmaFacts {
+            link_layer: RdmaLinkLayer::RoCE,
+            node_type: "CA".to_owned(),
+            node_guid: Some("0200:00ff:fe00:0007".to_owned()),
+        }),
+        iommu_group: Some(42),
+        port: PortFacts {
+            name: Some("p0".to_owned()),
+            id: Some("020000000007".to_owned()),
+            switch_id: Some("0a0b".to_owned()),
+        },
+        firmware: Some("4.40 0x8001c967".to_owned()),
+        queues: Some(Queues { rx: 64, tx: 64 }),
+        alias: Some("rail 0".to_owned()),
+        altnames: vec!["enp59s0f1".to_owned(), "ens3f1".to_owned()],
         ebpf: EbpfAbilities {
             xdp: Some(XdpFeatures(0b101_1011)),
             xdp_in_use: false,
             tcx: true,
             programs: vec!["other".to_owned()],
+            tcx_programs: vec!["other".to_owned()],
+            tc_filters: vec!["older".to_owned()],
             ..EbpfAbilities::default()
         },
         ..device(name)

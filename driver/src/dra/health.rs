@@ -21,7 +21,7 @@ use super::proto::health::v1::{
 };
 use super::proto::health::v1alpha1::dra_resource_health_server as v1alpha1;
 use crate::attach::Worker;
-use crate::inventory::Inventory;
+use crate::inventory::{IdleFunction, Inventory};
 use crate::model::{Device, Record};
 use crate::telemetry::{AllVitals, Sightings};
 
@@ -39,6 +39,8 @@ const SETTLE: Duration = Duration::from_millis(1500);
 #[derive(Clone)]
 pub struct HealthSources {
     pub devices: watch::Receiver<Arc<Vec<Device>>>,
+    /// PCI functions from which nothing can be had.
+    pub idle: watch::Receiver<Arc<Vec<IdleFunction>>>,
     pub records: watch::Receiver<Arc<Vec<Record>>>,
     pub vitals: watch::Receiver<AllVitals>,
     pub sightings: watch::Receiver<Sightings>,
@@ -51,22 +53,30 @@ impl HealthSources {
         vitals: watch::Receiver<AllVitals>,
         sightings: watch::Receiver<Sightings>,
     ) -> Self {
-        Self { devices: inventory.watch(), records: worker.watch(), vitals, sightings }
+        Self {
+            devices: inventory.watch(),
+            idle: inventory.idle(),
+            records: worker.watch(),
+            vitals,
+            sightings,
+        }
     }
 
     /// How every device is now. What changes afterwards is seen by [`Self::changed`].
     pub(super) fn judge(&mut self) -> Vec<DeviceHealth> {
         let devices = Arc::clone(&self.devices.borrow_and_update());
+        let idle = Arc::clone(&self.idle.borrow_and_update());
         let records = Arc::clone(&self.records.borrow_and_update());
         let vitals = Arc::clone(&self.vitals.borrow_and_update());
         let sightings = Arc::clone(&self.sightings.borrow_and_update());
-        judge(&devices, &records, &vitals, &sightings)
+        judge(&devices, &idle, &records, &vitals, &sightings)
     }
 
     /// Returns when something may be otherwise; never, once nobody is left who could tell.
     pub(super) async fn changed(&mut self) {
         let is_news = tokio::select! {
             news = self.devices.changed() => news.is_ok(),
+            news = self.idle.changed() => news.is_ok(),
             news = self.records.changed() => news.is_ok(),
             news = self.vitals.changed() => news.is_ok(),
             news = self.sightings.changed() => news.is_ok(),
@@ -197,10 +207,11 @@ mod tests {
     #[tokio::test]
     async fn the_whole_list_comes_again_and_again() {
         let (_devices, devices) = watch::channel(Arc::new(vec![device("eth1"), device("eth2")]));
+        let (_idle, idle) = watch::channel(Arc::default());
         let (_records, records) = watch::channel(Arc::default());
         let (_vitals, vitals) = watch::channel(AllVitals::default());
         let (_sightings, sightings) = watch::channel(Sightings::default());
-        let sources = HealthSources { devices, records, vitals, sightings };
+        let sources = HealthSources { devices, idle, records, vitals, sightings };
         let service = HealthService { pool: pool(), sources, stop: CancellationToken::new() };
         let mut watcher = Watcher { service, told: None, period: Duration::from_millis(1) };
         for _ in 0..3 {

@@ -30,7 +30,12 @@ mod taints;
 
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod machines;
 
+pub use self::attributes::{Names, Vocabulary};
 pub(crate) use self::claims::is_meant;
 pub use self::error::{ClaimError, ServeError};
 pub use self::events::Events;

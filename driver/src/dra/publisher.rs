@@ -24,7 +24,7 @@ use super::error::api_text;
 use super::mirror::Mirror;
 use super::slices::{Change, Terms, changes, published, render};
 use super::taints::{Defects, Taints, taints};
-use super::{API_TIMEOUT, HealthSources, Pool, Shares};
+use super::{API_TIMEOUT, HealthSources, Pool, Shares, Vocabulary};
 use crate::attach::Worker;
 use crate::inventory::Inventory;
 use crate::telemetry::Metrics;
@@ -32,6 +32,16 @@ use crate::telemetry::Metrics;
 /// How long to wait for more after something changed. A claim's end shows first in the records and
 /// then in the inventory; a driver that loads brings its interfaces one by one.
 const SETTLE: Duration = Duration::from_millis(500);
+
+/// How many slices may be written at once, and how long it takes until one more may be. Whoever watches
+/// slices, every scheduler among them, gets each one whole; a node whose hardware comes and goes
+/// writes about 8 in any ten seconds, and the last state soon after.
+const BURST: u32 = 4;
+const PER_WRITE: Duration = Duration::from_millis(2500);
+
+/// The longest that writes are put off, where a node has so many slices that writing them all is
+/// more than that.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// The pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -53,10 +63,13 @@ pub struct Publisher {
     owner: Option<OwnerReference>,
     /// The highest generation that was ever written from here.
     generation: i64,
+    /// How many writes there were that `Pace` does not know of yet.
+    writes: u32,
 }
 
 /// How the devices are offered.
 pub struct Offer {
+    pub vocabulary: Vocabulary,
     /// What `uname -r` prints.
     pub kernel_release: String,
     pub shares: Shares,
@@ -89,6 +102,7 @@ impl Publisher {
             published,
             owner: None,
             generation: 0,
+            writes: 0,
         }
     }
 
@@ -121,19 +135,23 @@ impl Publisher {
                 Ok(()) = devices.changed() => pace.news_from_here(Instant::now()),
                 Ok(()) = records.changed() => pace.news_from_here(Instant::now()),
                 () = changed(&mut health) => pace.news_from_here(Instant::now()),
-                () = pace.due(), if mirror.is_complete() => match self.round(&mut mirror).await {
-                    Ok(again) => {
-                        self.published.send_replace(true);
-                        pace.succeeded(again);
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "devices not published");
-                        if matches!(error, PublishError::Outdated { .. }) {
-                            (watch, mirror) = (self.watch(), Mirror::default());
+                () = pace.due(), if mirror.is_complete() => {
+                    let outcome = self.round(&mut mirror).await;
+                    pace.wrote(std::mem::take(&mut self.writes), Instant::now());
+                    match outcome {
+                        Ok(again) => {
+                            self.published.send_replace(true);
+                            pace.succeeded(again);
                         }
-                        pace.failed(&error, Instant::now());
+                        Err(error) => {
+                            tracing::warn!(%error, "devices not published");
+                            if matches!(error, PublishError::Outdated { .. }) {
+                                (watch, mirror) = (self.watch(), Mirror::default());
+                            }
+                            pace.failed(&error, Instant::now());
+                        }
                     }
-                },
+                }
             }
         }
     }
@@ -159,6 +177,7 @@ impl Publisher {
         let terms = Terms {
             pool: &self.pool,
             owner: self.owner.as_ref(),
+            vocabulary: &self.offer.vocabulary,
             kernel: &self.offer.kernel_release,
             shares: Some(&self.offer.shares),
             taints: taints.as_ref(),
@@ -193,6 +212,7 @@ impl Publisher {
     }
 
     async fn write(&mut self, change: Change, mirror: &mut Mirror) -> Result<(), PublishError> {
+        self.writes += 1;
         let api = self.slices();
         let (Change::Create(sent) | Change::Replace(sent)) = &change else {
             let Change::Delete(name) = change else { return Ok(()) };
@@ -308,13 +328,28 @@ fn watch_text(error: &watcher::Error) -> String {
 struct Pace {
     next: Option<Instant>,
     failures: u32,
+    /// When everything that was written will be paid for.
+    paid: Option<Instant>,
 }
 
 impl Pace {
     async fn due(&self) {
         match self.next {
-            Some(next) => sleep_until(next).await,
+            Some(next) => sleep_until(self.earliest().map_or(next, |it| it.max(next))).await,
             None => std::future::pending().await,
+        }
+    }
+
+    /// When one more slice may be written; `None` where nothing was yet.
+    fn earliest(&self) -> Option<Instant> {
+        self.paid.and_then(|paid| paid.checked_sub(PER_WRITE * (BURST - 1)))
+    }
+
+    fn wrote(&mut self, writes: u32, now: Instant) {
+        if writes > 0 {
+            let from = self.paid.map_or(now, |paid| paid.max(now));
+            let latest = now + LONGEST_WAIT + PER_WRITE * (BURST - 1);
+            self.paid = Some((from + PER_WRITE.saturating_mul(writes)).min(latest));
         }
     }
 
@@ -333,7 +368,7 @@ impl Pace {
 
     /// `again` is when there will be more to publish, where that is known.
     fn succeeded(&mut self, again: Option<Instant>) {
-        *self = Self { next: again, failures: 0 };
+        *self = Self { next: again, failures: 0, paid: self.paid };
     }
 
     fn failed(&mut self, error: &PublishError, now: Instant) {
@@ -377,6 +412,42 @@ mod tests {
         assert_eq!(pause(&pace, now), Some(LONGEST_PAUSE));
         pace.news_from_here(now);
         assert_eq!(pause(&pace, now), Some(SETTLE));
+    }
+
+    #[test]
+    fn some_writes_are_free_and_then_each_has_to_be_waited_for() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        let wait = |pace: &Pace| pace.earliest().map(|it| it.saturating_duration_since(now));
+        assert_eq!(wait(&pace), None);
+        for expected in [0, 0, 0, 2500, 5000] {
+            pace.wrote(1, now);
+            assert_eq!(wait(&pace), Some(Duration::from_millis(expected)));
+        }
+        pace.wrote(0, now);
+        assert_eq!(wait(&pace), Some(Duration::from_secs(5)), "nothing was written");
+        pace.succeeded(None);
+        pace.wrote(100, now);
+        assert_eq!(wait(&pace), Some(LONGEST_WAIT));
+        // Everything is paid for in time.
+        pace.wrote(1, now + Duration::from_mins(1));
+        assert!(pace.earliest().is_some_and(|it| it < now + Duration::from_mins(1)));
+    }
+
+    #[test]
+    fn a_storm_of_ten_seconds_is_ten_writes_at_most() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let mut writes = 0;
+        for tick in 0..100 {
+            let now = start + tick * Duration::from_millis(100);
+            pace.news_from_here(now);
+            let is_due = pace.next.is_some_and(|next| next <= now);
+            if is_due && pace.earliest().is_none_or(|it| it <= now) {
+                pace.wrote(1, now);
+                pace.succeeded(None);
+                writes += 1;
+            }
+        }
+        assert!((4..=10).contains(&writes), "{writes}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Devices that several claims may share, as the API wants to have them described.
+//! What of a device can be counted, and devices that several claims may share.
 
 use std::collections::BTreeMap;
 
@@ -12,43 +12,57 @@ use crate::model::{Device, IfName};
 /// Which interfaces may be shared, and by how many claims each.
 pub type Shares = BTreeMap<IfName, u32>;
 
-/// What claims consume of a device that `count` of them may share: one of its shares each, and of its
-/// bandwidth, in bits per second, what they ask for. Who asks for none gets an equal part, so that
-/// the last share is not left without. Where nobody knows the link's speed, no bandwidth is accounted.
+/// What there is of a device that can be counted: its bandwidth in bits per second, where anybody knows
+/// the link's speed, and the virtual functions that could still be made.
+///
+/// Of a device that `count` claims may share, each consumes one of its shares, and of its bandwidth what
+/// it asks for. Who asks for none gets an equal part, so that the last share is not left without. How
+/// many virtual functions are left is not told there: whoever asks for no part of a capacity without
+/// a policy is given all of it.
 ///
 /// The scheduler keeps this account; nothing here enforces it.
 pub(super) fn capacity(
     device: &Device,
-    driver: &str,
-    count: u32,
+    domain: &str,
+    count: Option<u32>,
 ) -> BTreeMap<String, DeviceCapacity> {
     let mut all = BTreeMap::new();
-    let one = || Quantity("1".to_owned());
-    let shares = DeviceCapacity {
-        value: Quantity(count.to_string()),
-        request_policy: Some(CapacityRequestPolicy {
-            default: Some(one()),
-            valid_values: Some(vec![one()]),
-            valid_range: None,
-        }),
+    let mut add = |name: &str, value, request_policy| {
+        all.insert(format!("{domain}/{name}"), DeviceCapacity { value, request_policy });
     };
-    all.insert(format!("{driver}/shares"), shares);
     if let Some(mbps) = device.speed_mbps.filter(|mbps| *mbps > 0) {
-        let bandwidth = DeviceCapacity {
-            value: megabits(mbps),
-            request_policy: Some(CapacityRequestPolicy {
-                default: Some(megabits((mbps / count.max(1)).max(1))),
-                valid_range: Some(CapacityRequestPolicyRange {
-                    min: megabits(1),
-                    max: Some(megabits(mbps)),
-                    step: Some(megabits(1)),
-                }),
-                valid_values: None,
-            }),
-        };
-        all.insert(format!("{driver}/bandwidth"), bandwidth);
+        add("bandwidth", megabits(mbps), count.map(|count| equal_parts(mbps, count)));
+    }
+    match count {
+        Some(count) => {
+            let one = || Quantity("1".to_owned());
+            let policy = CapacityRequestPolicy {
+                default: Some(one()),
+                valid_values: Some(vec![one()]),
+                valid_range: None,
+            };
+            add("shares", Quantity(count.to_string()), Some(policy));
+        }
+        None => {
+            if let Some(sriov) = device.sriov {
+                let left = sriov.total_vfs.saturating_sub(sriov.num_vfs);
+                add("virtualFunctions", Quantity(left.to_string()), None);
+            }
+        }
     }
     all
+}
+
+fn equal_parts(mbps: u32, count: u32) -> CapacityRequestPolicy {
+    CapacityRequestPolicy {
+        default: Some(megabits((mbps / count.max(1)).max(1))),
+        valid_range: Some(CapacityRequestPolicyRange {
+            min: megabits(1),
+            max: Some(megabits(mbps)),
+            step: Some(megabits(1)),
+        }),
+        valid_values: None,
+    }
 }
 
 /// In the form in which the API server would write it, or else each of our writes would look altered.
@@ -69,6 +83,7 @@ fn megabits(mbps: u32) -> Quantity {
 mod tests {
     use super::*;
     use crate::dra::fixtures::device;
+    use crate::model::Sriov;
 
     #[test]
     fn quantities_are_written_in_their_canonical_form() {
@@ -79,7 +94,7 @@ mod tests {
     #[test]
     fn whoever_asks_for_nothing_gets_an_equal_part() {
         let fast = Device { speed_mbps: Some(25_000), ..device("eth1") };
-        let capacity = capacity(&fast, "weir.dev", 8);
+        let capacity = capacity(&fast, "weir.dev", Some(8));
         let bandwidth = &capacity["weir.dev/bandwidth"];
         assert_eq!(bandwidth.value.0, "25G");
         let policy = bandwidth.request_policy.as_ref().unwrap();
@@ -91,8 +106,27 @@ mod tests {
     fn a_link_without_a_speed_is_shared_by_count_alone() {
         for speed_mbps in [None, Some(0)] {
             let slow = Device { speed_mbps, ..device("eth1") };
-            let capacity = capacity(&slow, "weir.dev", 8);
+            let capacity = capacity(&slow, "weir.dev", Some(8));
             assert_eq!(capacity.keys().collect::<Vec<_>>(), ["weir.dev/shares"]);
         }
+    }
+
+    #[test]
+    fn what_is_not_shared_has_plain_amounts() {
+        let sriov = Some(Sriov { total_vfs: 64, num_vfs: 4 });
+        let fast = Device { speed_mbps: Some(25_000), sriov, ..device("eth1") };
+        let amounts = |count| {
+            let all = capacity(&fast, "net.example", count).into_iter();
+            all.map(|(name, it)| (name, it.value.0, it.request_policy.is_some()))
+                .collect::<Vec<_>>()
+        };
+        let of = |name: &str, value: &str, policy| {
+            (format!("net.example/{name}"), value.to_owned(), policy)
+        };
+        assert_eq!(
+            amounts(None),
+            [of("bandwidth", "25G", false), of("virtualFunctions", "60", false)]
+        );
+        assert_eq!(amounts(Some(2)), [of("bandwidth", "25G", true), of("shares", "2", true)]);
     }
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::resource::v1::{self, ResourcePool, ResourceSlice, Resource
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::Pool;
-use super::attributes::{attributes, kernel_version};
+use super::attributes::{MOST, Vocabulary, attributes, kernel_version};
 use super::sharing::{Shares, capacity};
 use super::taints::Taints;
 use crate::model::{Device, Record};
@@ -44,6 +44,7 @@ pub(super) fn published(on_host: &[Device], records: &[Record]) -> Vec<Device> {
 pub(super) struct Terms<'a> {
     pub(super) pool: &'a Pool,
     pub(super) owner: Option<&'a OwnerReference>,
+    pub(super) vocabulary: &'a Vocabulary,
     /// The kernel's release, such as `uname -r` prints.
     pub(super) kernel: &'a str,
     /// `None` where several claims may share nothing.
@@ -88,15 +89,16 @@ pub(super) fn render(devices: &[Device], terms: &Terms<'_>, generation: i64) -> 
 }
 
 fn rendered(device: &Device, terms: &Terms<'_>, kernel: Option<&str>) -> v1::Device {
-    let driver = &terms.pool.driver;
     let count =
         terms.shares.zip(device.interface.as_ref()).and_then(|(shares, name)| shares.get(name));
     let taint = terms.taints.and_then(|taints| taints.get(&device.name));
+    let capacity = capacity(device, &terms.vocabulary.domain, count.copied());
+    let room = MOST - capacity.len();
     v1::Device {
         name: device.name.to_string(),
-        attributes: Some(attributes(device, driver, kernel)),
+        attributes: Some(attributes(device, terms.vocabulary, kernel, room)),
         allow_multiple_allocations: count.map(|_| true),
-        capacity: count.map(|count| capacity(device, driver, *count)),
+        capacity: Some(capacity).filter(|capacity| !capacity.is_empty()),
         taints: taint.map(|taint| vec![taint.clone()]),
         ..v1::Device::default()
     }
@@ -106,7 +108,8 @@ fn rendered(device: &Device, terms: &Terms<'_>, kernel: Option<&str>) -> v1::Dev
 impl<'a> Terms<'a> {
     /// Nothing is shared, tainted or owned.
     pub(super) fn of(pool: &'a Pool) -> Self {
-        Self { pool, owner: None, kernel: "6.18.44-cloud-amd64", shares: None, taints: None }
+        let (kernel, vocabulary) = ("6.18.44-cloud-amd64", super::fixtures::vocabulary());
+        Self { pool, owner: None, vocabulary, kernel, shares: None, taints: None }
     }
 }
 
@@ -212,10 +215,11 @@ fn successor(old: &ResourceSlice, new: &ResourceSlice) -> ResourceSlice {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
 
     use super::*;
     use crate::dra::fixtures::{device, everything, pool, record};
+    use crate::dra::golden::is_golden;
+    use crate::model::DeviceName;
 
     fn many(count: usize) -> Vec<Device> {
         (0..count).map(|n| device(&format!("eth{n:03}"))).collect()
@@ -263,9 +267,7 @@ mod tests {
         let terms = Terms { owner: Some(&owner), ..Terms::of(&pool) };
         let slices = render(&[device("eth1"), everything("eth2")], &terms, 3);
 
-        let golden: Value = serde_json::from_str(include_str!("testdata/slices.json")).unwrap();
-        let rendered = serde_json::to_value(slices).unwrap();
-        assert_eq!(rendered, golden, "as text:\n{rendered:#}");
+        is_golden("slices.json", &serde_json::to_value(slices).unwrap());
     }
 
     #[test]
@@ -299,7 +301,12 @@ mod tests {
         };
         assert_eq!(sharable.allow_multiple_allocations, Some(true));
         assert_eq!(count(sharable), 32);
-        assert_eq!((whole.allow_multiple_allocations, &whole.capacity), (None, &None));
+        assert_eq!(count(whole), 19);
+        assert_eq!(whole.allow_multiple_allocations, None);
+        let capacity: Vec<_> = whole.capacity.iter().flatten().collect();
+        let [(name, bandwidth)] = &capacity[..] else { panic!("{capacity:?}") };
+        assert_eq!((name.as_str(), bandwidth.value.0.as_str()), ("weir.dev/bandwidth", "10G"));
+        assert_eq!(bandwidth.request_policy, None, "only what is shared may have one");
     }
 
     #[test]
@@ -323,6 +330,22 @@ mod tests {
         let devices = published(&[in_use, device("eth2")], &held);
 
         assert_eq!(devices, [device("eth0"), device("eth1"), device("eth2")]);
+    }
+
+    /// A function that was bound to another driver while a claim has it is not there twice, and is
+    /// nobody else's.
+    #[test]
+    fn a_held_devices_name_is_no_other_devices() {
+        let name: DeviceName = "pci-0000-3b-00-1".parse().unwrap();
+        let held = record(Device { name: name.clone(), ..everything("eth1") });
+        let on_vfio = Device {
+            name: name.clone(),
+            interface: None,
+            driver: Some("vfio-pci".to_owned()),
+            ..everything("eth1")
+        };
+        let devices = published(&[on_vfio], std::slice::from_ref(&held));
+        assert_eq!(devices, [held.device]);
     }
 
     #[test]

@@ -57,7 +57,8 @@ pub(super) fn taints(
     let taint = |(device, defect): (DeviceName, Defect)| {
         let key = match defect {
             Defect::NoCarrier => format!("{driver}/no-carrier"),
-            Defect::Gone => format!("{driver}/gone"),
+            Defect::Unbound => format!("{driver}/driver-unbound"),
+            Defect::Removed => format!("{driver}/removed"),
         };
         let known = devices()
             .filter(|known| known.name == device.as_str())
@@ -126,7 +127,11 @@ mod tests {
 
         let second = taints(defect(Defect::NoCarrier), "weir.dev", &published, late);
         assert_eq!(second, first);
-        let other = taints(defect(Defect::Gone), "weir.dev", &published, late);
-        assert_eq!(other.values().next().unwrap().time_added, Some(Time(late)));
+        for (other, key) in [(Defect::Removed, "removed"), (Defect::Unbound, "driver-unbound")] {
+            let other = taints(defect(other), "weir.dev", &published, late);
+            let taint = other.values().next().unwrap();
+            assert_eq!(taint.time_added, Some(Time(late)));
+            assert_eq!(taint.key, format!("weir.dev/{key}"));
+        }
     }
 }

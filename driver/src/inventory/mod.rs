@@ -9,8 +9,11 @@
 
 mod assemble;
 mod attached;
+#[cfg(test)]
+pub(crate) mod machines;
 mod naming;
 mod publishable;
+mod rdma;
 mod scan;
 mod watch;
 
@@ -20,7 +23,7 @@ use crate::sys::ethtool::EthtoolError;
 use crate::sys::netlink::NetlinkError;
 use crate::sys::sysfs::SysfsError;
 
-pub use self::scan::{LeftOut, Scan, Scanner};
+pub use self::scan::{IdleFunction, LeftOut, Scan, Scanner};
 pub use self::watch::Inventory;
 
 /// Why the devices of this node cannot be told.

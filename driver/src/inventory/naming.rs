@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{DeviceName, IfName, PciAddress};
+use crate::model::{DeviceName, PciAddress};
 
 /// What a device's name is made of.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Nameable {
-    pub(super) interface: IfName,
+    /// Its interface, or else its RDMA device; nobody else on its PCI function is called so.
+    pub(super) called: String,
     pub(super) pci: Option<PciAddress>,
     /// Tells apart interfaces of one PCI function where something does: `pf0vf1`, `1`.
     pub(super) port: Option<String>,
@@ -27,7 +28,7 @@ pub(super) fn device_names(interfaces: &[Nameable]) -> Vec<DeviceName> {
             let plain = plain_name(interface);
             let name = if taken.contains(&plain) {
                 // No port has a hyphen, so this is nobody's plain name.
-                label(&format!("{plain}-if-{}", encoded(interface.interface.as_str())))
+                label(&format!("{plain}-if-{}", encoded(&interface.called)))
             } else {
                 plain
             };
@@ -38,7 +39,7 @@ pub(super) fn device_names(interfaces: &[Nameable]) -> Vec<DeviceName> {
 }
 
 fn plain_name(interface: &Nameable) -> DeviceName {
-    let name = interface.interface.as_str();
+    let name = interface.called.as_str();
     let Some(pci) = interface.pci else {
         return match name.parse() {
             // What begins like our own encoding has to be encoded itself, to be told from it.
@@ -95,7 +96,7 @@ mod tests {
         let nameable: Vec<_> = interfaces
             .iter()
             .map(|(interface, pci, port)| Nameable {
-                interface: interface.parse().unwrap(),
+                called: (*interface).to_owned(),
                 pci: pci.map(|text| text.parse().unwrap()),
                 port: port.map(str::to_owned),
             })
@@ -167,11 +168,11 @@ mod tests {
         ) {
             let nameable: Vec<_> = interfaces
                 .into_iter()
-                .filter_map(|(name, (is_on_pci, port))| Some(Nameable {
-                    interface: name.parse().ok()?,
+                .map(|(name, (is_on_pci, port))| Nameable {
+                    called: name,
                     pci: is_on_pci.then(|| "10000000:8a:00.0".parse().unwrap()),
                     port,
-                }))
+                })
                 .collect();
             let names: BTreeSet<_> = device_names(&nameable).into_iter().collect();
             prop_assert_eq!(names.len(), nameable.len());

@@ -11,12 +11,12 @@ use super::InventoryError;
 use super::assemble::{DriverSaid, Observed, assemble};
 use super::attached::Attached;
 use super::publishable::{NOT_IN_SYSFS, UNREADABLE};
-use crate::model::{By, Device, EbpfAbilities, IfIndex, IfName, Queues};
+use crate::model::{By, Device, EbpfAbilities, IfIndex, IfName, PciAddress, Queues};
 use crate::sys::asked::asked;
 use crate::sys::ethtool::{self, DriverFacts, Ethtool, EthtoolError};
 use crate::sys::netdev::{Netdev, NetdevFacts};
 use crate::sys::netlink::{Changes, LinkFacts, Netlink};
-use crate::sys::sysfs::{Sysfs, SysfsFacts};
+use crate::sys::sysfs::{Look, Sysfs, SysfsError, SysfsFacts};
 use crate::sys::xdp::{self, XdpError};
 
 /// Looks at the interfaces of one namespace, again and again.
@@ -47,6 +47,16 @@ pub struct Scan {
     pub devices: Vec<Device>,
     /// Interfaces that are no devices, by index.
     pub left_out: Vec<LeftOut>,
+    /// Network controllers on PCI that are no devices, by address.
+    pub idle: Vec<IdleFunction>,
+}
+
+/// A PCI function that claims cannot have.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct IdleFunction {
+    pub address: PciAddress,
+    /// One of a closed set.
+    pub reason: &'static str,
 }
 
 /// An interface that claims cannot have.
@@ -116,13 +126,18 @@ impl Scanner {
             None => BTreeMap::new(),
         };
         let (has_loose, with_tcx) = (self.attached.has_loose(), self.attached.with_tcx());
+        let sysfs = self.sysfs.clone();
+        let mut look = sysfs.look();
         for link in links {
             let index = link.index;
             if has_loose || with_tcx.contains(&index) {
                 self.look_at_tcx(&link);
             }
-            self.note(link, features.remove(&index), queues.remove(&index));
+            let place = place(&mut look, &link.name);
+            self.note(link, place, features.remove(&index), queues.remove(&index));
         }
+        self.observed.rdma = told("RDMA devices", look.rdma_devices());
+        self.observed.functions = told("PCI functions", look.functions_without_interface());
         tracing::debug!(requests = asked() - before, "looked at everything");
         Ok(self.assemble())
     }
@@ -197,7 +212,8 @@ impl Scanner {
             None => None,
         };
         self.look_at_tcx(&link);
-        self.note(link, features, queues);
+        let place = place(&mut self.sysfs.look(), &link.name);
+        self.note(link, place, features, queues);
         Ok(())
     }
 
@@ -208,13 +224,18 @@ impl Scanner {
         match xdp::tcx_programs(link.index) {
             Ok(programs) if programs.is_empty() => {}
             Ok(programs) => drop(self.tcx.insert(link.index, programs)),
-            Err(error) => self.cannot_tell(link, &error),
+            Err(error) => cannot_tell(link, &error),
         }
     }
 
     /// Takes what was told of an interface, and asks what has to be asked about each by itself.
-    fn note(&mut self, link: LinkFacts, features: Option<NetdevFacts>, queues: Option<Queues>) {
-        let place = self.place(&link.name);
+    fn note(
+        &mut self,
+        link: LinkFacts,
+        place: Result<SysfsFacts, &'static str>,
+        features: Option<NetdevFacts>,
+        queues: Option<Queues>,
+    ) {
         let said = self.said(&link, place.as_ref().ok(), queues);
         let ebpf = self.ebpf(&link, features);
         let index = link.index;
@@ -225,18 +246,6 @@ impl Scanner {
         self.observed.links.insert(at, link);
     }
 
-    /// One odd interface must not hide all the others.
-    fn place(&self, interface: &IfName) -> Result<SysfsFacts, &'static str> {
-        match self.sysfs.interface(interface) {
-            Ok(facts) => facts.ok_or(NOT_IN_SYSFS),
-            Err(error) => {
-                let error = &error as &dyn Error;
-                tracing::warn!(error, %interface, "cannot tell where an interface is");
-                Err(UNREADABLE)
-            }
-        }
-    }
-
     /// What is made of software has no firmware, and a driver that says no more than its name.
     fn said(
         &mut self,
@@ -245,19 +254,10 @@ impl Scanner {
         queues: Option<Queues>,
     ) -> DriverSaid {
         let mut said = DriverSaid { queues, ..DriverSaid::default() };
-        let Some(place) = place.filter(|place| !place.is_virtual) else { return said };
-        if !self.drivers.contains_key(&link.index) {
-            match ethtool::driver(&link.name) {
-                Ok(facts) => drop(self.drivers.insert(link.index, facts.unwrap_or_default())),
-                Err(error) => {
-                    tracing::warn!(%error, interface = %link.name, "cannot ask its driver")
-                }
-            }
-        }
-        if let Some(facts) = self.drivers.get(&link.index) {
-            said.driver.clone_from(&facts.driver);
-            said.firmware.clone_from(&facts.firmware);
-        }
+        let Some(place) = place.filter(|place| !place.is_virtual()) else { return said };
+        let facts = self.drivers.entry(link.index).or_insert_with(|| about_driver(&link.name));
+        said.driver.clone_from(&facts.driver);
+        said.firmware.clone_from(&facts.firmware);
         // Sysfs has no speed of what is set down (`speed_show()` in `net/core/net-sysfs.c`, Linux
         // 6.12), and of what is up it has what the driver says.
         if let Some(ethtool) = self.ethtool.as_ref().filter(|_| !link.up)
@@ -273,12 +273,17 @@ impl Scanner {
     }
 
     fn ebpf(&self, link: &LinkFacts, features: Option<NetdevFacts>) -> EbpfAbilities {
-        let mut ids = link.xdp_programs.clone();
-        ids.extend(self.tcx.get(&link.index).into_iter().flatten());
-        let programs = xdp::program_names(&ids).unwrap_or_else(|error| {
-            self.cannot_tell(link, &error);
-            Vec::new()
-        });
+        let names = |ids: &[u32]| {
+            xdp::program_names(ids).unwrap_or_else(|error| {
+                cannot_tell(link, &error);
+                Vec::new()
+            })
+        };
+        let mut tcx_programs = names(self.tcx.get(&link.index).map_or(&[], Vec::as_slice));
+        tcx_programs.sort_unstable();
+        let mut programs = names(&link.xdp_programs);
+        programs.extend(tcx_programs.iter().cloned());
+        programs.sort_unstable();
         EbpfAbilities {
             xdp: features.map(|features| features.xdp),
             rx_metadata: features.and_then(|features| features.rx_metadata),
@@ -287,14 +292,37 @@ impl Scanner {
             xdp_in_use: link.is_xdp_attached(),
             tcx: self.has_tcx,
             programs,
+            tcx_programs,
+            tc_filters: self.tc_filters(link),
         }
     }
 
-    fn cannot_tell(&self, link: &LinkFacts, error: &XdpError) {
-        if !error.is_absent() {
-            let error = error as &dyn Error;
-            tracing::warn!(error, interface = %link.name, "cannot tell which programs it has");
+    /// Only while there is a program that is attached without a link there can be any.
+    fn tc_filters(&self, link: &LinkFacts) -> Vec<String> {
+        if !self.attached.has_loose() {
+            return Vec::new();
         }
+        self.netlink.filter_names(link.index).unwrap_or_else(|error| {
+            let error = &error as &dyn Error;
+            tracing::warn!(error, interface = %link.name, "cannot tell which filters it has");
+            Vec::new()
+        })
+    }
+}
+
+/// Nothing, where the driver cannot be asked.
+fn about_driver(interface: &IfName) -> DriverFacts {
+    let said = ethtool::driver(interface).unwrap_or_else(|error| {
+        tracing::warn!(%error, %interface, "cannot ask the driver of an interface");
+        None
+    });
+    said.unwrap_or_default()
+}
+
+fn cannot_tell(link: &LinkFacts, error: &XdpError) {
+    if !error.is_absent() {
+        let error = error as &dyn Error;
+        tracing::warn!(error, interface = %link.name, "cannot tell which programs it has");
     }
 }
 
@@ -307,4 +335,25 @@ impl Observed {
         self.ebpf.remove(&index);
         self.drivers.remove(&index);
     }
+}
+
+/// One odd interface must not hide all the others.
+pub(super) fn place(look: &mut Look<'_>, interface: &IfName) -> Result<SysfsFacts, &'static str> {
+    match look.interface(interface) {
+        Ok(facts) => facts.ok_or(NOT_IN_SYSFS),
+        Err(error) => {
+            let error = &error as &dyn Error;
+            tracing::warn!(error, %interface, "cannot tell where an interface is");
+            Err(UNREADABLE)
+        }
+    }
+}
+
+/// Nor must anything that is no interface.
+fn told<T>(what: &str, found: Result<Vec<T>, SysfsError>) -> Vec<T> {
+    found.unwrap_or_else(|error| {
+        let error = &error as &dyn Error;
+        tracing::warn!(error, "cannot tell this node's {what}");
+        Vec::new()
+    })
 }

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{InventoryError, LeftOut, Scan, Scanner};
+use super::{IdleFunction, InventoryError, LeftOut, Scan, Scanner};
 use crate::model::Device;
 use crate::sys::netlink::{Changes, Events, NetlinkError};
 use crate::sys::sysfs::Sysfs;
@@ -26,14 +26,16 @@ const POLL: Duration = Duration::from_secs(1);
 const PERIOD: Duration = Duration::from_mins(1);
 
 type Devices = Arc<Vec<Device>>;
+type Idle = Arc<Vec<IdleFunction>>;
 
 /// The devices of this node, as last seen.
 #[derive(Clone)]
 pub struct Inventory {
     devices: watch::Receiver<Devices>,
+    idle: watch::Receiver<Idle>,
     wish: Arc<Notify>,
     /// Where no thread holds it: a receiver must not see its sender go.
-    _sender: Option<Arc<watch::Sender<Devices>>>,
+    _sender: Option<Arc<(watch::Sender<Devices>, watch::Sender<Idle>)>>,
 }
 
 impl Inventory {
@@ -54,22 +56,24 @@ impl Inventory {
         thread::Builder::new()
             .name("inventory".to_owned())
             .spawn(move || match Watcher::new(&sysfs, wished, shutdown) {
-                Ok((watcher, devices)) => {
-                    let _ = first.send(Ok(devices));
+                Ok((watcher, receivers)) => {
+                    let _ = first.send(Ok(receivers));
                     watcher.run();
                 }
                 Err(error) => drop(first.send(Err(error))),
             })
             .map_err(InventoryError::Start)?;
         let ended = |_| InventoryError::Start(std::io::Error::other("the thread has ended"));
-        let devices = seen.recv().map_err(ended)??;
-        Ok(Self { devices, wish, _sender: None })
+        let (devices, idle) = seen.recv().map_err(ended)??;
+        Ok(Self { devices, idle, wish, _sender: None })
     }
 
     /// An inventory that never changes.
     pub fn fixed(devices: Vec<Device>) -> Self {
         let (sender, devices) = watch::channel(Arc::new(devices));
-        Self { devices, wish: Arc::default(), _sender: Some(Arc::new(sender)) }
+        let (idle_sender, idle) = watch::channel(Idle::default());
+        let _sender = Some(Arc::new((sender, idle_sender)));
+        Self { devices, idle, wish: Arc::default(), _sender }
     }
 
     /// The devices as last seen, sorted by name.
@@ -80,6 +84,11 @@ impl Inventory {
     /// Tells of every change of the devices.
     pub fn watch(&self) -> watch::Receiver<Arc<Vec<Device>>> {
         self.devices.clone()
+    }
+
+    /// Tells which network controllers are on PCI from which nothing can be had.
+    pub fn idle(&self) -> watch::Receiver<Arc<Vec<IdleFunction>>> {
+        self.idle.clone()
     }
 
     /// Returns when the thread that looks has ended, and not before.
@@ -108,6 +117,7 @@ struct Watcher {
     /// `None` after the sockets failed, until the next attempt.
     events: Option<Events>,
     devices: watch::Sender<Devices>,
+    idle: watch::Sender<Idle>,
     left_out: Vec<LeftOut>,
     wish: Arc<Notify>,
     shutdown: CancellationToken,
@@ -175,7 +185,7 @@ impl Watcher {
         sysfs: &Path,
         wish: Arc<Notify>,
         shutdown: CancellationToken,
-    ) -> Result<(Self, watch::Receiver<Devices>), InventoryError> {
+    ) -> Result<(Self, (watch::Receiver<Devices>, watch::Receiver<Idle>)), InventoryError> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -184,14 +194,16 @@ impl Watcher {
         // Listening begins before the first look, so that no change falls between them.
         let events = runtime.block_on(async { Events::open() })?;
         let mut scanner = Scanner::new(Sysfs::new(sysfs)?)?;
-        let Scan { devices, left_out } = scanner.scan()?;
+        let Scan { devices, left_out, idle } = scanner.scan()?;
         tell_left_out(&left_out);
-        let (sender, receiver) = watch::channel(Arc::new(devices));
+        let (sender, devices) = watch::channel(Arc::new(devices));
+        let (idle_sender, idle) = watch::channel(Arc::new(idle));
         let watcher = Self {
             scanner,
             runtime,
             events: Some(events),
             devices: sender,
+            idle: idle_sender,
             left_out,
             wish,
             shutdown,
@@ -199,7 +211,7 @@ impl Watcher {
             times: Times::from(Instant::now()),
             can_poll: true,
         };
-        Ok((watcher, receiver))
+        Ok((watcher, (devices, idle)))
     }
 
     fn run(mut self) {
@@ -297,6 +309,16 @@ impl Watcher {
             tell_left_out(&scan.left_out);
             self.left_out = scan.left_out;
         }
+        self.idle.send_if_modified(|idle| {
+            let has_changed = **idle != scan.idle;
+            if has_changed {
+                for IdleFunction { address, reason } in &scan.idle {
+                    tracing::info!(%address, reason, "left out of this node's devices");
+                }
+                *idle = Arc::new(scan.idle);
+            }
+            has_changed
+        });
         self.devices.send_if_modified(|devices| {
             let has_changed = **devices != scan.devices;
             if has_changed {
@@ -318,7 +340,7 @@ async fn wait(
 ) -> Result<Next, NetlinkError> {
     loop {
         let due = pending.due(times);
-        let changed = async {
+        let news = async {
             match events {
                 Some(events) => events.changed().await,
                 None => std::future::pending().await,
@@ -333,7 +355,7 @@ async fn wait(
                 return Ok(Next::Look);
             }
             () = sleep_until(times.next_poll) => return Ok(Next::Poll),
-            changes = changed => pending.add(changes?, Instant::now()),
+            changes = news => pending.add(changes?, Instant::now()),
         }
     }
 }
@@ -360,7 +382,8 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_the_thread_is_noticed() {
         let (sender, devices) = watch::channel(Devices::default());
-        let inventory = Inventory { devices, wish: Arc::default(), _sender: None };
+        let idle = watch::channel(Idle::default()).1;
+        let inventory = Inventory { devices, idle, wish: Arc::default(), _sender: None };
         // A change is not the end.
         sender.send_replace(Devices::default());
         let ended = tokio::spawn(async move { inventory.ended().await });

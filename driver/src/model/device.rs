@@ -50,6 +50,9 @@ pub struct Device {
     /// Global addresses with their prefix length, sorted.
     pub addresses: Vec<IpNet>,
     pub pci: Option<PciFacts>,
+    /// The root complex of what a sub-interface is stacked on; it is on no bus itself.
+    #[serde(default)]
+    pub parent_pcie_root: Option<String>,
     /// Normalised to `None` where sysfs says -1.
     pub numa_node: Option<u32>,
     /// The CPUs of that node.
@@ -69,6 +72,10 @@ pub struct Device {
     /// The number in `/sys/kernel/iommu_groups` and in `/dev/vfio`.
     #[serde(default)]
     pub iommu_group: Option<u32>,
+    /// Functions of the same group that drivers of the kernel use. As long as there are any, nobody can
+    /// open the group (only asked for where the form is [`Form::Vfio`]).
+    #[serde(default)]
+    pub iommu_group_held_up_by: Vec<PciAddress>,
     /// What a physical function offers; `None` if it cannot have virtual functions.
     pub sriov: Option<Sriov>,
     /// A virtual function of SR-IOV.
@@ -107,6 +114,12 @@ impl Device {
             None if self.driver.as_deref() == Some(VFIO_DRIVER) => Form::Vfio,
             None => Form::Rdma,
         }
+    }
+
+    /// The root complex that it is behind, be it by what it is stacked on.
+    pub fn pcie_root(&self) -> Option<&str> {
+        let own = self.pci.as_ref().map(|pci| pci.root.as_str());
+        own.or(self.parent_pcie_root.as_deref()).filter(|root| !root.is_empty())
     }
 
     /// What people know it by: its interface, else its RDMA device, else its place on the bus.
@@ -154,11 +167,11 @@ impl PortFacts {
     /// `__devlink_port_phys_port_name_get()` in `net/devlink/port.c`).
     pub fn is_representor(&self) -> bool {
         let Some(name) = &self.name else { return false };
-        let name = name.trim_start_matches(|c: char| c == 'c' || c.is_ascii_digit());
+        let name = name.strip_prefix('c').unwrap_or(name);
+        let name = name.trim_start_matches(|c: char| c.is_ascii_digit());
         let function = name.strip_prefix("pf");
-        let rest = function.map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
         self.switch_id.is_some()
-            && rest.is_some_and(|it| it.starts_with("vf") || it.starts_with("sf"))
+            && function.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     }
 }
 
@@ -229,6 +242,9 @@ pub struct PciFacts {
     /// Four hexadecimal digits, such as `15b3`.
     pub vendor: Option<String>,
     pub device: Option<String>,
+    /// The same, of the card or machine that its maker put it on.
+    #[serde(default)]
+    pub subsystem: Option<String>,
 }
 
 /// SR-IOV numbers of a physical function.
@@ -261,6 +277,12 @@ pub struct EbpfAbilities {
     pub tcx: bool,
     /// Names of programs attached to the interface now, XDP and TCX, sorted.
     pub programs: Vec<String>,
+    /// Those of them that are attached by TCX.
+    #[serde(default)]
+    pub tcx_programs: Vec<String>,
+    /// Names of programs that are filters of `clsact`, sorted.
+    #[serde(default)]
+    pub tc_filters: Vec<String>,
 }
 
 /// The kernel's `xdp-features` of an interface: what its driver can do, not what it does.
@@ -347,5 +369,25 @@ impl XskFeatures {
     /// Compute checksums.
     pub fn has_tx_checksum(self) -> bool {
         self.0 & Self::TX_CHECKSUM != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_representor_is_known_by_the_name_of_its_port() {
+        let is_representor = |name: &str, switch_id: Option<&str>| {
+            let [name, switch_id] = [Some(name), switch_id].map(|it| it.map(str::to_owned));
+            PortFacts { name, id: None, switch_id }.is_representor()
+        };
+        for name in ["pf0vf1", "pf1sf88", "c1pf0", "c1pf0vf3", "pf0hpf"] {
+            assert!(is_representor(name, Some("0a")), "{name}");
+            assert!(!is_representor(name, None), "{name}, of a card that switches nothing");
+        }
+        for name in ["p0", "p0s1", "pfx", "c1", ""] {
+            assert!(!is_representor(name, Some("0a")), "{name}");
+        }
     }
 }

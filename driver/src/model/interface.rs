@@ -69,3 +69,19 @@ pub struct InterfaceState {
     #[serde(default)]
     pub segments: Segments,
 }
+
+impl InterfaceState {
+    /// For a device without an interface. Nobody looks for it by this name.
+    pub fn none() -> Self {
+        Self {
+            name: IfName::none(),
+            index: IfIndex(0),
+            mac: None,
+            mtu: 0,
+            up: false,
+            addresses: Vec::new(),
+            controller: None,
+            segments: Segments::default(),
+        }
+    }
+}

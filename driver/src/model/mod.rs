@@ -17,6 +17,7 @@ mod node_config;
 mod problem;
 mod record;
 mod selection;
+mod sriov;
 mod traffic;
 mod vitals;
 mod wishes;
@@ -46,6 +47,9 @@ pub use self::node_config::{PfSelector, SriovRule};
 pub use self::problem::{Problem, Problems};
 pub use self::record::{BuildId, DatapathSpec, KeptPolicy, Phase, Record};
 pub use self::selection::Selection;
+pub use self::sriov::{
+    PfState, RdmaPlace, VfLinkState, VfPlace, VfRecord, VfSettings, VfUse, VfVlan, VlanProtocol,
+};
 pub use self::traffic::{Ahead, DirectionTraffic, Ends, Flow, PacketCount, RuleTraffic, Traffic};
 pub use self::vitals::{LinkSight, Vitals};
 pub use self::wishes::{

@@ -32,6 +32,11 @@ impl IfName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Stands where a name has to be and nothing has one.
+    pub(super) fn none() -> Self {
+        Self("none".into())
+    }
 }
 
 impl FromStr for IfName {

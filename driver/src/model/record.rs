@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AttachmentId, Belongings, ClaimRef, Device, DeviceName, EgressHook, EthtoolState, Filter,
-    FlowWishes, HookReason, IfIndex, IfName, IngressHook, InterfaceState, Lease, MacAddr, NetnsRef,
-    OperatorPolicy, PodRef, ShareId, SubinterfaceSpec, Telemetry, Wishes,
+    FlowWishes, Form, HookReason, IfIndex, IfName, IngressHook, InterfaceState, Lease, MacAddr,
+    NetnsRef, OperatorPolicy, PodRef, RdmaPlace, ShareId, SubinterfaceSpec, Telemetry, VfRecord,
+    Wishes,
 };
 
 /// One prepared device, from prepare to unprepare.
@@ -34,7 +35,8 @@ pub struct Record {
     /// What is made upon the device and moved in its stead.
     #[serde(default)]
     pub subinterface: Option<SubinterfaceSpec>,
-    /// What the interface was like on the host before it was first touched.
+    /// What the interface was like on the host before it was first touched;
+    /// [`InterfaceState::none`] of what has none.
     pub before: InterfaceState,
     /// What the host had on it when it last left.
     #[serde(default)]
@@ -42,6 +44,12 @@ pub struct Record {
     /// What its driver was set to before prepare changed that.
     #[serde(default)]
     pub ethtool: EthtoolState,
+    /// What its physical function was told, where it is a virtual one.
+    #[serde(default)]
+    pub vf: Option<VfRecord>,
+    /// The RDMA device that moves along; none where all namespaces share RDMA devices.
+    #[serde(default)]
+    pub rdma: Option<RdmaPlace>,
     /// What a DHCP server gave it, where the claim wishes that.
     #[serde(default)]
     pub lease: Option<Lease>,
@@ -65,7 +73,17 @@ impl Record {
         }
     }
 
-    /// What the interface is called inside the pod.
+    /// Whether the pod gets a network interface, rather than an RDMA device or a PCI function alone.
+    pub fn has_interface(&self) -> bool {
+        self.device.form() == Form::Interface
+    }
+
+    /// What people know it by in the pod: its interface there, or else what the device is called.
+    pub fn called(&self) -> &str {
+        if self.has_interface() { self.pod_interface().as_str() } else { self.device.called() }
+    }
+
+    /// What the interface is called inside the pod. Means nothing where there is none.
     pub fn pod_interface(&self) -> &IfName {
         self.wishes.interface.name.as_ref().unwrap_or(&self.before.name)
     }

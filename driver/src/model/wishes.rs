@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     IfName, Inherit, MacAddr, Neighbor, OtherPrograms, Route, Rule, Segments, SubinterfaceKind,
-    SysctlName, Vrf,
+    SysctlName, VfSettings, Vrf,
 };
 
 /// The configuration of one device: class and claim merged.
@@ -22,6 +22,9 @@ pub struct Wishes {
     pub neighbors: Vec<Neighbor>,
     #[serde(default)]
     pub ethtool: EthtoolWishes,
+    /// What the physical function is told, where the device is a virtual one.
+    #[serde(default)]
+    pub sriov: VfSettings,
     /// `None` gives the pod the device itself.
     #[serde(default)]
     pub subinterface: Option<SubinterfaceKind>,

@@ -1,6 +1,7 @@
 //! The real node: a match over [`Step`], each arm one call into another room of hands.
 
 mod change;
+mod function;
 mod link;
 mod observe;
 mod places;
@@ -21,6 +22,7 @@ use crate::sys::ethtool::EthtoolError;
 use crate::sys::netlink::NetlinkError;
 use crate::sys::netns::NetnsError;
 use crate::sys::sysctl::SysctlError;
+use crate::sys::sysfs::{Sysfs, SysfsError};
 use crate::telemetry::{Part, Timings, chain};
 
 /// The node that this process runs on. The namespace that it was opened in is the host's.
@@ -29,6 +31,8 @@ pub struct LinuxNode {
     places: Places,
     datapath: Datapath,
     cdi: CdiDir,
+    /// Where virtual functions are made; without it there are none to make.
+    sysfs: Option<Sysfs>,
     timings: Timings,
 }
 
@@ -41,7 +45,14 @@ impl LinuxNode {
     ///
     /// [`StepError`] when no netlink socket can be had.
     pub fn open(datapath: Datapath, cdi: CdiDir) -> Result<Self, StepError> {
-        Ok(Self { places: Places::open()?, datapath, cdi, timings: Timings::default() })
+        let timings = Timings::default();
+        Ok(Self { places: Places::open()?, datapath, cdi, sysfs: None, timings })
+    }
+
+    /// Lets it make virtual functions of SR-IOV, by this sysfs.
+    #[must_use]
+    pub fn with_sysfs(self, sysfs: Sysfs) -> Self {
+        Self { sysfs: Some(sysfs), ..self }
     }
 
     /// Has it report how long looks, steps and their parts take.
@@ -67,6 +78,13 @@ impl LinuxNode {
                 Observed::Strays(observe::strays(places.netlink(&Place::Host)?, stray)?)
             }
             Subject::Cookie(netns) => Observed::Cookie(observe::cookie(places, netns)?),
+            Subject::Vf(place) => Observed::Vf(function::vf(places, place)?),
+            Subject::Rdma { name, index } => Observed::Rdma(function::rdma(name, *index)?),
+            Subject::Namespace(netns) => Observed::Namespace(!observe::is_gone(netns)?),
+            Subject::PhysicalFunctions => {
+                let functions = self.sysfs.as_ref().map(Sysfs::physical_functions).transpose()?;
+                Observed::PhysicalFunctions(functions.unwrap_or_default())
+            }
             Subject::AllCdi => Observed::AllCdi(self.cdi.all()?),
             Subject::AllSubinterfaces => {
                 Observed::AllSubinterfaces(observe::subinterfaces(places.netlink(&Place::Host)?)?)
@@ -115,6 +133,15 @@ impl LinuxNode {
                 setting::set_sysctl(places, place, name, value)
             }
             Step::SetEthtool { at, setting } => setting::set_ethtool(places, at, setting),
+            Step::SetVf { vf, settings } => function::set_vf(places, vf, settings),
+            Step::MoveRdma { device, from, to } => function::move_rdma(device, from, to),
+            Step::SetVfCount { pf, count } => match &self.sysfs {
+                Some(sysfs) => match sysfs.set_vf_count(*pf, *count)? {
+                    true => Ok(Was::Otherwise),
+                    false => Ok(Was::Same),
+                },
+                None => Err(StepError { message: format!("no sysfs to look for {pf} in") }),
+            },
             Step::AddVrf { place, vrf } => link::add_vrf(places, place, vrf),
             Step::RemoveVrf { place, vrf } => link::remove_vrf(places, place, vrf),
             Step::AddSubinterface { spec } => link::add_subinterface(places, spec),
@@ -171,6 +198,7 @@ step_error_from!(
     NetlinkError,
     NetnsError,
     SysctlError,
+    SysfsError,
     crate::cdi::CdiError,
     crate::datapath::DatapathError
 );

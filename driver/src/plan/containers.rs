@@ -1,7 +1,9 @@
 //! What containers get that name a claim: one CDI specification for its devices that are attached,
 //! and the CPUs that are near them.
 
-use crate::model::{CdiDevice, CdiSpec, CpuAlignment, Cpus, Record};
+use std::path::PathBuf;
+
+use crate::model::{CdiDevice, CdiSpec, CpuAlignment, Cpus, Form, Record};
 
 /// The specification for the devices of one claim in the namespace with this cookie; `None` where
 /// there are none. `records` are in the order of their devices.
@@ -11,9 +13,21 @@ pub fn cdi<'a>(records: impl IntoIterator<Item = &'a Record>, cookie: u64) -> Op
     let devices = records.iter().map(|record| CdiDevice {
         name: record.id().cdi_device(),
         environment: environment(record, &records),
-        nodes: record.device.rdma_nodes.clone(),
+        nodes: nodes(record),
     });
     Some(CdiSpec { claim, cookie, devices: devices.collect() })
+}
+
+/// Files of the device. A group of VFIO is opened by its own file, which is put into a container of
+/// IOMMUs by another one that all share (`Documentation/driver-api/vfio.rst`, Linux 6.12).
+fn nodes(record: &Record) -> Vec<PathBuf> {
+    let device = &record.device;
+    match (device.form(), device.iommu_group) {
+        (Form::Vfio, Some(group)) => {
+            vec![format!("/dev/vfio/{group}").into(), PathBuf::from("/dev/vfio/vfio")]
+        }
+        _ => device.rdma_nodes.clone(),
+    }
 }
 
 /// The CPUs for a container with this environment, by the devices of the claims that it names: all
@@ -53,10 +67,15 @@ fn environment(record: &Record, all: &[&Record]) -> Vec<(String, String)> {
         let mut add = |what: &str, value: String| {
             environment.push((format!("{prefix}_{what}"), value));
         };
-        add("IFNAME", record.pod_interface().to_string());
+        if record.has_interface() {
+            add("IFNAME", record.pod_interface().to_string());
+        }
         add("DEVICE", record.device.name.to_string());
         if let Some(pci) = &record.device.pci {
             add("PCI_ADDRESS", pci.address.to_string());
+        }
+        if let (Form::Vfio, Some(group)) = (record.device.form(), record.device.iommu_group) {
+            add("VFIO_GROUP", group.to_string());
         }
         if let Some(rdma) = &record.device.rdma_device {
             add("RDMA_DEVICE", rdma.clone());
@@ -108,6 +127,38 @@ mod tests {
                 "WEIR_FAST_NIC_RDMA_DEVICE=mlx5_0"
             ]
         );
+    }
+
+    #[test]
+    fn what_has_no_interface_comes_by_files_and_names() {
+        let pci = crate::model::PciFacts {
+            address: "0000:3b:00.2".parse().unwrap(),
+            root: "pci0000:3a".to_owned(),
+            vendor: None,
+            device: None,
+            subsystem: None,
+        };
+        let mut vfio = answering("vfio-3b-2", "dpdk");
+        vfio.device.interface = None;
+        vfio.device.driver = Some(crate::model::VFIO_DRIVER.to_owned());
+        vfio.device.iommu_group = Some(42);
+        vfio.device.pci = Some(pci);
+        assert_eq!(
+            names(&vfio, &[&vfio]),
+            [
+                "WEIR_DPDK_DEVICE=vfio-3b-2",
+                "WEIR_DPDK_PCI_ADDRESS=0000:3b:00.2",
+                "WEIR_DPDK_VFIO_GROUP=42"
+            ]
+        );
+        assert_eq!(nodes(&vfio), ["/dev/vfio/42", "/dev/vfio/vfio"].map(PathBuf::from));
+
+        let mut rdma = answering("mlx5-0", "ib");
+        rdma.device.interface = None;
+        rdma.device.rdma_device = Some("mlx5_0".to_owned());
+        rdma.device.rdma_nodes = vec!["/dev/infiniband/uverbs0".into()];
+        assert_eq!(names(&rdma, &[&rdma]), ["WEIR_IB_DEVICE=mlx5-0", "WEIR_IB_RDMA_DEVICE=mlx5_0"]);
+        assert_eq!(nodes(&rdma), rdma.device.rdma_nodes);
     }
 
     #[test]

@@ -9,6 +9,9 @@ use crate::model::{At, Dad, DatapathSpec, InterfaceState, NetnsRef, Place, Recor
 /// Addresses go and the link goes down by steps of their own, though moving does the same: so that
 /// the way back puts them where they were.
 pub fn attach(record: &Record, netns: &NetnsRef) -> Vec<Step> {
+    if !record.has_interface() {
+        return hand_over_rdma(record, netns).into_iter().collect();
+    }
     let host = on_host(record);
     let pod = At { place: Place::Pod(netns.clone()), interface: record.pod_interface().clone() };
 
@@ -20,6 +23,9 @@ pub fn attach(record: &Record, netns: &NetnsRef) -> Vec<Step> {
     }
     steps.push(Step::SetDown { at: host.clone() });
     steps.push(Step::Move { from: host, to: pod.clone() });
+    // After its interface, and before that has addresses: GIDs are made of those that an interface
+    // in the same namespace gets (`drivers/infiniband/core/roce_gid_mgmt.c`, Linux 6.12).
+    steps.extend(hand_over_rdma(record, netns));
     // While it is down: no packet passes before its filters are there, nor while programs of others
     // are.
     steps.extend(attach_filters(record, &pod));
@@ -75,15 +81,27 @@ fn attach_filters(record: &Record, at: &At) -> Option<Step> {
     Some(Step::AttachFilters { spec: spec.clone(), at: at.clone() })
 }
 
+fn hand_over_rdma(record: &Record, netns: &NetnsRef) -> Option<Step> {
+    let device = record.rdma.clone()?;
+    Some(Step::MoveRdma { device, from: Place::Host, to: Place::Pod(netns.clone()) })
+}
+
+/// From the namespace that the record names, if it names one.
+pub(super) fn take_back_rdma(record: &Record) -> Option<Step> {
+    let (device, netns) = (record.rdma.clone()?, record.phase.netns()?.clone());
+    Some(Step::MoveRdma { device, from: Place::Pod(netns), to: Place::Host })
+}
+
 /// From the sandbox, where the interface is as `inside`, back to the host as it was. Its filters end
 /// with the move.
 pub fn detach(record: &Record, inside: &InterfaceState, netns: &NetnsRef) -> Vec<Step> {
     let pod = At { place: Place::Pod(netns.clone()), interface: inside.name.clone() };
-    let mut steps = luggage::leave(record, &pod);
+    let mut steps: Vec<_> = take_back_rdma(record).into_iter().collect();
+    steps.extend(luggage::leave(record, &pod));
     steps.push(Step::SetDown { at: pod.clone() });
     steps.extend(luggage::leave_vrf(record, &pod));
     steps.push(Step::Move { from: pod, to: on_host(record) });
-    steps.extend(restore(record));
+    steps.extend(settle_in(record));
     steps
 }
 
@@ -98,8 +116,17 @@ pub fn leave(record: &Record, netns: &NetnsRef) -> Vec<Step> {
 }
 
 /// Gives an interface that is on the host, under its old name, its old looks and belongings. What is
-/// as it was already stays untouched, since every step can be applied twice.
+/// as it was already stays untouched, since every step can be applied twice. Its RDMA device comes
+/// home as well.
 pub fn restore(record: &Record) -> Vec<Step> {
+    let mut steps: Vec<_> = take_back_rdma(record).into_iter().collect();
+    if record.has_interface() {
+        steps.extend(settle_in(record));
+    }
+    steps
+}
+
+fn settle_in(record: &Record) -> Vec<Step> {
     let (host, before) = (on_host(record), &record.before);
     let mut steps = vec![Step::SetMtu { at: host.clone(), mtu: before.mtu }];
     if let Some(mac) = before.mac {

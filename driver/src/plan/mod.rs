@@ -9,6 +9,8 @@ mod hook;
 mod journey;
 mod luggage;
 mod prepare;
+mod provision;
+mod refuse;
 mod settle;
 mod step;
 
@@ -18,5 +20,7 @@ pub use self::hook::{Hooks, choose_hooks};
 pub use self::journey::{attach, detach, leave, replace, restore};
 pub use self::luggage::relet;
 pub use self::prepare::{prepare, release, remake, subinterface_name, unprepare};
+pub use self::provision::{Provision, provision};
+pub use self::refuse::without_interface;
 pub use self::settle::{Seen, Settlement, settle, stray_of};
-pub use self::step::{DatapathState, Observed, Step, Stray, Subject, Was};
+pub use self::step::{DatapathState, Observed, RdmaSeen, Step, Stray, Subject, Was};

@@ -6,14 +6,20 @@ use super::journey::on_host;
 use super::{Step, ethtool};
 use crate::model::{
     At, AttachmentId, EthtoolSetting, IfName, IfNameError, Place, Record, SUBINTERFACE_PREFIX,
+    VfSettings,
 };
 
-/// Sets up a device of the host: its sub-interface, what its driver is set to, its datapath.
+/// Sets up a device of the host: its sub-interface, what its driver and its physical function are set
+/// to, its datapath. What has no interface is as it shall be.
 ///
 /// Nothing of the new record's name is wanted that is there already: it would be of no known build.
 pub fn prepare(record: &Record, settings: &[EthtoolSetting]) -> Vec<Step> {
+    if !record.has_interface() {
+        return Vec::new();
+    }
     let mut steps = vec![Step::RemoveDatapath { id: record.id() }];
     steps.extend(make_subinterface(record));
+    steps.extend(set_vf(record));
     for setting in settings {
         steps.push(Step::SetEthtool { at: on_host(record), setting: setting.clone() });
     }
@@ -48,6 +54,41 @@ fn make_subinterface(record: &Record) -> Vec<Step> {
     steps
 }
 
+/// What the physical function is told. An address that it is to have is set by the virtual function
+/// itself first, while it may still choose: what the physical one was told, an untrusted function
+/// cannot change, not even to the same address (`igb_set_vf_mac_addr()` in
+/// `drivers/net/ethernet/intel/igb/igb_main.c`, Linux 6.12).
+fn set_vf(record: &Record) -> Vec<Step> {
+    let Some(vf) = &record.vf else {
+        return Vec::new();
+    };
+    let set = |settings| Step::SetVf { vf: vf.place.clone(), settings };
+    let mut steps = Vec::new();
+    if let Some(mac) = vf.set.mac {
+        steps.push(set(VfSettings::no_mac()));
+        steps.push(Step::SetMac { at: on_host(record), mac });
+    }
+    steps.push(set(vf.set.clone()));
+    steps
+}
+
+/// The way back, in the same order. The physical function is told wherever the virtual one is.
+fn restore_vf(record: &Record, is_home: bool) -> Vec<Step> {
+    let Some(vf) = &record.vf else {
+        return Vec::new();
+    };
+    let set = |settings| Step::SetVf { vf: vf.place.clone(), settings };
+    let mut steps = Vec::new();
+    if vf.set.mac.is_some() {
+        steps.push(set(VfSettings::no_mac()));
+        if let Some(mac) = vf.own_mac.filter(|_| is_home) {
+            steps.push(Step::SetMac { at: on_host(record), mac });
+        }
+    }
+    steps.push(set(vf.before.clone()));
+    steps
+}
+
 /// Gives the address back to the DHCP server, from the host.
 pub fn release(record: &Record) -> Option<Step> {
     let lease = record.lease.clone()?;
@@ -62,6 +103,9 @@ fn install(record: &Record) -> Option<Step> {
 /// Takes away what prepare made. `is_home`: the interface is on the host; otherwise nobody knows
 /// where its driver's settings could be put back.
 pub fn unprepare(record: &Record, is_home: bool, parent_down: bool) -> Vec<Step> {
+    if !record.has_interface() {
+        return Vec::new();
+    }
     let mut steps = vec![Step::RemoveDatapath { id: record.id() }];
     match &record.subinterface {
         Some(spec) => {
@@ -81,6 +125,7 @@ pub fn unprepare(record: &Record, is_home: bool, parent_down: bool) -> Vec<Step>
         }
         None => {}
     }
+    steps.extend(restore_vf(record, is_home));
     steps
 }
 

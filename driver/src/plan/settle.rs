@@ -15,6 +15,10 @@ pub struct Seen {
     /// when a namespace dies.
     pub strays: Vec<InterfaceState>,
     pub datapath: DatapathState,
+    /// The namespace that the record names is still there.
+    pub is_namespace_there: bool,
+    /// The RDMA device that moves is on the host.
+    pub is_rdma_home: bool,
 }
 
 /// What follows from it.
@@ -32,6 +36,9 @@ pub enum Settlement {
 
 /// Decides how to go on with `record`, given what was `seen` and the `build` of this driver.
 pub fn settle(record: &Record, seen: &Seen, build: &BuildId) -> Settlement {
+    if !record.has_interface() {
+        return settle_bare(record, seen);
+    }
     let on_host = seen.on_host.as_ref().filter(|state| is_ours_on_host(record, state));
     // By its index an interface is the one that we gave; by its name it may be the pod's own.
     let is_known = record.phase.inside().is_some();
@@ -54,6 +61,22 @@ pub fn settle(record: &Record, seen: &Seen, build: &BuildId) -> Settlement {
         // It went with its namespace, as it had to. A new one is made when it is needed.
         _ if record.subinterface.is_some() => Settlement::Free(Vec::new()),
         _ => stray(record, seen),
+    }
+}
+
+/// The same for what has no interface: an RDMA device that moves, or files that stay where they are.
+fn settle_bare(record: &Record, seen: &Seen) -> Settlement {
+    let is_inside = seen.is_namespace_there && !(record.rdma.is_some() && seen.is_rdma_home);
+    match &record.phase {
+        Phase::Preparing | Phase::Unpreparing => Settlement::Forget { is_home: true },
+        Phase::Prepared => Settlement::Keep(Vec::new()),
+        Phase::Attached { .. } if is_inside => Settlement::Keep(Vec::new()),
+        // The kernel gives it back when the namespace dies, in the background
+        // (`rdma_dev_exit_net()` in `drivers/infiniband/core/device.c`, Linux 6.12).
+        _ if record.rdma.is_some() && !seen.is_namespace_there && !seen.is_rdma_home => {
+            Settlement::Lost
+        }
+        _ => Settlement::Free(journey::restore(record)),
     }
 }
 
@@ -152,7 +175,14 @@ mod tests {
     }
 
     fn nothing_seen() -> Seen {
-        Seen { on_host: None, in_pod: None, strays: Vec::new(), datapath: DatapathState::Attached }
+        Seen {
+            on_host: None,
+            in_pod: None,
+            strays: Vec::new(),
+            datapath: DatapathState::Attached,
+            is_namespace_there: true,
+            is_rdma_home: false,
+        }
     }
 
     fn settled(record: &Record, seen: &Seen) -> Settlement {
@@ -243,6 +273,7 @@ mod tests {
             root: "pci0000:3a".to_owned(),
             vendor: None,
             device: None,
+            subsystem: None,
         });
         let Settlement::Free(steps) = settled(&record, &seen) else { panic!() };
         assert!(matches!(&steps[1], Step::Move { from, .. } if from.interface.as_str() == "dev3"));

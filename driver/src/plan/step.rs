@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use crate::model::{
     At, AttachmentId, Belongings, By, CdiSpec, ClaimUid, Dad, DatapathSpec, EthtoolSetting,
     EthtoolState, IfIndex, IfName, InterfaceState, Lease, MacAddr, Neighbor, NetnsRef,
-    OtherPrograms, PciAddress, Place, Route, Rule, Segments, SubinterfaceSpec, Vrf,
+    OtherPrograms, PciAddress, PfState, Place, RdmaPlace, Route, Rule, Segments, SubinterfaceSpec,
+    VfPlace, VfSettings, Vrf,
 };
 
 /// One change to the node.
@@ -105,6 +106,25 @@ pub enum Step {
         at: At,
         setting: EthtoolSetting,
     },
+    /// Tells a physical function of the host what one of its virtual ones shall have; what is not
+    /// named stays as it is.
+    SetVf {
+        vf: VfPlace,
+        settings: VfSettings,
+    },
+    /// Moves an RDMA device into another namespace, away from whoever uses it, and gives it back its
+    /// name on the host.
+    MoveRdma {
+        device: RdmaPlace,
+        from: Place,
+        to: Place,
+    },
+    /// Has a physical function have as many virtual ones; those that it has all go first. There is no
+    /// way back for them.
+    SetVfCount {
+        pf: PciAddress,
+        count: u32,
+    },
     /// Makes the VRF, up, unless there is one of this name and table.
     AddVrf {
         place: Place,
@@ -192,6 +212,12 @@ impl Step {
             (Self::SetEthtool { at, .. }, Was::Ethtool(setting)) => {
                 Some(Self::SetEthtool { at: at.clone(), setting: setting.clone() })
             }
+            (Self::SetVf { vf, .. }, Was::Vf(settings)) => {
+                Some(Self::SetVf { vf: vf.clone(), settings: settings.clone() })
+            }
+            (Self::MoveRdma { device, from, to }, _) => {
+                Some(Self::MoveRdma { device: device.clone(), from: to.clone(), to: from.clone() })
+            }
             (Self::SetController { at, .. }, Was::Controller(controller)) => {
                 Some(Self::SetController { at: at.clone(), controller: controller.clone() })
             }
@@ -203,6 +229,8 @@ impl Step {
                 | Self::SetSegments { .. }
                 | Self::SetSysctl { .. }
                 | Self::SetEthtool { .. }
+                | Self::SetVf { .. }
+                | Self::SetVfCount { .. }
                 | Self::SetController { .. }
                 | Self::DetachPrograms { .. }
                 | Self::RemoveSubinterface { .. }
@@ -271,6 +299,9 @@ impl Step {
             Self::SetSegments { .. } => "set_segments",
             Self::SetSysctl { .. } => "set_sysctl",
             Self::SetEthtool { .. } => "set_ethtool",
+            Self::SetVf { .. } => "set_vf",
+            Self::MoveRdma { .. } => "move_rdma",
+            Self::SetVfCount { .. } => "set_vf_count",
             Self::AddVrf { .. } => "add_vrf",
             Self::RemoveVrf { .. } => "remove_vrf",
             Self::SetController { .. } => "set_controller",
@@ -324,6 +355,11 @@ impl fmt::Display for Step {
                 write!(f, "set net/{name} to {value:?} in {place}")
             }
             Self::SetEthtool { at, setting } => write!(f, "set {} of {at}", setting.noun()),
+            Self::SetVf { vf, .. } => write!(f, "set {vf}"),
+            Self::MoveRdma { device, from, to } => {
+                write!(f, "move RDMA device {} from {from} to {to}", device.name)
+            }
+            Self::SetVfCount { pf, count } => write!(f, "set {count} virtual functions of {pf}"),
             Self::AddVrf { place, vrf } => write!(f, "add VRF {} to {place}", vrf.name),
             Self::RemoveVrf { place, vrf } => write!(f, "remove VRF {} from {place}", vrf.name),
             Self::SetController { at, controller: Some(name) } => {
@@ -368,6 +404,8 @@ pub enum Was {
     /// What was changed of an [`EthtoolSetting`], as it was.
     Ethtool(EthtoolSetting),
     Controller(Option<IfName>),
+    /// What was changed of a virtual function, as it was.
+    Vf(VfSettings),
 }
 
 /// What to look at.
@@ -384,6 +422,17 @@ pub enum Subject {
     Belongings(IfIndex),
     /// What ethtool tells of an interface of the host.
     Ethtool(IfName),
+    /// What a physical function of the host tells of one of its virtual ones.
+    Vf(VfPlace),
+    /// An RDMA device of the host, by its index where that is known, else by its name.
+    Rdma {
+        name: String,
+        index: Option<u32>,
+    },
+    /// Whether a namespace is still there.
+    Namespace(NetnsRef),
+    /// Physical functions that can have virtual ones.
+    PhysicalFunctions,
     /// The host's interfaces that a device may have come back as, under whichever name.
     Strays(Stray),
     /// The cookie of a namespace.
@@ -412,10 +461,24 @@ pub enum Observed {
     AllDatapaths(Vec<AttachmentId>),
     Belongings(Box<Belongings>),
     Ethtool(Box<EthtoolState>),
+    /// `None`: there is no such function.
+    Vf(Option<VfSettings>),
+    /// `None`: there is no such RDMA device on the host, or no RDMA at all.
+    Rdma(Option<RdmaSeen>),
+    Namespace(bool),
+    PhysicalFunctions(Vec<PfState>),
     Strays(Vec<InterfaceState>),
     Cookie(u64),
     AllCdi(Vec<ClaimUid>),
     AllSubinterfaces(Vec<IfName>),
+}
+
+/// What there is of an RDMA device of the host.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RdmaSeen {
+    pub place: RdmaPlace,
+    /// Namespaces do not share RDMA devices: each has to be moved to where it is used.
+    pub is_exclusive: bool,
 }
 
 /// What is there of a datapath.

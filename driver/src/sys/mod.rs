@@ -14,6 +14,7 @@ pub mod netdev;
 pub mod netlink;
 pub mod netns;
 pub mod packet;
+pub mod rdma;
 pub mod socket;
 pub mod sysctl;
 pub mod sysfs;

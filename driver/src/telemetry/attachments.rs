@@ -189,7 +189,7 @@ fn who(record: &Record) -> [(&'static str, String); 5] {
         ("pod", record.pod.name.clone()),
         ("claim", record.claim.name.clone()),
         ("device", record.device.name.to_string()),
-        ("interface", record.pod_interface().to_string()),
+        ("interface", record.called().to_owned()),
     ]
 }
 

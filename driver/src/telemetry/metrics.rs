@@ -13,7 +13,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::Timings;
-use crate::attach::NoticeKind;
+use super::process::ThisProcess;
+use crate::attach::{NoticeKind, Provisioned};
 
 type Label = (&'static str, &'static str);
 
@@ -51,6 +52,7 @@ pub struct Metrics {
     published_devices: Gauge,
     published_slices: Gauge,
     nri_connected: Gauge,
+    provisioned: Family<[Label; 1], Gauge>,
     timings: Timings,
 }
 
@@ -101,6 +103,7 @@ impl Metrics {
         let mut registry = Registry::default();
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("weir_build", "The version of the driver", version);
+        registry.register_collector(Box::new(ThisProcess::new()));
         Arc::new(Self {
             dra: Requests::registered(&mut registry, "dra", "kubelet"),
             nri: Requests::registered(&mut registry, "nri", "the container runtime"),
@@ -139,6 +142,11 @@ impl Metrics {
                 "weir_nri_connected",
                 "Whether the container runtime has synchronized with this plugin",
             ),
+            provisioned: registered(
+                &mut registry,
+                "weir_sriov_provisioned",
+                "Physical functions, or rules without any, by what became of their virtual functions",
+            ),
             timings: Timings::registered(&mut registry),
             registry,
         })
@@ -173,6 +181,13 @@ impl Metrics {
 
     pub fn nri_connected(&self, connected: bool) {
         self.nri_connected.set(i64::from(connected));
+    }
+
+    /// Tells what became of the virtual functions that the configuration asks for.
+    pub fn provisioned(&self, all: &[Provisioned]) {
+        for one in all {
+            self.provisioned.get_or_create(&[("outcome", one.outcome())]).inc();
+        }
     }
 
     /// Where parts of the work report how long they took.
@@ -235,6 +250,20 @@ mod tests {
     }
 
     #[test]
+    fn the_process_is_told_of_as_everywhere() {
+        let text = text_of(&Metrics::new());
+        let value = |name: &str| -> f64 {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
+        };
+        // After the year 2020.
+        assert!(value("process_start_time_seconds") > 1.577e9);
+        assert!(value("process_cpu_seconds_total") > 0.0);
+        assert!(value("process_resident_memory_bytes") > 1e6);
+        assert!(value("process_open_fds") >= 3.0);
+    }
+
+    #[test]
     fn gauges_tell_what_is_now() {
         let metrics = Metrics::new();
         metrics.published(129, 2);
@@ -244,6 +273,15 @@ mod tests {
         assert!(text.contains("\nweir_published_slices 2\n"), "{text}");
         assert!(text.contains("\nweir_nri_connected 1\n"), "{text}");
         assert!(text.contains("weir_build_info{version=\"0.1.0\"} 1\n"), "{text}");
+
+        let rule = crate::model::SriovRule {
+            pf: crate::model::PfSelector::Interface("eth9".parse().unwrap()),
+            num_vfs: 2,
+        };
+        let decided = crate::plan::Provision::Unmatched { rule };
+        metrics.provisioned(&[Provisioned { decided, failure: None }]);
+        let line = "weir_sriov_provisioned{outcome=\"unmatched\"} 1\n";
+        assert!(text_of(&metrics).contains(line));
 
         metrics.nri_connected(false);
         assert!(text_of(&metrics).contains("\nweir_nri_connected 0\n"));

@@ -9,6 +9,7 @@ mod drops;
 mod families;
 mod logs;
 mod metrics;
+mod process;
 mod readiness;
 #[cfg(test)]
 pub(crate) mod samples;

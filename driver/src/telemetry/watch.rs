@@ -170,7 +170,7 @@ impl Watch {
 
 /// Whether it is somewhere to be looked at.
 fn is_watched(record: &Record) -> bool {
-    matches!(record.phase, Phase::Prepared | Phase::Attached { .. })
+    record.has_interface() && matches!(record.phase, Phase::Prepared | Phase::Attached { .. })
 }
 
 #[cfg(test)]

@@ -19,12 +19,13 @@ use crate::{nri, state, sys};
 pub type Target = fn(&[u8]);
 
 /// All targets by their names.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("checkpoint", checkpoint),
     ("config", config),
     ("ethtool", ethtool),
     ("netlink", netlink),
     ("nri", nri),
+    ("rdma", rdma),
 ];
 
 /// The opaque configuration of one source, or a list of a class's and a claim's in turn.
@@ -75,6 +76,11 @@ pub fn ethtool(bytes: &[u8]) {
 /// A datagram on a socket of route netlink.
 pub fn netlink(bytes: &[u8]) {
     sys::netlink::read_all(bytes);
+}
+
+/// The body of a message of RDMA netlink.
+pub fn rdma(bytes: &[u8]) {
+    sys::rdma::read_all(bytes);
 }
 
 /// What a container runtime sends from the moment we are connected to it until it goes away.

@@ -3,7 +3,7 @@
 mod fake;
 pub mod fuzz;
 
-pub use self::fake::{Death, FakeInterface, FakeNode, Fault, World};
+pub use self::fake::{Death, FakeInterface, FakeNode, FakeRdma, FakeVf, Fault, World};
 
 use std::collections::BTreeMap;
 
@@ -40,6 +40,7 @@ pub fn device(name: &str) -> Device {
         is_virtual: true,
         addresses: Vec::new(),
         pci: None,
+        parent_pcie_root: None,
         numa_node: None,
         local_cpus: None,
         driver: Some("veth".to_owned()),
@@ -48,6 +49,7 @@ pub fn device(name: &str) -> Device {
         speed_mbps: Some(10_000),
         port: PortFacts::default(),
         iommu_group: None,
+        iommu_group_held_up_by: Vec::new(),
         sriov: None,
         is_sriov_vf: false,
         vf: None,
@@ -139,6 +141,8 @@ pub fn record(name: &str, ingress: Option<IngressHook>, phase: Phase) -> Record 
         before,
         belongings: Belongings::default(),
         ethtool: EthtoolState::default(),
+        vf: None,
+        rdma: None,
         lease: None,
         was_raised: false,
         sandbox: phase.netns().map(|_| "sandbox-1".to_owned()),

@@ -1,10 +1,12 @@
 //! The datapath's benchmark: what its programs cost, beside those of others, and what is left of a
-//! link's throughput. The hook's is in [`hook`].
+//! link's throughput. Others are in [`hook`] and
+//! [`inventory`].
 //!
 //! Started by `cargo xtask bench datapath` in a box of its own. It measures and tells; what the
 //! numbers should be is written beside them in the page that it makes, and nothing fails for them.
 
 pub mod hook;
+pub mod inventory;
 mod load;
 mod packet;
 mod page;
@@ -12,6 +14,7 @@ mod plan;
 mod report;
 mod rounds;
 mod rules;
+mod sections;
 mod stream;
 mod veth;
 
@@ -72,8 +75,8 @@ pub fn inside(options: &Options) -> Result<()> {
         let today = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
         let former = fs::read_to_string(path).unwrap_or_default();
         let mut page = page::page(&report, &today);
-        if !hook::kept(&former).is_empty() {
-            page = format!("{page}\n{}", hook::kept(&former));
+        if !sections::kept(&former).is_empty() {
+            page = format!("{page}\n{}", sections::kept(&former));
         }
         fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
     }

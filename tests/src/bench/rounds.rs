@@ -65,7 +65,8 @@ impl Loaded {
     }
 }
 
-fn processor_time() -> Result<Duration> {
+/// What this thread has had of the processor.
+pub(super) fn processor_time() -> Result<Duration> {
     let time =
         clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("read the thread's clock")?;
     Ok(time.into())

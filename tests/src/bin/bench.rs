@@ -1,9 +1,9 @@
-//! `bench`: what the datapath and the hook cost, measured.
+//! `bench`: what the datapath, the hook and the inventory cost, measured.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use tests::bench::{self, hook};
+use tests::bench::{self, hook, inventory};
 use tests::sandbox;
 
 #[derive(Parser)]
@@ -21,6 +21,8 @@ enum What {
     Datapath(bench::Options),
     /// What the hook costs each pod.
     Hook(hook::Options),
+    /// What it costs to know many interfaces.
+    Inventory(inventory::Options),
 }
 
 #[expect(clippy::print_stderr, reason = "the edge of the program")]
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         let measured = match &arguments.what {
             What::Datapath(options) => bench::inside(options),
             What::Hook(options) => hook::inside(options),
+            What::Inventory(options) => inventory::inside(options),
         };
         measured.map(|()| ExitCode::SUCCESS)
     } else {

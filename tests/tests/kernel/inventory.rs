@@ -1,5 +1,8 @@
 //! The inventory, against real interfaces in a namespace of the test's own.
 
+mod changes;
+mod programs;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -154,7 +157,7 @@ fn speed_of_every_kind() {
         let netlink = Netlink::open().unwrap();
         netlink.add_veth(&name("nic0"), &name("wire0")).unwrap();
         let sysfs = Sysfs::new(sysfs).unwrap();
-        let speed = |of: &str| sysfs.interface(&name(of)).unwrap().unwrap().speed_mbps;
+        let speed = |of: &str| sysfs.look().interface(&name(of)).unwrap().unwrap().speed_mbps;
         assert_eq!(speed("lo"), None);
         assert_eq!(speed("nic0"), None, "down");
         netlink.set_up(index(&netlink, "nic0")).unwrap();

@@ -6,6 +6,7 @@
 mod bench;
 mod config;
 mod datapath;
+mod dranet;
 mod driver;
 mod hardware;
 mod inventory;

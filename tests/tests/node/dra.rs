@@ -82,6 +82,7 @@ impl World {
         let (sightings, of_sightings) = watch::channel(Sightings::default());
         let health = HealthSources {
             devices: of_devices,
+            idle: inventory.idle(),
             records: of_records,
             vitals: of_vitals,
             sightings: of_sightings,

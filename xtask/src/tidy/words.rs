@@ -28,7 +28,7 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
         findings.push(source.finding(at, what));
     }
     // What is in there has a ring of its own to run in, and the kernel ring names it.
-    let has_a_ring = ["config/vm_only.rs", "driver/vm_only.rs", "hardware"]
+    let has_a_ring = ["config/vm_only.rs", "dranet/vm_only.rs", "driver/vm_only.rs", "hardware"]
         .iter()
         .any(|part| source.is_under(&format!("tests/tests/kernel/{part}")));
     for (at, _) in source.code.match_indices("#[ignore").filter(|_| !has_a_ring) {

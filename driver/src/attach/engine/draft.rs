@@ -29,10 +29,9 @@ impl<N: Node> Engine<N> {
         let unseen = |source| AttachError::Observe { device: device.name.clone(), source };
         let impossible = |reason| AttachError::Impossible { device: device.name.clone(), reason };
         let mut found = device.found.clone().ok_or_else(gone)?;
-        let interface = found
-            .interface
-            .clone()
-            .ok_or_else(|| impossible("it has no network interface to hand over".to_owned()))?;
+        let Some(interface) = found.interface.clone() else {
+            return self.draft_bare(wanted, device, found);
+        };
         let parent =
             self.interface(Place::Host, By::Name(interface)).map_err(unseen)?.ok_or_else(gone)?;
         let id = AttachmentId {
@@ -77,29 +76,25 @@ impl<N: Node> Engine<N> {
             Some(_) => (EthtoolState::default(), Vec::new()),
             None => self.driver_settings(device, &before)?,
         };
+        let (vf, rdma) = match &subinterface {
+            Some(_) => (None, None),
+            None => (self.function(device, &found, &before)?, self.moving_rdma(device, &found)?),
+        };
         let was_raised = device.wishes.interface.dhcp && subinterface.is_none() && !before.up;
         let hooks = hooks(device, &found, &before).map_err(impossible)?;
         let mut record = Record {
-            claim: wanted.claim.clone(),
-            pod: wanted.pod.clone(),
-            requests: device.requests.clone(),
-            pool: device.pool.clone(),
-            share: device.share.clone(),
-            device: found,
-            wishes: device.wishes.clone(),
-            datapath: None,
             policy,
-            build: self.build.clone(),
             subinterface,
-            before,
-            belongings: Belongings::default(),
             ethtool,
-            lease: None,
+            vf,
+            rdma,
             was_raised,
-            sandbox: None,
-            residue: Vec::new(),
-            phase: Phase::Preparing,
+            ..self.blank(wanted, device, found, before)
         };
+        if let Some(mac) = record.vf.as_ref().and_then(|vf| vf.set.mac) {
+            // From prepare to unprepare it is as the physical function was told.
+            record.before.mac = Some(mac);
+        }
         record.datapath = hooks.map(|hooks| DatapathSpec {
             id: record.id(),
             ingress: hooks.ingress,
@@ -116,6 +111,39 @@ impl<N: Node> Engine<N> {
             return Err(AttachError::KeptPolicy { device, claim, reason });
         }
         Ok(Draft { record, settings })
+    }
+
+    /// A record that says nothing yet but whose device it is.
+    pub(super) fn blank(
+        &self,
+        wanted: &PrepareClaim,
+        device: &Wanted,
+        found: Device,
+        before: InterfaceState,
+    ) -> Record {
+        Record {
+            claim: wanted.claim.clone(),
+            pod: wanted.pod.clone(),
+            requests: device.requests.clone(),
+            pool: device.pool.clone(),
+            share: device.share.clone(),
+            device: found,
+            wishes: device.wishes.clone(),
+            datapath: None,
+            policy: None,
+            build: self.build.clone(),
+            subinterface: None,
+            before,
+            belongings: Belongings::default(),
+            ethtool: EthtoolState::default(),
+            vf: None,
+            rdma: None,
+            lease: None,
+            was_raised: false,
+            sandbox: None,
+            residue: Vec::new(),
+            phase: Phase::Preparing,
+        }
     }
 
     fn subinterface(

@@ -192,7 +192,7 @@ impl<N: Node> Engine<N> {
         for mut record in records {
             record.phase = Phase::Unpreparing;
             self.record(&record.device.name.clone(), [record.clone()])?;
-            let is_home = matches!(self.at_home(&record), Ok(Some(_)));
+            let is_home = self.is_home(&record);
             if is_home && !record.residue.is_empty() {
                 self.pay_debt(&record);
             }
@@ -216,9 +216,8 @@ impl<N: Node> Engine<N> {
             try_all(&mut self.node, plan::release(record));
         }
         let parent_down = self.parent_goes_down(record)?;
-        let (settings, steps): (Vec<_>, Vec<_>) = plan::unprepare(record, is_home, parent_down)
-            .into_iter()
-            .partition(|step| matches!(step, Step::SetEthtool { .. }));
+        let (settings, steps): (Vec<_>, Vec<_>) =
+            plan::unprepare(record, is_home, parent_down).into_iter().partition(is_setting);
         execute(&mut self.node, &steps, None, &mut Done::default())
             .map_err(|stopped| stopped.at(device.clone(), Vec::new()))?;
         // What a driver does not take back is no reason to hold up the claim's end.
@@ -256,6 +255,11 @@ impl<N: Node> Engine<N> {
         let since = self.lost.get(&record.id());
         since.is_some_and(|since| record.device.is_virtual || since.elapsed() >= LOST_FOR_GOOD)
     }
+}
+
+/// What belongs to the device's driver, or to that of its physical function.
+fn is_setting(step: &Step) -> bool {
+    matches!(step, Step::SetEthtool { .. } | Step::SetVf { .. } | Step::SetMac { .. })
 }
 
 /// How long the interface of hardware may be nowhere before its claim is let go. The kernel gives it

@@ -116,10 +116,12 @@ impl<N: Node> Engine<N> {
                 }
             },
             Settlement::Lost => {
-                tracing::error!(%device, interface = %record.before.name, "the interface is gone");
+                tracing::error!(%device, called = record.device.called(), "it is nowhere");
                 if !self.lost.contains_key(&record.id()) {
-                    let message =
-                        format!("interface {} is nowhere to be found", record.before.name);
+                    let message = match record.has_interface() {
+                        true => format!("interface {} is nowhere to be found", record.before.name),
+                        false => format!("{} is nowhere to be found", record.device.called()),
+                    };
                     self.tell(&record, NoticeKind::Lost, message);
                 }
                 self.lost.entry(record.id()).or_insert_with(Instant::now);
@@ -141,15 +143,34 @@ impl<N: Node> Engine<N> {
         Ok(())
     }
 
+    /// The interface on the host. What has none is at home wherever it is.
     pub(super) fn at_home(&mut self, record: &Record) -> Result<Option<InterfaceState>, StepError> {
+        if !record.has_interface() {
+            return Ok(None);
+        }
         self.interface(Place::Host, By::Name(record.before.name.clone()))
+    }
+
+    /// Whether the interface is on the host under its old name, or there is none to look for.
+    pub(super) fn is_home(&mut self, record: &Record) -> bool {
+        if record.has_interface() {
+            matches!(self.at_home(record), Ok(Some(_)))
+        } else {
+            record.rdma.is_none() || matches!(self.is_rdma_home(record), Ok(true))
+        }
+    }
+
+    /// Whether the RDMA device that moves is on the host.
+    pub(super) fn is_rdma_home(&mut self, record: &Record) -> Result<bool, StepError> {
+        let Some(place) = &record.rdma else { return Ok(false) };
+        Ok(self.rdma(&place.name, Some(place.index))?.is_some())
     }
 
     /// Home is on the host under the old name. Whatever else could not be put back is residue, and
     /// no reason to hold up the pod's end.
     fn bring_home(&mut self, mut record: Record, steps: Vec<Step>) -> Settled {
         let residue = put_back(&mut self.node, steps);
-        let is_home = matches!(self.at_home(&record), Ok(Some(_)));
+        let is_home = self.is_home(&record);
         // A sub-interface that went with its namespace is made anew when it is needed.
         if !residue.is_empty() && !is_home && record.subinterface.is_none() {
             self.keep(record);
@@ -172,6 +193,9 @@ impl<N: Node> Engine<N> {
     }
 
     fn look_for(&mut self, record: &Record) -> Result<Seen, StepError> {
+        if !record.has_interface() {
+            return self.look_for_bare(record);
+        }
         let pod_name = record.pod_interface().clone();
         let in_pod = match record.phase.netns().cloned() {
             Some(netns) => {
@@ -185,7 +209,10 @@ impl<N: Node> Engine<N> {
             (None, _, None) if record.phase.netns().is_some() => self.strays(record)?,
             _ => Vec::new(),
         };
-        Ok(Seen { on_host, in_pod, strays, datapath: self.datapath(record.id())? })
+        // Where the interface is, tells of the others.
+        let datapath = self.datapath(record.id())?;
+        let (is_namespace_there, is_rdma_home) = (in_pod.is_some(), false);
+        Ok(Seen { on_host, in_pod, strays, datapath, is_namespace_there, is_rdma_home })
     }
 
     /// Interfaces of the host that may be the record's; without those that others are about.

@@ -1,5 +1,6 @@
 //! The laws of the engine: whichever step fails, and whenever the driver dies.
 
+mod functions;
 mod kept;
 mod lease;
 mod policy;

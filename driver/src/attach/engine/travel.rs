@@ -67,6 +67,9 @@ impl<N: Node> Engine<N> {
         let Phase::Attached { netns, inside } = &record.phase else {
             return Ok(false);
         };
+        if !record.has_interface() {
+            return self.is_bare_in_pod(record, netns);
+        }
         let there = self.interface(Place::Pod(netns.clone()), By::Index(*inside));
         let device = || record.device.name.clone();
         let unseen = |source| AttachError::Observe { device: device(), source };
@@ -89,6 +92,11 @@ impl<N: Node> Engine<N> {
             } else {
                 AttachError::Stranded { device: device() }
             });
+        }
+        if !record.has_interface() {
+            record.sandbox = Some(sandbox.id.clone());
+            record.phase = Phase::Attaching { netns: netns.clone() };
+            return Ok(());
         }
         if record.wishes.interface.dhcp && record.lease.is_none() {
             return Err(AttachError::NoLease { device: device() });
@@ -189,6 +197,9 @@ impl<N: Node> Engine<N> {
 
     fn index_inside(&mut self, record: &Record, netns: &NetnsRef) -> Result<IfIndex, Failure> {
         let device = record.device.name.clone();
+        if !record.has_interface() {
+            return Ok(IfIndex(0));
+        }
         let by = By::Name(record.pod_interface().clone());
         match self.interface(Place::Pod(netns.clone()), by) {
             Ok(Some(state)) => Ok(state.index),

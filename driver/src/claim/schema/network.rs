@@ -4,7 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::{described, flag, integer, list, map, object, text, words};
 use crate::claim::sysctl::{self, Values, key_of};
-use crate::claim::{ethtool, interface, neighbor, route, routing_rule, subinterface, vrf};
+use crate::claim::{
+    ethtool, interface, neighbor, route, routing_rule, sriov as vf, subinterface, vrf,
+};
 use crate::model::{CHANNELS, COALESCE, IfName, RINGS, SYSCTLS};
 
 pub(super) fn interface() -> Value {
@@ -184,6 +186,31 @@ fn group(description: &str, names: &[&str], values_of: ethtool::ValuesOf) -> Val
         "properties": properties,
         "additionalProperties": false,
     })
+}
+
+pub(super) fn sriov() -> Value {
+    let rate = |text| described(text, integer(vf::RATE));
+    let vlan = object(
+        "The VLAN that all its packets are in.",
+        &["id"],
+        [
+            ("id", described("0 is none.", integer(vf::VLAN_ID))),
+            ("qos", described("Priority. Default: 0.", integer(vf::QOS))),
+            ("protocol", described("Of the tag. Default: 802.1Q.", words(&vf::PROTOCOLS))),
+        ],
+    );
+    object(
+        "What the physical function is told, while the claim is prepared; of virtual functions only.",
+        &[],
+        [
+            ("vlan", vlan),
+            ("trust", described("May have modes and addresses of its own choice.", flag())),
+            ("spoofCheck", described("Sends from its own MAC address only.", flag())),
+            ("minTxRateMbps", rate("Warranted, in megabits per second; 0 is nothing.")),
+            ("maxTxRateMbps", rate("The limit, in megabits per second; 0 is none.")),
+            ("linkState", described("Whether it sees a carrier.", words(&vf::LINK_STATES))),
+        ],
+    )
 }
 
 pub(super) fn subinterface() -> Value {

@@ -78,7 +78,10 @@ fn routes_come_along_with_dhcp() {
 #[case(json!({ "apiVersion": "weir.dev/v1alpha1" }), "kind: is required")]
 #[case(json!({ "apiVersion": "weir.dev/v1alpha1", "kind": "NetworkConfig", "profile": "x" }),
     "profile: unknown field, known are apiVersion, kind, interface, routes, rules, neighbors, \
-     ethtool, subinterface, alignment, ebpf")]
+     ethtool, sriov, subinterface, alignment, ebpf")]
+#[case(json!({ "sriov": { "trust": true } }),
+    "sriov: needs apiVersion: weir.dev/v1alpha1 and kind: NetworkConfig, without which DraNet's \
+     fields are read")]
 fn what_cannot_mean_the_same_is_refused(#[case] document: Value, #[case] said: &str) {
     assert_eq!(problems(&document), said);
 }

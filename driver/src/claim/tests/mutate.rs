@@ -28,6 +28,10 @@ fn good() -> Vec<Value> {
             "channels": { "combined": 4, "other": 1 },
             "coalesce": { "rxUsecs": 20, "adaptiveRx": true },
         },
+        "sriov": {
+            "vlan": { "id": 100, "qos": 3, "protocol": "802.1ad" }, "trust": true,
+            "spoofCheck": false, "minTxRateMbps": 10, "maxTxRateMbps": 100, "linkState": "enable",
+        },
         "ebpf": {
             "hook": "tcx", "telemetry": "flows", "flows": { "entries": 512, "exportPackets": 4 },
             "filter": {

@@ -3,7 +3,8 @@
 use super::*;
 use crate::model::{
     Dad, Family, Inherit, IpvlanMode, MacvlanMode, Neighbor, OtherPrograms, Route, RouteScope,
-    Rule, SYSCTLS, Segments, SubinterfaceKind, SysctlName, TableId, Vrf,
+    Rule, SYSCTLS, Segments, SubinterfaceKind, SysctlName, TableId, VfLinkState, VfSettings,
+    VfVlan, VlanProtocol, Vrf,
 };
 
 fn wishes(fields: Value) -> Wishes {
@@ -321,4 +322,58 @@ fn a_setting_that_nobody_may_change_is_told_with_those_that_one_may() {
     let start = "\"tag\" cannot be set, these can: accept_local, arp_accept, ";
     assert!(tag.starts_with(start) && !tag.contains("accept_ra"), "{tag}");
     assert!(said("net.ipv6.conf.IFNAME.rp_filter").contains("accept_ra"));
+}
+
+#[test]
+fn every_field_of_a_virtual_function_arrives() {
+    let of = |fields: Value| wishes(json!({ "sriov": fields })).sriov;
+    let all = json!({
+        "vlan": { "id": 4094, "qos": 7, "protocol": "802.1ad" }, "trust": true, "spoofCheck": false,
+        "minTxRateMbps": 0, "maxTxRateMbps": 10_000, "linkState": "disable",
+    });
+    let wished = VfSettings {
+        mac: None,
+        vlan: Some(VfVlan { id: 4094, qos: 7, protocol: VlanProtocol::Dot1Ad }),
+        trust: Some(true),
+        spoof_check: Some(false),
+        min_tx_rate_mbps: Some(0),
+        max_tx_rate_mbps: Some(10_000),
+        link_state: Some(VfLinkState::Disable),
+    };
+    assert_eq!(of(all), wished);
+    let vlan = VfVlan { id: 5, ..VfVlan::default() };
+    assert_eq!(of(json!({ "vlan": { "id": 5 } })).vlan, Some(vlan));
+    assert_eq!(of(json!({ "vlan": { "id": 0 } })).vlan, Some(VfVlan::default()));
+    assert!(of(json!({})).is_empty());
+}
+
+#[rstest]
+#[case(json!({ "vlan": 100 }), "vlan: is a number, not an object")]
+#[case(json!({ "vlan": {} }), "vlan.id: is required")]
+#[case(json!({ "vlan": { "id": 4095 } }), "vlan.id: 4095 is above 4094")]
+#[case(json!({ "vlan": { "id": 1, "qos": 8 } }), "vlan.qos: 8 is above 7")]
+#[case(json!({ "vlan": { "id": 1, "protocol": "802.1q" } }),
+    "vlan.protocol: \"802.1q\" is not one of 802.1Q, 802.1ad")]
+#[case(json!({ "vlan": { "id": 0, "qos": 1 } }),
+    "vlan: id 0 is no VLAN, so it has neither qos nor protocol")]
+#[case(json!({ "trust": "on" }), "trust: is a string, not a boolean")]
+#[case(json!({ "spoofchk": true }),
+    "spoofchk: unknown field, known are vlan, trust, spoofCheck, minTxRateMbps, maxTxRateMbps, \
+     linkState")]
+#[case(json!({ "maxTxRateMbps": 2_147_483_648_u64 }),
+    "maxTxRateMbps: 2147483648 is above 2147483647")]
+#[case(json!({ "minTxRateMbps": 11, "maxTxRateMbps": 10 }),
+    "minTxRateMbps: 11 is above maxTxRateMbps, 10")]
+#[case(json!({ "linkState": "up" }), "linkState: \"up\" is not one of auto, enable, disable")]
+fn a_wish_for_a_virtual_function_is_in_its_range(#[case] fields: Value, #[case] said: &str) {
+    assert_eq!(problem_of(json!({ "sriov": fields })), format!("sriov.{said}"));
+}
+
+#[test]
+fn a_sub_interface_leaves_the_virtual_function_below_it_as_it_is() {
+    let fields = json!({ "sriov": { "trust": true }, "subinterface": { "type": "macvlan" } });
+    assert_eq!(
+        problem_of(fields),
+        "sriov.trust: would change the parent for all that use it, so not with a subinterface"
+    );
 }

@@ -67,8 +67,8 @@ fn program(at: &HookFacts) -> Vec<String> {
 /// What the checkpoint says, a word and a fact in each row.
 fn facts(record: &Record) -> Vec<(&'static str, String)> {
     let Record { claim, pod, device, before, phase, .. } = record;
-    let pod_interface = record.pod_interface();
-    let inside = match (phase.netns(), phase.inside()) {
+    let pod_interface = record.called();
+    let inside = match (phase.netns(), phase.inside().filter(|_| record.has_interface())) {
         (Some(netns), Some(index)) => {
             format!("{pod_interface} (index {index}) in {}, {}", netns.id, netns.path.display())
         }
@@ -81,7 +81,13 @@ fn facts(record: &Record) -> Vec<(&'static str, String)> {
         ("claim", format!("{claim} ({})", claim.uid)),
         ("requests", record.requests.join(", ")),
         ("in the pod", inside),
-        ("on the host", format!("{} (index {})", before.name, before.index)),
+        (
+            "on the host",
+            match record.has_interface() {
+                true => format!("{} (index {})", before.name, before.index),
+                false => device.called().to_owned(),
+            },
+        ),
         ("kind", format!("{}, {}", device.kind, device.driver.as_deref().unwrap_or("no driver"))),
     ];
     facts.push(match &record.datapath {

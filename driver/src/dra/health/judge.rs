@@ -1,7 +1,8 @@
 //! From what is seen of the devices to how they are. Pure.
 
 use crate::dra::slices::published;
-use crate::model::{Device, DeviceName, LinkSight, Phase, Record, Vitals};
+use crate::inventory::IdleFunction;
+use crate::model::{Device, DeviceName, Form, LinkSight, Phase, Record, Vitals};
 use crate::telemetry::{AllVitals, Sightings};
 
 /// Bytes of a message (`pkg/kubelet/cm/dra`, Kubernetes 1.37).
@@ -20,8 +21,10 @@ pub(crate) enum Health {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Defect {
     NoCarrier,
-    /// A claim holds it, and it is nowhere: unplugged, or its driver is unbound.
-    Gone,
+    /// A claim holds it, and its PCI function has no driver any more.
+    Unbound,
+    /// A claim holds it, and it is nowhere.
+    Removed,
 }
 
 /// How one device of the pool is, and why.
@@ -56,9 +59,10 @@ impl Finding {
 }
 
 /// How every device of the pool is, in the order in which they are published. `on_host` is what the
-/// inventory sees.
+/// inventory sees, and `idle` are the PCI functions from which nothing can be had.
 pub(crate) fn judge(
     on_host: &[Device],
+    idle: &[IdleFunction],
     records: &[Record],
     vitals: &AllVitals,
     sightings: &Sightings,
@@ -72,7 +76,7 @@ pub(crate) fn judge(
         match seen {
             Some(seen) => findings.push(on_the_host(seen)),
             None if holders.iter().any(|holder| is_away(holder)) => {}
-            None => findings.push(gone(device)),
+            None => findings.push(gone(device, idle)),
         }
         for record in holders {
             let vitals = vitals.get(&record.id()).copied().unwrap_or_default();
@@ -125,16 +129,25 @@ fn on_the_host(device: &Device) -> Finding {
     }
 }
 
-fn gone(device: &Device) -> Finding {
-    let text = format!("{} is nowhere: it was removed, or its driver is unbound", device.called());
-    Finding { defect: Some(Defect::Gone), ..Finding::unhealthy(text) }
+fn gone(device: &Device, idle: &[IdleFunction]) -> Finding {
+    let address = device.pci.as_ref().map(|pci| pci.address);
+    let is_unbound = address.is_some_and(|it| idle.iter().any(|idle| idle.address == it));
+    let (defect, what) = match is_unbound {
+        true => (Defect::Unbound, "is there no more: its driver is unbound"),
+        false => (Defect::Removed, "is nowhere: it was removed"),
+    };
+    Finding { defect: Some(defect), ..Finding::unhealthy(format!("{} {what}", device.called())) }
 }
 
 /// What a claim that holds it adds.
 fn in_use(record: &Record, vitals: Vitals) -> Vec<Finding> {
-    let (name, pod) = (record.pod_interface(), &record.pod);
+    let (name, pod) = (record.called(), &record.pod);
     let mut findings = Vec::new();
     match (&record.phase, vitals.link) {
+        // It has no link that anybody could look at.
+        (Phase::Attached { .. }, _) if !record.has_interface() => {
+            findings.push(Finding::healthy());
+        }
         (Phase::Attached { .. }, Some(LinkSight::Up)) => findings.push(Finding::healthy()),
         (Phase::Attached { .. }, Some(LinkSight::SetDown)) => {
             findings.push(Finding::unhealthy(format!("{name} is set down in pod {pod}")));
@@ -143,10 +156,14 @@ fn in_use(record: &Record, vitals: Vitals) -> Vec<Finding> {
             defect: Some(Defect::NoCarrier),
             ..Finding::unhealthy(format!("{name} in pod {pod} has no carrier"))
         }),
+        // There is no interface to look at.
+        (Phase::Attached { .. }, None) if record.device.form() != Form::Interface => {
+            findings.push(Finding::healthy());
+        }
         (Phase::Attached { .. }, Some(LinkSight::Gone)) => {
             let text = format!("{name} is not in pod {pod} any more");
             // A share's device is where it was.
-            let defect = is_away(record).then_some(Defect::Gone);
+            let defect = is_away(record).then_some(Defect::Removed);
             findings.push(Finding { defect, ..Finding::unhealthy(text) });
         }
         (Phase::Attached { .. }, None) => {
@@ -172,7 +189,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::dra::fixtures::{device, record};
+    use crate::dra::fixtures::{device, everything, record};
     use crate::model::{Ahead, AttachmentId};
     use crate::telemetry::Sighting;
 
@@ -186,7 +203,7 @@ mod tests {
 
     /// The health of the one device there is, and its message.
     fn one(on_host: &[Device], records: &[Record], vitals: &AllVitals) -> (Health, String) {
-        let all = judge(on_host, records, vitals, &Sightings::default());
+        let all = judge(on_host, &[], records, vitals, &Sightings::default());
         let [DeviceHealth { health, message, .. }] = &all[..] else { panic!("one of {all:?}") };
         (*health, message.clone())
     }
@@ -227,9 +244,28 @@ mod tests {
     #[test]
     fn a_claims_device_that_is_nowhere_is_gone() {
         let prepared = Record { phase: Phase::Prepared, ..record(device("eth1")) };
-        let all = judge(&[], &[prepared], &AllVitals::default(), &Sightings::default());
-        assert_eq!((all[0].health, all[0].defect), (Health::Unhealthy, Some(Defect::Gone)));
+        let all = judge(&[], &[], &[prepared], &AllVitals::default(), &Sightings::default());
+        assert_eq!((all[0].health, all[0].defect), (Health::Unhealthy, Some(Defect::Removed)));
         assert!(all[0].message.contains("nowhere"), "{}", all[0].message);
+    }
+
+    #[test]
+    fn a_claims_device_whose_driver_was_unbound_is_told_from_one_that_is_gone() {
+        let prepared = Record { phase: Phase::Prepared, ..record(everything("eth1")) };
+        let defect = |address: &str| {
+            let idle = [IdleFunction { address: address.parse().unwrap(), reason: "no driver" }];
+            let records = std::slice::from_ref(&prepared);
+            judge(&[], &idle, records, &AllVitals::default(), &Sightings::default())[0].defect
+        };
+        assert_eq!(defect("0000:3b:00.1"), Some(Defect::Unbound));
+        assert_eq!(defect("0000:3b:00.0"), Some(Defect::Removed), "it is another's driver");
+    }
+
+    #[test]
+    fn what_has_no_interface_is_not_looked_at_in_a_pod() {
+        let hca = Device { interface: None, index: None, ..device("mlx5") };
+        let attached = record(hca.clone());
+        assert_eq!(one(&[hca], &[attached], &AllVitals::default()).0, Health::Healthy);
     }
 
     #[test]
@@ -240,7 +276,8 @@ mod tests {
         let sighting = Sighting { ahead, since: SystemTime::UNIX_EPOCH };
         let sightings: Sightings = Arc::new([(record.id(), sighting)].into());
 
-        let all = judge(&[], std::slice::from_ref(&record), &seen(&record, broken), &sightings);
+        let all =
+            judge(&[], &[], std::slice::from_ref(&record), &seen(&record, broken), &sightings);
 
         assert_eq!(all[0].health, Health::Unhealthy);
         assert_eq!(
@@ -263,7 +300,8 @@ mod tests {
         let up: [(AttachmentId, Vitals); 2] =
             [(one.id(), link(LinkSight::Up)), (other.id(), link(LinkSight::Gone))];
         let records = [one, other];
-        let all = judge(&[device("eth1")], &records, &Arc::new(up.into()), &Sightings::default());
+        let all =
+            judge(&[device("eth1")], &[], &records, &Arc::new(up.into()), &Sightings::default());
         assert_eq!(all.len(), 1);
         assert_eq!((all[0].health, all[0].defect), (Health::Unhealthy, None));
     }

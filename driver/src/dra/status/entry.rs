@@ -63,7 +63,7 @@ pub(super) fn entry(facts: &Facts<'_>, driver: &str) -> AllocatedDeviceStatus {
         pool: record.pool.clone(),
         device: record.device.name.to_string(),
         conditions: Some(conditions.collect()),
-        network_data: is_inside.then(|| network_data(record)),
+        network_data: (is_inside && record.has_interface()).then(|| network_data(record)),
         data: record.datapath.as_ref().map(|spec| RawExtension(datapath(spec))),
         share_id: record.share.as_ref().map(ToString::to_string),
     }
@@ -132,7 +132,7 @@ const DETACHED: &str = "Detached";
 /// Whether the device is where its claim wants it.
 fn ready(facts: &Facts<'_>) -> Finding {
     let Record { phase, pod, device, .. } = facts.record;
-    let name = facts.record.pod_interface();
+    let name = facts.record.called();
     let before = condition(facts.before, READY);
     let was_inside = before.is_some_and(|it| it.status == "True" || it.reason == DETACHED);
     let (is, reason, message) = match (phase, facts.failure) {

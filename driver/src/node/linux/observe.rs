@@ -32,7 +32,7 @@ pub(super) fn interface(
 
 /// Whether the namespace is not at its path any more. What we keep open of it says nothing: it lives
 /// on for us alone.
-fn is_gone(netns: &NetnsRef) -> Result<bool, NetnsError> {
+pub(super) fn is_gone(netns: &NetnsRef) -> Result<bool, NetnsError> {
     match Netns::open_ref(netns) {
         Ok(_) => Ok(false),
         Err(error) if error.is_gone() => Ok(true),

@@ -4,8 +4,9 @@
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::LinkAttribute;
 
+use super::raw::Raw;
 use super::socket::{Answers, read};
-use super::{LinkFacts, address, events, filter, neighbor, program, route, rule};
+use super::{LinkFacts, address, events, filter, neighbor, program, route, rule, vf};
 use crate::model::IfIndex;
 
 /// Reads a datagram as the answers to whatever we ask the kernel, and as news. Answers how many things
@@ -18,7 +19,12 @@ pub fn read_all(datagram: &[u8]) -> usize {
     // What the kernel refuses is told with its own words, which are read as well.
     let _ = read::<RouteNetlinkMessage>(datagram, sequence, &"fuzz", &mut answers);
     let told: usize = answers.messages.into_iter().map(count).sum();
-    told + events::hear_all(datagram)
+    // Of virtual functions we read ourselves what the kernel says.
+    let mut answers = Answers::default();
+    let _ = read::<Raw>(datagram, sequence, &"fuzz", &mut answers);
+    let functions = answers.messages.iter().filter_map(|answer| answer.body.get(16..));
+    let functions: usize = functions.map(|body| vf::decode_functions(body).len()).sum();
+    told + functions + events::hear_all(datagram)
 }
 
 fn count(message: RouteNetlinkMessage) -> usize {

@@ -101,6 +101,15 @@ impl Netlink {
         Ok(self.list_filters(index, side)?.into_iter().find_map(read))
     }
 
+    /// What the filters of the kind `bpf` on both sides of an interface are called, sorted.
+    pub fn filter_names(&self, index: IfIndex) -> Result<Vec<String>, NetlinkError> {
+        let mut filters = self.list_filters(index, Side::Ingress)?;
+        filters.extend(self.list_filters(index, Side::Egress)?);
+        let mut names: Vec<_> = filters.into_iter().filter_map(name).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
     pub(super) fn list_filters(
         &self,
         index: IfIndex,
@@ -149,6 +158,17 @@ fn place(index: IfIndex, side: Side) -> TcMessage {
     message
 }
 
+fn name(message: TcMessage) -> Option<String> {
+    let options = message.attributes.into_iter().find_map(|attribute| match attribute {
+        TcAttribute::Options(options) => Some(options),
+        _ => None,
+    });
+    options?.into_iter().find_map(|option| match option {
+        TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name),
+        _ => None,
+    })
+}
+
 pub(super) fn read(message: TcMessage) -> Option<FilterFacts> {
     if message.header.info >> 16 != PRIORITY || u32::from(message.header.handle) != HANDLE {
         return None;
@@ -194,6 +214,8 @@ mod tests {
         let facts = FilterFacts { name: "a".to_owned(), program: 9 };
         assert_eq!(read(filter(1, "a")), Some(facts));
         assert_eq!(read(filter(2, "a")), None);
+        assert_eq!(name(filter(2, "b")).as_deref(), Some("b"), "but all have names");
+        assert_eq!(name(place(IfIndex(7), Side::Egress)), None);
         let mut later = filter(1, "a");
         later.header.info = 2 << 16 | 3;
         assert_eq!(read(later), None);

@@ -29,6 +29,7 @@ impl World {
                 Ok(if before == *mtu { Was::Same } else { Was::Mtu(before) })
             }
             Step::SetMac { at, mac } => {
+                self.check_mac(at, *mac)?;
                 let before = std::mem::replace(&mut self.at(at)?.mac, *mac);
                 Ok(if before == *mac { Was::Same } else { Was::Mac(before) })
             }
@@ -58,6 +59,9 @@ impl World {
                 let was = remove(self.rules.entry(key(place)).or_default(), rule);
                 self.rules.retain(|_, rules| !rules.is_empty());
                 Ok(was)
+            }
+            Step::SetVf { .. } | Step::MoveRdma { .. } | Step::SetVfCount { .. } => {
+                self.apply_to_function(step)
             }
             Step::AddVrf { place, vrf } => self.add_vrf(place, vrf),
             Step::RemoveVrf { place, vrf } => Ok(self.remove_vrf(place, vrf)),

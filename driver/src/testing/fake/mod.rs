@@ -2,15 +2,19 @@
 //!
 //! It knows what the kernel ring has shown to be true: a move takes the link down and loses its
 //! addresses, routes, neighbours, settings of the network stack and filters, going down loses routes
-//! and neighbours, a name is taken only once, a route needs its link up, links of programs and what
+//! and neighbours, a name is taken only once, an untrusted virtual function keeps the address that its
+//! physical one was told (`igb_set_vf_mac_addr()` in `igb_main.c`, Linux 6.12), an RDMA device that is
+//! not shared is in one namespace and falls back to the host, a route needs its link up, links of programs and what
 //! ethtool sets stay with an interface wherever it goes. Teach it something new only together with a
 //! test against the real kernel.
 
 mod apply;
+mod function;
 mod world;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use self::function::{FakeRdma, FakeVf};
 pub use self::world::{FakeInterface, World};
 use crate::model::NetnsId;
 use crate::node::{Node, StepError};

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::error;
+use super::function::{FakeRdma, FakeVf};
 use crate::model::{
     At, AttachmentId, Belongings, By, CdiSpec, ClaimUid, DatapathSpec, EthtoolState, Family,
-    IfIndex, IfName, InterfaceState, MacAddr, Neighbor, NetnsId, Place, Route, Rule,
+    IfIndex, IfName, InterfaceState, MacAddr, Neighbor, NetnsId, PfState, Place, Route, Rule,
     SUBINTERFACE_PREFIX, Segments, SysctlName, TableId,
 };
 use crate::node::StepError;
@@ -53,6 +54,12 @@ pub struct World {
     /// What each of them was specialised by.
     pub programs: BTreeMap<AttachmentId, DatapathSpec>,
     pub cdi: BTreeMap<ClaimUid, CdiSpec>,
+    /// By the index of the physical function's interface, and by number.
+    pub vfs: BTreeMap<(IfIndex, u32), FakeVf>,
+    /// By name.
+    pub rdma: BTreeMap<String, FakeRdma>,
+    pub is_rdma_exclusive: bool,
+    pub physical_functions: Vec<PfState>,
     /// Only interfaces with a setting `ipv6/disable_ipv6` of their own can have IPv6 addresses.
     pub ipv6_is_off: bool,
 }
@@ -86,6 +93,9 @@ impl World {
         self.rules.remove(&key);
         self.vrfs.remove(&key);
         self.stack.retain(|(place, _), _| *place != key);
+        for device in self.rdma.values_mut() {
+            device.netns.take_if(|netns| *netns == id);
+        }
         let ended = self.interfaces.remove(&key).unwrap_or_default();
         let host = self.interfaces.entry(None).or_default();
         for (name, mut interface) in ended {
@@ -122,6 +132,12 @@ impl World {
                 return Err(error(format!("{} is gone", netns.id)));
             }
             Subject::Cookie(netns) => Observed::Cookie(netns.id.inode),
+            Subject::Vf(_) | Subject::Rdma { .. } | Subject::PhysicalFunctions => {
+                self.observe_function(subject)
+            }
+            Subject::Namespace(netns) => {
+                Observed::Namespace(self.interfaces.contains_key(&Some(netns.id)))
+            }
             Subject::AllCdi => Observed::AllCdi(self.cdi.keys().cloned().collect()),
             Subject::AllSubinterfaces => {
                 let host = self.interfaces[&None].keys();

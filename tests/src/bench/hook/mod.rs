@@ -25,8 +25,8 @@ use driver::sys::netns::Netns;
 use self::bare::{Carrier, Journey};
 use self::figures::{Figures, Rounds};
 use self::scene::Deployed;
-pub(super) use self::section::kept;
 use super::report::Machine;
+use super::sections;
 use crate::node::{self, Node, Samples};
 use crate::sandbox::{self, NETNS_DIRECTORY};
 
@@ -65,7 +65,7 @@ pub fn inside(options: &Options) -> Result<()> {
     if let Some(path) = &options.write {
         let today = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
         let page = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-        let page = section::replaced(&page, &section::section(&figures, &today));
+        let page = sections::replaced(&page, section::NAME, &section::section(&figures, &today));
         fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
     }
     let text = if options.json { figures.json()? } else { figures.table() };

@@ -1,26 +1,15 @@
-//! The benchmark's section of `docs/performance.md`, which the other benchmark makes and this one keeps
-//! a place in.
+//! The benchmark's section of `docs/performance.md`.
 
 use std::fmt::Write as _;
 
 use super::super::report::{Machine, Measurement};
+use super::super::sections;
 use super::figures::Figures;
 
-const BEGIN: &str = "<!-- From here to the end: made by `cargo xtask bench hook --write`. -->";
+pub(super) const NAME: &str = "hook";
 
 /// At most as many times what the bare sequence takes.
 const TARGET: f64 = 1.3;
-
-/// What a page that is made anew takes over from the one that is there.
-pub(in super::super) fn kept(page: &str) -> &str {
-    page.find(BEGIN).map_or("", |at| page.get(at..).unwrap_or_default())
-}
-
-/// The page with this section in the place of the former one, or at the end.
-pub(super) fn replaced(page: &str, section: &str) -> String {
-    let rest = page.strip_suffix(kept(page)).unwrap_or(page);
-    format!("{}\n\n{section}", rest.trim_end())
-}
 
 /// `day` is when it was measured.
 pub(super) fn section(figures: &Figures, day: &str) -> String {
@@ -31,8 +20,9 @@ pub(super) fn section(figures: &Figures, day: &str) -> String {
         found.map_or(0.0, |found| found.value)
     };
     let mut text = format!(
-        "{BEGIN}\n\n## Starting a pod\n\nMeasured on {day} on {cpu} with {cores} cores, Linux {kernel}, by\n\
-         `cargo xtask bench hook`, with the driver as it is shipped.\n{INTRODUCTION}"
+        "{}\n\n## Starting a pod\n\nMeasured on {day} on {cpu} with {cores} cores, Linux {kernel}, by\n\
+         `cargo xtask bench hook`, with the driver as it is shipped.\n{INTRODUCTION}",
+        sections::mark(NAME)
     );
     for (which, what) in [("1nic", "one device"), ("8nic", "eight devices")] {
         let ratio = value(&format!("hook_{which}_p50_ratio"));
@@ -84,15 +74,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_section_replaces_the_former_one_and_nothing_else() {
-        let first = replaced("# Performance\n\ntext\n", &section(&figures(), "2026-01-01"));
-        assert!(first.starts_with("# Performance\n\ntext\n\n<!-- From here"), "{first}");
+    fn a_target_that_is_met_is_called_so() {
+        let text = section(&figures(), "2026-01-01");
         assert!(
-            first.contains("| one device | 24.0 | 24.0 | 20.0 | 20.0 | 1.20 | at most 1.3: met |")
+            text.contains("| one device | 24.0 | 24.0 | 20.0 | 20.0 | 1.20 | at most 1.3: met |")
         );
-        let second = replaced(&first, &section(&figures(), "2026-01-02"));
-        assert_eq!(second, first.replace("2026-01-01", "2026-01-02"));
-        assert_eq!(kept(&second), section(&figures(), "2026-01-02"));
-        assert_eq!(kept("# Performance\n"), "");
+        assert!(text.contains("Measured on 2026-01-01 on a CPU"), "{text}");
     }
 }

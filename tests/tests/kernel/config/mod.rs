@@ -5,6 +5,7 @@ mod addresses;
 mod belongings;
 mod ethtool;
 mod facts;
+mod functions;
 mod links;
 mod programs;
 mod routes;

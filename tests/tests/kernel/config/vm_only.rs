@@ -1,11 +1,22 @@
 //! What kernels without modules, such as one that the kernel ring may run on, do not have.
 
-use driver::model::{IpvlanMode, Route, RouteScope, SubinterfaceKind, TableId, Vrf};
-use driver::node::Node as _;
-use driver::plan::Step;
+use driver::cdi::{CdiDir, Gate};
+use driver::datapath::Datapath;
+use driver::model::{
+    By, IpvlanMode, MacAddr, Route, RouteScope, SubinterfaceKind, TableId, VfPlace, VfSettings,
+    VfVlan, Vrf,
+};
+use driver::node::{LinuxNode, Node};
+use driver::plan::{Observed, Step, Subject, Was};
+use driver::sys::netlink::Netlink;
+use driver::sys::netns::Netns;
+use driver::sys::sysfs::Sysfs;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 
 use super::links::made_and_removed;
 use super::stage::{in_pod, ip, on_host};
+use crate::driver::world::told;
 
 #[test]
 #[ignore = "needs ipvlan: vm ring"]
@@ -80,5 +91,104 @@ fn a_member_of_a_vrf_has_its_routes_in_the_table_of_the_vrf() {
         }
         stage.back(&join, &was);
         assert!(stage.seen(&at).link["master"].is_null());
+    });
+}
+
+/// The first igb of a guest (`xtask/src/vm/hardware.rs`).
+const IGB: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0x10]);
+
+/// Runs a test in the machine's own namespace, where its hardware is, with a node that can make
+/// virtual functions.
+fn on_the_machine(test: impl FnOnce(&mut LinuxNode, &Netlink) + Send) {
+    let machine = Netns::open(&told("WEIR_MACHINE")).unwrap();
+    let tested = machine.run(|_| {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+        mount(none, "/", none, private, none).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        mount(none, directory.path(), Some("sysfs"), MsFlags::empty(), none).unwrap();
+        let bpffs = tempfile::tempdir().unwrap();
+        let gate = Gate::install(bpffs.path()).unwrap();
+        let cdi = CdiDir::open(&bpffs.path().join("cdi"), "weir.dev", gate).unwrap();
+        let datapath = Datapath::open(bpffs.path()).unwrap();
+        let sysfs = Sysfs::new(directory.path()).unwrap();
+        let mut node = LinuxNode::open(datapath, cdi).unwrap().with_sysfs(sysfs);
+        test(&mut node, &Netlink::open().unwrap());
+    });
+    tested.unwrap();
+}
+
+/// The second time it changes nothing.
+fn twice(node: &mut LinuxNode, step: &Step) -> Was {
+    let was = node.apply(step).unwrap_or_else(|error| panic!("{step}: {error}"));
+    assert_ne!(was, Was::Same, "{step}");
+    assert_eq!(node.apply(step).unwrap(), Was::Same, "{step}, again");
+    was
+}
+
+fn function(node: &mut LinuxNode, place: &VfPlace) -> VfSettings {
+    match node.observe(&Subject::Vf(place.clone())).unwrap() {
+        Observed::Vf(Some(settings)) => settings,
+        other => panic!("{place}: {other:?}"),
+    }
+}
+
+/// Makes virtual functions of the first igb, tries something on the first of them, and leaves the
+/// machine as it was.
+fn on_a_function(test: impl FnOnce(&mut LinuxNode, &VfPlace) + Send) {
+    on_the_machine(|node, netlink| {
+        let pf = netlink.links().unwrap().into_iter().find(|link| link.mac == Some(IGB));
+        let pf = pf.expect("the first igb");
+        let address = pf.bus_device.clone().unwrap().parse().unwrap();
+        let make = Step::SetVfCount { pf: address, count: 2 };
+        assert_eq!(twice(node, &make), Was::Otherwise);
+        let Observed::PhysicalFunctions(all) = node.observe(&Subject::PhysicalFunctions).unwrap()
+        else {
+            panic!()
+        };
+        let made = all.into_iter().find(|it| it.address == address).unwrap();
+        assert_eq!((made.num_vfs, made.vfs.len()), (2, 2), "{made:?}");
+        let place = VfPlace { pf: pf.name, pf_index: pf.index, number: 0 };
+        test(node, &place);
+        twice(node, &Step::SetVfCount { pf: address, count: 0 });
+        assert!(netlink.link(&By::Index(place.pf_index)).unwrap().is_some());
+        assert_eq!(node.observe(&Subject::Vf(place)).unwrap(), Observed::Vf(None));
+    });
+}
+
+#[test]
+#[ignore = "needs hardware: vm ring"]
+fn what_a_physical_function_is_told_is_told_once_and_taken_back() {
+    on_a_function(|node, place| {
+        let before = function(node, place);
+        let settings = VfSettings {
+            mac: Some(MacAddr([2, 0, 0, 0, 9, 1])),
+            vlan: Some(VfVlan { id: 100, qos: 3, ..VfVlan::default() }),
+            trust: before.trust.map(|is| !is),
+            spoof_check: before.spoof_check.map(|is| !is),
+            ..VfSettings::default()
+        };
+        let step = Step::SetVf { vf: place.clone(), settings: settings.clone() };
+        let was = twice(node, &step);
+        assert!(settings.lacking(&function(node, place)).is_empty());
+        let shown = &ip(&["link", "show", "dev", place.pf.as_str()])[0]["vfinfo_list"][0].take();
+        assert_eq!(shown["mac"], "02:00:00:00:09:01", "{shown:#}");
+        assert_eq!(shown["vlan_list"][0]["vlan"], 100, "{shown:#}");
+        twice(node, &step.undo(&was).unwrap());
+        assert_eq!(function(node, place), before);
+    });
+}
+
+#[test]
+#[ignore = "needs hardware: vm ring"]
+fn what_the_driver_of_a_physical_function_does_not_have_is_refused_by_its_name() {
+    on_a_function(|node, place| {
+        let before = function(node, place);
+        // igb has no `ndo_set_vf_link_state`.
+        let link_state = Some(driver::model::VfLinkState::Disable);
+        let settings = VfSettings { link_state, ..VfSettings::default() };
+        let error = node.apply(&Step::SetVf { vf: place.clone(), settings }).unwrap_err();
+        assert!(error.message.starts_with("set link state of virtual function 0"), "{error}");
+        assert_eq!(function(node, place), before);
     });
 }

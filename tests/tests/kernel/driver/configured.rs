@@ -124,25 +124,25 @@ fn made_upon() -> Value {
     })
 }
 
-/// Somebody else's program on the first NIC, for as long as what is answered lives.
-fn strange_program() -> Ebpf {
+/// Somebody else's program on an interface, for as long as what is answered lives.
+pub(crate) fn stranger(interface: &str) -> Ebpf {
     let mut ebpf = strangers(&spec(tc(), None));
     let program: &mut SchedClassifier =
         ebpf.program_mut(names::EGRESS).unwrap().try_into().unwrap();
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    program.attach_with_options("nic0", TcAttachType::Ingress, options).unwrap();
+    program.attach_with_options(interface, TcAttachType::Ingress, options).unwrap();
     ebpf
 }
 
 /// How many programs are at TCX of an interface of the calling thread's namespace.
-fn programs(interface: &str) -> [usize; 2] {
+pub(crate) fn programs_at_tcx(interface: &str) -> [usize; 2] {
     let by = By::Name(interface.parse().unwrap());
     let index = Netlink::open().unwrap().link(&by).unwrap().unwrap().index;
     [Place::TcxIngress, Place::TcxEgress].map(|place| bpf::chain(index, place).unwrap().len())
 }
 
 /// What `ip` tells of one thing: those parts of it that are asked for.
-pub(super) fn has(found: &Value, wanted: &[Value]) {
+pub(crate) fn has(found: &Value, wanted: &[Value]) {
     let has_all = |entry: &Value, wanted: &Value| {
         wanted.as_object().unwrap().iter().all(|(key, value)| entry.get(key) == Some(value))
     };
@@ -182,7 +182,7 @@ fn looks_as_asked_for() {
     assert_eq!((ask(Older::Tso)[1], ask(Older::Gro)[1]), (0, 1));
     assert_eq!(ask(Older::Channels)[5..7], [2, 2]);
     // The stranger is gone; each of ours is alone at its place.
-    assert_eq!(programs("net0"), [1, 1]);
+    assert_eq!(programs_at_tcx("net0"), [1, 1]);
 }
 
 fn has_its_luggage() {
@@ -279,8 +279,8 @@ fn every_field_of_a_claim_is_there_in_the_pod_and_the_host_is_as_before_afterwar
     on_a_node(3, Options::default(), |node| {
         furnish();
         furnish_second();
-        let _stranger = strange_program();
-        assert_eq!(programs("nic0"), [1, 0]);
+        let _stranger = stranger("nic0");
+        assert_eq!(programs_at_tcx("nic0"), [1, 0]);
         let before = Snapshot::take();
         let web = wants_everything(node);
         let ids = prepared_ids(node, &web);

@@ -8,6 +8,7 @@ mod dhcp;
 mod drops;
 mod failed;
 mod gate;
+mod hotplug;
 mod look;
 mod policy;
 mod publish;

@@ -12,7 +12,7 @@ use tests::runtime::Options;
 use super::world::{config, deploy, on_a_node, until};
 
 /// Names of the published devices, where generation and count are right.
-fn published(node: &Node) -> Result<(i64, Vec<String>), String> {
+pub(super) fn published(node: &Node) -> Result<(i64, Vec<String>), String> {
     let slices = node.server.objects::<ResourceSlice>();
     let generations: Vec<i64> = slices.iter().map(|slice| slice.spec.pool.generation).collect();
     let is_right = |slice: &ResourceSlice| {
@@ -26,14 +26,14 @@ fn published(node: &Node) -> Result<(i64, Vec<String>), String> {
     Ok((generations[0], devices.map(|device| device.name.clone()).collect()))
 }
 
-fn await_devices(node: &Node, names: &[&str]) -> i64 {
+pub(super) fn await_devices(node: &Node, names: &[&str]) -> i64 {
     until("these devices are published", || match published(node)? {
         (generation, found) if found == names => Ok(generation),
         other => Err(format!("{other:?}")),
     })
 }
 
-fn writes(node: &Node) -> Vec<tests::api_server::Request> {
+pub(super) fn writes(node: &Node) -> Vec<tests::api_server::Request> {
     let mut requests = node.server.requests();
     requests.retain(|request| request.verb.is_write() && request.resource == "resourceslices");
     requests

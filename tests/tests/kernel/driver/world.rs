@@ -69,13 +69,13 @@ fn class() -> Value {
     })
 }
 
-pub(crate) fn nic(node: &Node, nth: u8) -> &Nic {
+pub(super) fn nic(node: &Node, nth: u8) -> &Nic {
     &node.network.nics()[usize::from(nth)]
 }
 
 /// What a claim may want of NIC `nth`: called `netNTH` in the pod, where its wire's far end can
 /// reach it.
-pub(crate) fn config(nth: u8, hook: &str) -> Value {
+pub(super) fn config(nth: u8, hook: &str) -> Value {
     json!({
         "apiVersion": "weir.dev/v1alpha1", "kind": "NetworkConfig",
         "interface": { "name": format!("net{nth}"), "addresses": [format!("198.18.{nth}.10/24")] },
@@ -92,33 +92,50 @@ pub(crate) struct Deployed {
 }
 
 /// Has a pod scheduled whose claim wants these NICs, each configured as told.
-pub(crate) fn deploy(node: &Node, name: &str, nics: &[(u8, Value)]) -> Deployed {
-    let request = |&(nth, _): &(u8, Value)| {
-        let interface = &nic(node, nth).name;
+pub(super) fn deploy(node: &Node, name: &str, nics: &[(u8, Value)]) -> Deployed {
+    let wanted: Vec<_> = nics
+        .iter()
+        .map(|(nth, parameters)| {
+            (format!("r{nth}"), nic(node, *nth).name.to_string(), parameters.clone())
+        })
+        .collect();
+    let wire = nics.iter().map(|&(nth, _)| node.network.count(nic(node, nth)).unwrap()).collect();
+    Deployed { wire, ..deploy_interfaces(node, name, &wanted) }
+}
+
+/// What a claim for interfaces of the node says: of each the name of its request, its own name, and
+/// how it shall be configured.
+pub(crate) fn claim_spec(wanted: &[(String, String, Value)]) -> Value {
+    let request = |(request, interface, _): &(String, String, Value)| {
         let expression = format!("device.attributes['weir.dev'].ifName == '{interface}'");
-        json!({ "name": format!("r{nth}"), "exactly": {
+        json!({ "name": request, "exactly": {
             "deviceClassName": "nic", "selectors": [{ "cel": { "expression": expression } }],
         }})
     };
-    let configure = |(nth, parameters): &(u8, Value)| {
+    let configure = |(request, _, parameters): &(String, String, Value)| {
         let opaque = json!({ "driver": node::DRIVER, "parameters": parameters });
-        json!({ "requests": [format!("r{nth}")], "opaque": opaque })
+        json!({ "requests": [request], "opaque": opaque })
     };
-    let devices = json!({
-        "requests": nics.iter().map(request).collect::<Vec<_>>(),
-        "config": nics.iter().map(configure).collect::<Vec<_>>(),
-    });
-    let deployed = deploy_claim(node, name, &devices);
-    let count = |&(nth, _): &(u8, Value)| node.network.count(nic(node, nth)).unwrap();
-    Deployed { wire: nics.iter().map(count).collect(), ..deployed }
+    json!({ "devices": {
+        "requests": wanted.iter().map(request).collect::<Vec<_>>(),
+        "config": wanted.iter().map(configure).collect::<Vec<_>>(),
+    }})
 }
 
-/// Has a pod scheduled whose claim wants these devices.
-pub(crate) fn deploy_claim(node: &Node, name: &str, devices: &Value) -> Deployed {
+/// Has a pod scheduled whose claim wants these interfaces of the node.
+pub(crate) fn deploy_interfaces(
+    node: &Node,
+    name: &str,
+    wanted: &[(String, String, Value)],
+) -> Deployed {
+    deploy_claim(node, name, &claim_spec(wanted))
+}
+
+/// Has a pod scheduled whose claim says this.
+pub(crate) fn deploy_claim(node: &Node, name: &str, spec: &Value) -> Deployed {
     let claim = json!({
         "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
-        "metadata": { "name": name, "namespace": "default" },
-        "spec": { "devices": devices },
+        "metadata": { "name": name, "namespace": "default" }, "spec": spec,
     });
     let uses = json!([{ "name": "nics", "resourceClaimName": name }]);
     let pod = json!({
@@ -129,8 +146,7 @@ pub(crate) fn deploy_claim(node: &Node, name: &str, devices: &Value) -> Deployed
     node.server.apply(&format!("{claim}\n---\n{pod}")).unwrap();
     let pod: Pod = node.server.object(Some("default"), name).unwrap();
     let claim = node.schedule(&pod).unwrap().remove(0);
-    let devices = self::devices(&claim);
-    Deployed { pod, claim: node::claim_ref(&claim).unwrap(), devices, wire: Vec::new() }
+    Deployed::of(pod, &claim)
 }
 
 /// Prepares a pod's claim; answers the CDI ids that its containers name.
@@ -147,6 +163,12 @@ fn devices(claim: &ResourceClaim) -> Vec<String> {
 }
 
 impl Deployed {
+    /// A pod with its claim, which the scheduler has allocated.
+    pub(crate) fn of(pod: Pod, claim: &ResourceClaim) -> Self {
+        let devices = devices(claim);
+        Self { pod, claim: node::claim_ref(claim).unwrap(), devices, wire: Vec::new() }
+    }
+
     pub(crate) fn claims(&self) -> [ClaimRef; 1] {
         [self.claim.clone()]
     }
@@ -155,7 +177,7 @@ impl Deployed {
         &self.devices[nth]
     }
 
-    pub(crate) fn id(&self, nth: usize) -> AttachmentId {
+    pub(super) fn id(&self, nth: usize) -> AttachmentId {
         AttachmentId {
             claim: self.claim.uid.clone(),
             device: self.devices[nth].parse().unwrap(),
@@ -168,16 +190,16 @@ impl Deployed {
         MapCounters::new(Path::new(BPFFS)).read(&self.id(nth)).unwrap().ingress.total.packets
     }
 
-    pub(crate) fn hooks(&self, nth: usize) -> Vec<HookFacts> {
+    pub(super) fn hooks(&self, nth: usize) -> Vec<HookFacts> {
         programs(Path::new(BPFFS), &self.id(nth)).unwrap()
     }
 
-    pub(crate) fn link_ids(&self, nth: usize) -> Vec<u32> {
+    pub(super) fn link_ids(&self, nth: usize) -> Vec<u32> {
         self.hooks(nth).iter().filter_map(|hook| hook.link_id).collect()
     }
 
     /// Has `/metrics` agree with what the wire of NIC `nth` saw since the pod was scheduled.
-    pub(crate) fn agrees_with_the_wire(&self, node: &Node, nth: u8) -> Counted {
+    pub(super) fn agrees_with_the_wire(&self, node: &Node, nth: u8) -> Counted {
         let device = usize::from(nth);
         let before = self.wire[device];
         until("/metrics agrees with the wire", || {
@@ -196,7 +218,7 @@ impl Deployed {
     }
 
     /// The phases of what is recorded.
-    pub(crate) fn phases(&self) -> Vec<&'static str> {
+    pub(super) fn phases(&self) -> Vec<&'static str> {
         self.records().iter().map(|record| record.phase.name()).collect()
     }
 
@@ -212,7 +234,7 @@ pub(crate) fn answer_in(netns: &Netns) -> Echo {
     Echo::start(netns, PORT).unwrap()
 }
 
-pub(crate) fn route(nth: u8) -> Route {
+pub(super) fn route(nth: u8) -> Route {
     Route {
         from: SocketAddr::from(([198, 18, nth, 1], 0)),
         to: SocketAddr::from(([198, 18, nth, 10], PORT)),
@@ -221,7 +243,7 @@ pub(crate) fn route(nth: u8) -> Route {
 }
 
 /// Exchanges datagrams between the wire of NIC `nth` and the pod, and loses none.
-pub(crate) fn talk(node: &Node, nth: u8) {
+pub(super) fn talk(node: &Node, nth: u8) {
     exchange(node.network.wire(), route(nth));
 }
 
@@ -243,13 +265,13 @@ pub(crate) fn exchange(from: &Netns, route: Route) {
 }
 
 /// What NIC `nth` is like on the node; the index set aside, which the kernel may give anew.
-pub(crate) fn looks(node: &Node, nth: u8) -> Option<InterfaceState> {
+pub(super) fn looks(node: &Node, nth: u8) -> Option<InterfaceState> {
     let state = node.network.state(&nic(node, nth).name).unwrap();
     state.map(|state| InterfaceState { index: driver::model::IfIndex(0), ..state })
 }
 
 /// What is called `name` in a namespace.
-pub(crate) fn inside(netns: &Netns, name: &str) -> Option<InterfaceState> {
+pub(super) fn inside(netns: &Netns, name: &str) -> Option<InterfaceState> {
     let name: IfName = name.parse().unwrap();
     state_in(&Netlink::open_in(netns).unwrap(), &name).unwrap()
 }

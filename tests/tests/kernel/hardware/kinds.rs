@@ -79,7 +79,7 @@ fn a_nic_that_became_the_member_of_a_bond_is_refused_and_stays_one() {
         let nic = interface(IGB0);
         awaited(node, "the NIC is published", |device| is_called(device, &nic));
         let parameters = config("net0", "10.9.0.1/24", "auto");
-        let claim = super::machine::devices(&[Wish::of(&nic, parameters)]);
+        let claim = super::machine::claim(&[Wish::of(&nic, parameters)]);
         let web = deploy_claim(node, "web", &claim);
         lines(&["link add bond7 type bond", &format!("link set {nic} master bond7")]);
         let before = Snapshot::take();

@@ -148,8 +148,8 @@ impl<'w> Wish<'w> {
     }
 }
 
-/// The devices of a claim, as its specification has them.
-pub(super) fn devices(wishes: &[Wish<'_>]) -> Value {
+/// What a claim for these devices says.
+pub(super) fn claim(wishes: &[Wish<'_>]) -> Value {
     let request = |wish: &Wish<'_>| {
         json!({ "name": wish.request, "exactly": {
             "deviceClassName": "nic", "selectors": [{ "cel": { "expression": wish.expression } }],
@@ -159,10 +159,10 @@ pub(super) fn devices(wishes: &[Wish<'_>]) -> Value {
         let opaque = json!({ "driver": DRIVER, "parameters": wish.parameters });
         json!({ "requests": [wish.request], "opaque": opaque })
     };
-    json!({
+    json!({ "devices": {
         "requests": wishes.iter().map(request).collect::<Vec<_>>(),
         "config": wishes.iter().map(configure).collect::<Vec<_>>(),
-    })
+    }})
 }
 
 /// What a claim may want of an interface: this name and address in the pod, and programs at this hook.
@@ -182,7 +182,7 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) fn start(node: &Node, name: &str, wishes: &[Wish<'_>]) -> Self {
-        Self::of(node, deploy_claim(node, name, &devices(wishes)))
+        Self::of(node, deploy_claim(node, name, &claim(wishes)))
     }
 
     /// Has a pod that is scheduled run.

@@ -3,10 +3,13 @@
 //! ring have all that (`xtask/src/vm/hardware.rs`), so the kernel ring leaves it to them.
 
 mod attributes;
+mod exclusive;
 mod kinds;
 mod machine;
 mod needs_netkit;
+mod needs_rxe_in_pods;
 mod needs_xdp_features;
 mod returns;
+mod rxe;
 mod sriov;
 mod topology;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tests::node::{NODE, Node};
 
 use super::machine::{
-    IGB0, IGB1, Running, Wish, awaited, config, devices, interface, is_called, on_the_machine,
+    IGB0, IGB1, Running, Wish, awaited, claim, config, interface, is_called, on_the_machine,
 };
 use crate::driver::snapshot::Snapshot;
 use crate::driver::world::{deploy_claim, nothing_is_left};
@@ -66,13 +66,14 @@ fn gpu_and_nic(gpu: &str, address: &str) -> Value {
         expression: IS_IGB.to_owned(),
         parameters: config("net0", address, "auto"),
     };
-    let mut claim = devices(&[nic]);
+    let mut claim = claim(&[nic]);
     let selectors = json!([{ "cel": { "expression": gpu } }]);
     let request = json!({ "name": "gpu", "exactly": {
         "deviceClassName": "gpu", "selectors": selectors,
     }});
-    claim["requests"].as_array_mut().unwrap().push(request);
-    claim["constraints"] = json!([{ "requests": ["nic", "gpu"], "matchAttribute": ROOT }]);
+    claim["devices"]["requests"].as_array_mut().unwrap().push(request);
+    claim["devices"]["constraints"] =
+        json!([{ "requests": ["nic", "gpu"], "matchAttribute": ROOT }]);
     claim
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driver::attach::{Desk, Worker};
-use driver::dra::{HealthSources, Offer, Publisher, Shares};
+use driver::dra::{HealthSources, Names, Offer, Pool, Publisher, Shares, Vocabulary};
 use driver::inventory::Inventory;
-use driver::model::Device;
+use driver::model::{Device, PciFacts};
 use driver::telemetry::{AllVitals, Metrics, Sightings};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
 use kube::Client;
@@ -34,10 +34,21 @@ fn publish_on(
     shares: Shares,
     health: Option<HealthSources>,
 ) -> (Desk, DropGuard) {
+    let vocabulary = Vocabulary { names: Names::Ours, domain: pool().driver };
+    let offer = offer(vocabulary, shares, health);
+    publish_as(pool(), client, devices, offer)
+}
+
+fn offer(vocabulary: Vocabulary, shares: Shares, health: Option<HealthSources>) -> Offer {
+    let kernel_release = "6.18.44-cloud-amd64".to_owned();
+    Offer { vocabulary, kernel_release, shares, health }
+}
+
+fn publish_as(pool: Pool, client: Client, devices: Vec<Device>, offer: Offer) -> (Desk, DropGuard) {
     let (worker, desk) = Worker::pair();
     let publisher = Publisher::new(
-        pool(),
-        Offer { kernel_release: "6.18.44-cloud-amd64".to_owned(), shares, health },
+        pool,
+        offer,
         client,
         Inventory::fixed(devices),
         worker,
@@ -205,6 +216,79 @@ fn slices(server: &Server) -> Vec<ResourceSlice> {
     server.objects::<ResourceSlice>()
 }
 
+/// Claims as people wrote them for DraNet, in the style of its documentation.
+#[tokio::test]
+async fn claims_for_dranet_select_our_devices() {
+    let server = Server::start().await.unwrap();
+    let class = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": "dranet"},
+        "spec": {"selectors": [{"cel": {"expression": "device.driver == \"dra.net\""}}]},
+    });
+    server.apply(&class.to_string()).unwrap();
+    let asks = [
+        ("by-name", r#"device.attributes["dra.net"].ifName == "eth1""#),
+        ("by-rdma", r#"device.attributes["dra.net"].rdma == true"#),
+        ("by-kind", r#"device.attributes["dra.net"].virtual == false"#),
+        ("by-vendor", r#"device.attributes["dra.net"].pciVendor.startsWith("Mellanox")"#),
+        (
+            "by-place",
+            r#"device.attributes["dra.net"].numaNode == 1
+               && device.attributes["resource.kubernetes.io"].pcieRoot == "pci0000:80""#,
+        ),
+        (
+            "by-programs",
+            r#"device.attributes["dra.net"].ebpf && !device.attributes["dra.net"].rdma"#,
+        ),
+    ];
+    for (name, expression) in asks {
+        let exactly = json!({
+            "deviceClassName": "dranet",
+            "selectors": [{"cel": {"expression": expression}}],
+        });
+        let claim = json!({
+            "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"devices": {"requests": [{"name": "nic", "exactly": exactly}]}},
+        });
+        server.apply(&claim.to_string()).unwrap();
+    }
+
+    let rdma = Device {
+        kind: "device".to_owned(),
+        is_virtual: false,
+        pci: Some(PciFacts {
+            address: "0000:81:00.0".parse().unwrap(),
+            root: "pci0000:80".to_owned(),
+            vendor: Some("15b3".to_owned()),
+            device: Some("101d".to_owned()),
+            subsystem: None,
+        }),
+        numa_node: Some(1),
+        rdma_device: Some("mlx5_0".to_owned()),
+        ..device("eth1")
+    };
+    let mut plain = device("eth2");
+    plain.pci.clone_from(&rdma.pci);
+    plain.numa_node = Some(0);
+    plain.ebpf.tcx_programs = vec!["handle_ingress".to_owned()];
+    let pool = Pool { driver: "dra.net".to_owned(), ..pool() };
+    let vocabulary = Vocabulary { names: Names::Dranet, domain: "dra.net".to_owned() };
+    let offer = offer(vocabulary, Shares::new(), None);
+    let client = server.client().unwrap();
+    let _publisher = publish_as(pool, client, vec![rdma, plain], offer);
+    eventually("the slice is there", || !slices(&server).is_empty()).await;
+
+    for (name, _) in asks {
+        let claim = allocate(&server, name).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let allocation = json!(claim.status.unwrap().allocation);
+        let result = &allocation["devices"]["results"][0];
+        let device = if name == "by-programs" { "eth2" } else { "eth1" };
+        assert_eq!((&result["driver"], &result["device"]), (&json!("dra.net"), &json!(device)));
+        let claims = kube::Api::<ResourceClaim>::namespaced(server.client().unwrap(), "default");
+        claims.delete(name, &kube::api::DeleteParams::default()).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_shared_device_is_allocated_as_often_as_it_has_shares() {
     let server = scheduler_with(3, &json!({"deviceClassName": "nic"})).await;
@@ -233,8 +317,10 @@ async fn a_device_without_carrier_is_tainted_and_avoided_until_it_has_one() {
     let (_records, of_records) = watch::channel(Arc::default());
     let (_vitals, of_vitals) = watch::channel(AllVitals::default());
     let (_sightings, of_sightings) = watch::channel(Sightings::default());
+    let (_idle, idle) = watch::channel(Arc::default());
     let health = HealthSources {
         devices: of_devices,
+        idle,
         records: of_records,
         vitals: of_vitals,
         sightings: of_sightings,

@@ -8,10 +8,11 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
+use super::functions::{add_functions, make_rdma, make_rdma_only, make_vf, make_vfio};
 use super::*;
 use crate::model::{
-    Dad, EthtoolWishes, Family, IpvlanMode, MacvlanMode, Neighbor, OtherPrograms, Rule, Segments,
-    SubinterfaceKind, SysctlName, TableId, Vrf,
+    Dad, Device, EthtoolWishes, Family, IpvlanMode, MacvlanMode, Neighbor, OtherPrograms, Rule,
+    Segments, SubinterfaceKind, SysctlName, TableId, VfSettings, VfVlan, Vrf,
 };
 
 /// How many claims each law is tried on; there are four laws.
@@ -100,6 +101,62 @@ fn interface(number: u8) -> impl Strategy<Value = InterfaceWishes> {
         )
 }
 
+/// What a device is beside, or in place of, its interface.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Plain,
+    /// A virtual function.
+    Function,
+    /// One with an RDMA device that moves along.
+    WithRdma,
+    RdmaOnly,
+    Vfio,
+}
+
+impl Kind {
+    fn any() -> impl Strategy<Value = Self> {
+        let kinds = [Self::Plain, Self::Function, Self::WithRdma, Self::RdmaOnly, Self::Vfio];
+        select(kinds.to_vec())
+    }
+
+    fn make(self, device: &mut Device, number: u32) {
+        match self {
+            Self::Plain => {}
+            Self::Function => make_vf(device, number),
+            Self::WithRdma => {
+                make_vf(device, number);
+                make_rdma(device, number);
+            }
+            Self::RdmaOnly => make_rdma_only(device, number),
+            Self::Vfio => make_vfio(device, number),
+        }
+    }
+
+    /// What of `wishes` it can have.
+    fn wishes(self, wishes: &Wishes) -> Wishes {
+        match self {
+            Self::RdmaOnly | Self::Vfio => Wishes::default(),
+            Self::Plain => Wishes { sriov: VfSettings::default(), ..wishes.clone() },
+            Self::Function | Self::WithRdma => wishes.clone(),
+        }
+    }
+}
+
+fn sriov() -> impl Strategy<Value = VfSettings> {
+    let vlan = (0..3_u16).prop_map(|id| VfVlan { id, ..VfVlan::default() });
+    let (flag, other) = (option::of(any::<bool>()), option::of(any::<bool>()));
+    (option::of(vlan), flag, other, option::of(0..3_u32), option::of(3..6_u32)).prop_map(
+        |(vlan, trust, spoof_check, min_tx_rate_mbps, max_tx_rate_mbps)| VfSettings {
+            vlan,
+            trust,
+            spoof_check,
+            min_tx_rate_mbps,
+            max_tx_rate_mbps,
+            ..VfSettings::default()
+        },
+    )
+}
+
 fn any_wishes(number: u8) -> impl Strategy<Value = Wishes> {
     let route = (1..250_u8, any::<bool>(), select(&[254_u32, 77][..]), option::of(1..9_u32));
     let kinds = [
@@ -116,8 +173,9 @@ fn any_wishes(number: u8) -> impl Strategy<Value = Wishes> {
         ethtool(),
         option::weighted(0.3, select(kinds.to_vec())),
         select(hooks.to_vec()),
+        sriov(),
     )
-        .prop_map(move |(interface, routes, rules, neighbors, ethtool, made, hook)| {
+        .prop_map(move |(interface, routes, rules, neighbors, ethtool, made, hook, sriov)| {
             let route = |(low, by_gateway, table, metric): (u8, bool, u32, Option<u32>)| Route {
                 gateway: by_gateway.then(|| [198, 51, number, 1].into()),
                 table: TableId(table),
@@ -141,6 +199,7 @@ fn any_wishes(number: u8) -> impl Strategy<Value = Wishes> {
                 rules: rules.into_iter().map(rule).collect(),
                 neighbors: neighbors.into_iter().map(neighbor).collect(),
                 ethtool: if made.is_some() { EthtoolWishes::default() } else { ethtool },
+                sriov: if made.is_some() { VfSettings::default() } else { sriov },
                 subinterface: made,
                 ..Wishes::default()
             };
@@ -159,17 +218,22 @@ fn any_wishes(number: u8) -> impl Strategy<Value = Wishes> {
 }
 
 /// Both devices of a claim, and what goes wrong with which call: its kind, and its place among the
-/// call's steps in thousandths.
-type Case = (Wishes, Wishes, usize, u32, bool);
+/// call's steps in thousandths; whether the devices are hardware, what they are, and whether their
+/// physical function was told their addresses before.
+type Case = (Wishes, Wishes, usize, u32, bool, [Kind; 2], bool);
 
 fn cases() -> impl Strategy<Value = Case> {
-    (any_wishes(1), any_wishes(2), 0..4_usize, 0..1000_u32, any::<bool>())
+    let kinds = [Kind::any(), Kind::any()];
+    (any_wishes(1), any_wishes(2), 0..4_usize, 0..1000_u32, any::<bool>(), kinds, any::<bool>())
 }
 
 fn asking_for(case: &Case) -> PrepareClaim {
     let mut wanted = wanted(claim("claim-a"));
-    wanted.devices[0].wishes = case.0.clone();
-    wanted.devices[1].wishes = case.1.clone();
+    let (devices, wishes) = (wanted.devices.iter_mut().zip(0..), [&case.0, &case.1]);
+    for (((device, number), wishes), kind) in devices.zip(wishes).zip(case.5) {
+        device.wishes = kind.wishes(wishes);
+        kind.make(device.found.as_mut().unwrap(), number);
+    }
     wanted
 }
 
@@ -188,6 +252,15 @@ fn call(engine: &mut Engine<FakeNode>, call: Call, case: &Case) -> Result<(), At
 /// Files that survive nothing need no disk.
 fn bench(case: &Case) -> Bench {
     let bench = Bench { state: TempDir::new_in("/dev/shm").unwrap(), ..Bench::new() };
+    add_functions(&bench, true);
+    if case.6 {
+        let is_vf = |kind: &Kind| matches!(kind, Kind::Function | Kind::WithRdma);
+        let mut world = bench.node.world();
+        for (vf, _) in world.vfs.values_mut().zip(&case.5).filter(|(_, kind)| is_vf(kind)) {
+            let [.., low] = vf.identity.to_be_bytes();
+            vf.settings.mac = Some(MacAddr([2, 0, 0, 0, 0, low]));
+        }
+    }
     if case.4 {
         for interface in bench.node.world().interfaces.get_mut(&None).unwrap().values_mut() {
             interface.is_hardware = true;

@@ -1,0 +1,112 @@
+//! What a device is beside its interface: a virtual function of another device, or an RDMA device.
+
+use super::{Engine, mismatch};
+use crate::attach::{AttachError, Wanted};
+use crate::model::{
+    By, Device, Form, InterfaceState, Place, RdmaPlace, Record, VfPlace, VfRecord, VfSettings,
+    VirtualFunction,
+};
+use crate::node::{Node, StepError};
+use crate::plan::{Observed, Subject};
+
+impl<N: Node> Engine<N> {
+    /// What the physical function has to be told of the device, and what is so now.
+    pub(super) fn function(
+        &mut self,
+        device: &Wanted,
+        found: &Device,
+        before: &InterfaceState,
+    ) -> Result<Option<VfRecord>, AttachError> {
+        let wished = &device.wishes.sriov;
+        let impossible = |reason| AttachError::Impossible { device: device.name.clone(), reason };
+        let unseen = |source| AttachError::Observe { device: device.name.clone(), source };
+        if wished.is_empty() && (device.wishes.interface.mac.is_none() || !found.is_sriov_vf) {
+            return Ok(None);
+        }
+        if !found.is_sriov_vf {
+            let name = found.called();
+            return Err(impossible(format!("sriov: {name} is no virtual function of SR-IOV")));
+        }
+        let place = match self.place_of(found) {
+            Ok(place) => place,
+            // Whether it may have another address, then shows when it is set.
+            Err(Unreachable::Reason(_)) if wished.is_empty() => return Ok(None),
+            Err(Unreachable::Reason(reason)) => {
+                return Err(impossible(format!("sriov: {reason}")));
+            }
+            Err(Unreachable::Unseen(source)) => return Err(unseen(source)),
+        };
+        let now = self.vf(&place).map_err(unseen)?;
+        let now = now.ok_or_else(|| impossible(format!("sriov: there is no {place}")))?;
+        let is_trusted = wished.trust.or(now.trust) == Some(true);
+        let mac = device.wishes.interface.mac.filter(|_| !is_trusted && now.mac.is_some());
+        let set = VfSettings { mac, ..wished.clone() };
+        if let Some(field) = set.unknown_to(&now) {
+            let pf = &place.pf;
+            return Err(impossible(format!("{field}: the driver of {pf} does not have it")));
+        }
+        let own_mac = before.mac.filter(|_| mac.is_some());
+        let before = set.replacing(&now);
+        Ok((!set.is_empty()).then_some(VfRecord { place, set, before, own_mac }))
+    }
+
+    fn place_of(&mut self, found: &Device) -> Result<VfPlace, Unreachable> {
+        let reason = |text: String| Unreachable::Reason(text);
+        let Some(VirtualFunction { pf, pf_interface, index }) = &found.vf else {
+            return Err(reason("its physical function is unknown".to_owned()));
+        };
+        let is_pf = |record: &&Record| {
+            let is_it = record.device.pci.as_ref().is_some_and(|pci| pci.address == *pf);
+            is_it && record.subinterface.is_none() && record.device.form() == Form::Interface
+        };
+        if let Some(record) = self.checkpoint.records().find(is_pf) {
+            let (pf, pod) = (&record.before.name, &record.pod);
+            return Err(reason(format!("its physical function {pf} is for pod {pod} itself")));
+        }
+        let Some(name) = pf_interface else {
+            return Err(reason(format!("its physical function {pf} has no interface on the host")));
+        };
+        match self.interface(Place::Host, By::Name(name.clone())) {
+            Ok(Some(state)) => {
+                Ok(VfPlace { pf: name.clone(), pf_index: state.index, number: *index })
+            }
+            Ok(None) => Err(reason(format!("its physical function {name} is not on the host"))),
+            Err(source) => Err(Unreachable::Unseen(source)),
+        }
+    }
+
+    fn vf(&mut self, place: &VfPlace) -> Result<Option<VfSettings>, StepError> {
+        match self.node.observe(&Subject::Vf(place.clone()))? {
+            Observed::Vf(settings) => Ok(settings),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// The device's RDMA device, where it has to be moved to be used.
+    pub(super) fn moving_rdma(
+        &mut self,
+        device: &Wanted,
+        found: &Device,
+    ) -> Result<Option<RdmaPlace>, AttachError> {
+        let Some(name) = found.rdma_device.as_deref().filter(|_| found.form() != Form::Vfio) else {
+            return Ok(None);
+        };
+        let unseen = |source| AttachError::Observe { device: device.name.clone(), source };
+        match self.rdma(name, None).map_err(unseen)? {
+            Some(seen) => Ok(seen.is_exclusive.then_some(seen.place)),
+            None if found.form() == Form::Rdma => {
+                Err(AttachError::NoSuchDevice { device: device.name.clone() })
+            }
+            None => {
+                tracing::warn!(device = %device.name, name, "its RDMA device is not on the host");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Why nothing can be told to a physical function.
+enum Unreachable {
+    Reason(String),
+    Unseen(StepError),
+}

@@ -1,0 +1,85 @@
+//! DraNet's attributes, by its names and with its meanings, so that claims written for it select our
+//! devices (`pkg/apis/attributes.go` and `pkg/inventory/db.go` of DraNet 1.4).
+//!
+//! Where it and we differ on purpose: lists are sorted and cut to the API's limit, which DraNet leaves
+//! to luck, and an interface without a MAC address has no `mac` rather than an empty one.
+
+use ipnet::IpNet;
+use pci_ids::FromId as _;
+
+use super::catalog::{addresses, pci_address};
+use super::value::Value;
+use super::{Entry, PROVIDED, Seen};
+use crate::model::PciFacts;
+
+const fn string(name: &'static str, of: fn(&Seen<'_>) -> Option<Value>) -> Entry {
+    Entry { name, kind: "string", of }
+}
+
+const fn int(name: &'static str, of: fn(&Seen<'_>) -> Option<Value>) -> Entry {
+    Entry { name, kind: "int", of }
+}
+
+const fn flag(name: &'static str, of: fn(&Seen<'_>) -> Option<Value>) -> Entry {
+    Entry { name, kind: "bool", of }
+}
+
+pub(super) const DRANET: &[Entry] = &[
+    string("ifName", |it| Value::text(it.device.interface.as_ref()?)),
+    string("resource.kubernetes.io/pcieRoot", |it| Value::text(it.device.pcie_root()?)),
+    int("resource.kubernetes.io/numaNode", |it| Value::int(it.device.numa_node?)),
+    flag("rdma", |it| Value::flag(it.device.rdma_device.is_some())),
+    string("rdmaDevice", |it| Value::text(it.device.rdma_device.as_ref()?)),
+    string("pciAddress", pci_address),
+    string("pciVendor", |it| Value::text(vendor(it.device.pci.as_ref()?)?)),
+    string("pciDevice", |it| Value::text(product(it.device.pci.as_ref()?)?)),
+    string("pciSubsystem", |it| Value::text(it.device.pci.as_ref()?.subsystem.as_ref()?)),
+    int("numaNode", |it| Value::int(it.device.numa_node?)),
+    flag("virtual", |it| of_interface(it, it.device.is_virtual)),
+    string("type", |it| with_interface(it, &it.device.kind)),
+    string("state", |it| with_interface(it, &it.device.state)),
+    int("mtu", |it| {
+        it.device.interface.as_ref()?;
+        Value::int(it.device.mtu)
+    }),
+    string("encapsulation", |it| with_interface(it, &it.device.encapsulation)),
+    string("mac", |it| Value::text(it.device.mac?.to_string())),
+    string("alias", |it| Value::text(it.device.alias.as_ref()?)),
+    flag("sriov", |it| Value::flag(it.device.sriov.is_some())),
+    int("sriovVfs", |it| Value::int(it.device.sriov?.num_vfs)),
+    // Only where it is one.
+    flag("isSriovVf", |it| it.device.is_sriov_vf.then_some(Value::Bool(true))),
+    flag("ebpf", |it| {
+        let ebpf = &it.device.ebpf;
+        of_interface(it, !ebpf.tc_filters.is_empty() || !ebpf.tcx_programs.is_empty())
+    }),
+    string("tcFilterNames", |it| Value::list(it.device.ebpf.tc_filters.iter().cloned())),
+    string("tcxProgramNames", |it| Value::list(it.device.ebpf.tcx_programs.iter().cloned())),
+    Entry { name: PROVIDED, kind: "any", of: |_| None },
+    string("ipv4", |it| Value::list(addresses(it.device, |net| matches!(net, IpNet::V4(_))))),
+    string("ipv6", |it| Value::list(addresses(it.device, |net| matches!(net, IpNet::V6(_))))),
+    // Not DraNet's, but every driver of devices on PCI is asked for it.
+    string("resource.kubernetes.io/pciBusID", pci_address),
+];
+
+fn of_interface(seen: &Seen<'_>, flag: bool) -> Option<Value> {
+    seen.device.interface.as_ref().and_then(|_| Value::flag(flag))
+}
+
+fn with_interface(seen: &Seen<'_>, text: &str) -> Option<Value> {
+    seen.device.interface.as_ref().and_then(|_| Value::text(text))
+}
+
+/// Names of the PCI ID Repository, as DraNet publishes them instead of numbers.
+fn vendor(pci: &PciFacts) -> Option<&'static str> {
+    Some(pci_ids::Vendor::from_id(number(pci.vendor.as_ref())?)?.name())
+}
+
+fn product(pci: &PciFacts) -> Option<&'static str> {
+    let (vendor, device) = (number(pci.vendor.as_ref())?, number(pci.device.as_ref())?);
+    Some(pci_ids::Device::from_vid_pid(vendor, device)?.name())
+}
+
+fn number(digits: Option<&String>) -> Option<u16> {
+    u16::from_str_radix(digits?, 16).ok()
+}

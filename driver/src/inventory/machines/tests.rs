@@ -1,0 +1,197 @@
+//! What becomes of interfaces, RDMA devices and functions that belong together.
+
+use super::scan;
+use crate::inventory::Scan;
+use crate::model::{Device, Form, IfName, RdmaLinkLayer};
+
+const FUNCTION: &str = "devices/pci0000:3a/0000:3a:02.0/0000:3b:00.0";
+
+fn device<'a>(scan: &'a Scan, called: &str) -> &'a Device {
+    let found = scan.devices.iter().find(|device| device.called() == called);
+    found.unwrap_or_else(|| panic!("{called} is none of {:?}", names(scan)))
+}
+
+fn names(scan: &Scan) -> Vec<(&str, &str)> {
+    scan.devices.iter().map(|device| (device.name.as_str(), device.called())).collect()
+}
+
+/// The interfaces that have an RDMA device, and which.
+fn rdma(scan: &Scan) -> Vec<(&str, &str)> {
+    let with = |device: &'_ Device| device.rdma_device.is_some();
+    let mut found: Vec<_> = scan
+        .devices
+        .iter()
+        .filter(|device| with(device))
+        .map(|device| {
+            let interface = device.interface.as_ref().map_or("-", IfName::as_str);
+            (interface, device.rdma_device.as_deref().unwrap())
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+fn roce(links: &str) -> Scan {
+    scan(&format!(
+        "[sysfs]
+        {FUNCTION}:
+          class = 0x020000
+          driver => bus/pci/drivers/mlx5_core
+          net/eth1/dev_port = 0
+          infiniband/mlx5_0/node_type = 1: CA
+          infiniband/mlx5_0/ports/1/link_layer = Ethernet
+          infiniband/mlx5_0/ports/1/gid_attrs/ndevs/0 = eth1
+          infiniband_verbs/uverbs0/ibdev = mlx5_0
+        [links]
+        {links}"
+    ))
+}
+
+#[test]
+fn the_rdma_device_of_a_function_goes_with_its_interface() {
+    let scan = roce("2 eth1 mac=02:00:00:00:00:02");
+    assert_eq!(names(&scan), [("pci-0000-3b-00-0", "eth1")]);
+    let device = device(&scan, "eth1");
+    assert_eq!(device.form(), Form::Interface);
+    assert_eq!(device.rdma_device.as_deref(), Some("mlx5_0"));
+    assert_eq!(device.rdma.as_ref().unwrap().link_layer, RdmaLinkLayer::RoCE);
+    assert_eq!(device.rdma_nodes, [std::path::Path::new("/dev/infiniband/uverbs0")]);
+}
+
+/// Its record may be held, be read again after a restart, or be lost: nothing here asks for it.
+#[test]
+fn a_roce_nic_whose_interface_is_in_a_pod_is_no_device_by_its_rdma_device() {
+    let scan = roce("2 eth1 mac=02:00:00:00:00:02 moved");
+    assert_eq!((names(&scan), scan.idle.len()), (vec![], 0));
+}
+
+/// The kernel tells the name that the interface has in the pod, which may be one of ours.
+#[test]
+fn an_interface_of_the_same_name_as_one_in_a_pod_does_not_get_its_rdma_device() {
+    let rxe = |mac: &str| {
+        scan(&format!(
+            "[sysfs]
+            devices/virtual:
+              net/eth1/speed = 10000
+              infiniband/rxe0/node_type = 1: CA
+              infiniband/rxe0/node_guid = 0000:00ff:fe00:0002
+              infiniband/rxe0/parent = eth1
+              infiniband/rxe0/ports/1/link_layer = Ethernet
+              infiniband/rxe0/ports/1/gids/0 = fe80:0000:0000:0000:0000:00ff:fe00:0002
+            [links]
+            2 eth1 kind=veth mac={mac}"
+        ))
+    };
+    assert_eq!(rdma(&rxe("02:00:00:00:00:02")), [("eth1", "rxe0")]);
+    let other = rxe("02:00:00:00:00:03");
+    assert_eq!((rdma(&other), names(&other)), (vec![], vec![("eth1", "eth1")]));
+}
+
+#[test]
+fn representors_and_second_ports_do_not_take_the_rdma_device() {
+    let machine = |links: &str| {
+        scan(&format!(
+            "[sysfs]
+            {FUNCTION}:
+              class = 0x020000
+              net/rep0/phys_port_name = pf0vf0
+              net/rep0/phys_switch_id = 0a0b
+              net/ens1d1/dev_port = 1
+              net/ens1/phys_port_name = p0
+              net/ens1/phys_switch_id = 0a0b
+              infiniband/mlx5_0/node_type = 1: CA
+              infiniband/mlx5_0/ports/1/link_layer = Ethernet
+            [links]
+            {links}"
+        ))
+    };
+    let all = machine("2 rep0\n3 ens1d1\n4 ens1");
+    assert_eq!(rdma(&all), [("ens1", "mlx5_0")]);
+    assert_eq!(
+        names(&all),
+        [
+            ("pci-0000-3b-00-0", "ens1"),
+            ("pci-0000-3b-00-0-1", "ens1d1"),
+            ("pci-0000-3b-00-0-pf0vf0", "rep0"),
+        ]
+    );
+    let without = machine("2 rep0\n3 ens1d1\n4 ens1 moved");
+    assert_eq!(rdma(&without), [], "also while its own interface is away");
+    assert_eq!(
+        names(&without),
+        [("pci-0000-3b-00-0-1", "ens1d1"), ("pci-0000-3b-00-0-pf0vf0", "rep0"),]
+    );
+}
+
+#[test]
+fn a_device_of_two_interfaces_goes_with_the_one_that_the_kernel_names() {
+    let scan = scan(&format!(
+        "[sysfs]
+        {FUNCTION}:
+          class = 0x020000
+          net/ens1/dev_port = 0
+          net/ens2/dev_port = 0
+          infiniband/mlx5_0/node_type = 1: CA
+          infiniband/mlx5_0/ports/1/link_layer = Ethernet
+          infiniband/mlx5_0/ports/1/gid_attrs/ndevs/0 = ens2
+        [links]
+        2 ens1
+        3 ens2"
+    ));
+    assert_eq!(rdma(&scan), [("ens2", "mlx5_0")]);
+}
+
+#[test]
+fn a_function_has_its_name_whatever_it_is_bound_to() {
+    let bound = |what: &str| {
+        let scan = scan(&format!(
+            "[sysfs]
+            {FUNCTION}:
+              class = 0x020000
+              {what}"
+        ));
+        let names: Vec<_> = scan.devices.iter().map(|it| it.name.to_string()).collect();
+        (names, scan.idle.first().map(|it| (it.address.to_string(), it.reason)))
+    };
+    let name = vec!["pci-0000-3b-00-0".to_owned()];
+    let address = "0000:3b:00.0".to_owned();
+    let vfio = "driver => bus/pci/drivers/vfio-pci";
+    let grouped = format!("{vfio}\n              iommu_group => kernel/iommu_groups/7");
+    assert_eq!(bound(&grouped), (name, None));
+    assert_eq!(bound(vfio), (vec![], Some((address.clone(), "no IOMMU group"))));
+    assert_eq!(bound("numa_node = 1"), (vec![], Some((address, "no driver"))));
+    // Its driver made an interface, which is in a pod.
+    assert_eq!(bound("driver => bus/pci/drivers/igb"), (vec![], None));
+}
+
+#[test]
+fn sub_interfaces_are_where_their_parents_are_and_nothing_more() {
+    let scan = scan(&format!(
+        "[sysfs]
+        {FUNCTION}/class = 0x020000
+        {FUNCTION}/numa_node = 1
+        {FUNCTION}/net/eth1/dev_port = 0
+        devices/virtual/net:
+          eth1.7/speed = 100000
+          macvlan0/speed = 100000
+          vlan8/speed = 100000
+          bond0/speed = 100000
+        [links]
+        2 eth1 controller=6
+        3 eth1.7 kind=vlan parent=2
+        4 macvlan0 kind=macvlan parent=3
+        5 vlan8 kind=vlan parent=6
+        6 bond0 kind=bond"
+    ));
+    for name in ["eth1.7", "macvlan0"] {
+        let device = device(&scan, name);
+        assert_eq!((device.pcie_root(), device.numa_node), (Some("pci0000:3a"), Some(1)), "{name}");
+        assert!(device.is_virtual && device.pci.is_none(), "{name}");
+        assert!(!device.name.as_str().starts_with("pci-"), "{name}");
+    }
+    for name in ["bond0", "vlan8"] {
+        let device = device(&scan, name);
+        assert_eq!((device.pcie_root(), device.numa_node), (None, None), "{name}");
+    }
+    assert_eq!(device(&scan, "eth1").pcie_root(), Some("pci0000:3a"));
+}

@@ -1,0 +1,82 @@
+//! One look at sysfs: everything in it is asked for once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::function::{Family, function, function_above, without_interface};
+use super::interface::interface;
+use super::rdma::rdma_devices;
+use super::{FunctionFacts, RdmaDevice, Sysfs, SysfsError, SysfsFacts};
+use crate::model::IfName;
+
+/// What was seen of sysfs in one scan.
+///
+/// A function that has 256 virtual ones is read once for all of them, and so are they for all of
+/// their interfaces.
+#[derive(Debug)]
+pub struct Look<'a> {
+    pub(super) sysfs: &'a Sysfs,
+    functions: BTreeMap<PathBuf, Option<Arc<FunctionFacts>>>,
+    families: BTreeMap<PathBuf, Arc<Family>>,
+}
+
+impl<'a> Look<'a> {
+    pub(super) fn new(sysfs: &'a Sysfs) -> Self {
+        Self { sysfs, functions: BTreeMap::new(), families: BTreeMap::new() }
+    }
+
+    /// Everything about one interface; `None` where there is none of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`SysfsError`] where something of it is there and cannot be read.
+    pub fn interface(&mut self, name: &IfName) -> Result<Option<SysfsFacts>, SysfsError> {
+        interface(self, name)
+    }
+
+    /// Network controllers on PCI that have no driver, or are bound to `vfio-pci`.
+    ///
+    /// # Errors
+    ///
+    /// [`SysfsError`] where something of them is there and cannot be read.
+    pub fn functions_without_interface(&mut self) -> Result<Vec<Arc<FunctionFacts>>, SysfsError> {
+        let mut found = Vec::new();
+        for path in without_interface(self.sysfs)? {
+            found.extend(self.function_above(&path)?);
+        }
+        Ok(found)
+    }
+
+    /// All RDMA devices, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`SysfsError`] where something of them is there and cannot be read.
+    pub fn rdma_devices(&mut self) -> Result<Vec<RdmaDevice>, SysfsError> {
+        rdma_devices(self)
+    }
+
+    /// The PCI function that `path` is, or is below.
+    pub(super) fn function_above(
+        &mut self,
+        path: &Path,
+    ) -> Result<Option<Arc<FunctionFacts>>, SysfsError> {
+        let Some(path) = function_above(path) else { return Ok(None) };
+        if let Some(known) = self.functions.get(path) {
+            return Ok(known.clone());
+        }
+        let Self { sysfs, families, .. } = self;
+        let family = |physical: &Path| {
+            if let Some(known) = families.get(physical) {
+                return Ok(Arc::clone(known));
+            }
+            let family = Arc::new(Family::read(sysfs, physical)?);
+            families.insert(physical.to_owned(), Arc::clone(&family));
+            Ok(family)
+        };
+        let facts = function(sysfs, path, family)?.map(Arc::new);
+        self.functions.insert(path.to_owned(), facts.clone());
+        Ok(facts)
+    }
+}

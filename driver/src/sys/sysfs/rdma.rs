@@ -1,0 +1,252 @@
+//! RDMA devices.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{FunctionFacts, Look, SysfsError, entries, some_text, text};
+use crate::model::{RdmaFacts, RdmaLinkLayer};
+
+/// What sysfs tells of an RDMA device.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RdmaDevice {
+    /// Such as `mlx5_0`.
+    pub name: String,
+    pub home: RdmaHome,
+    pub facts: RdmaFacts,
+    /// Whether any of its ports is on Ethernet.
+    pub has_ethernet: bool,
+    /// The interface of its first port, as the kernel calls it there. That may be a name in another
+    /// namespace: `print_ndev()` in `drivers/infiniband/core/sysfs.c` (Linux 6.12) asks for none.
+    pub interface: Option<String>,
+    /// The first GID of its first port, such as `fe80:0000:0000:0000:0200:00ff:fe00:0002`.
+    pub first_gid: Option<String>,
+    /// `state` of its first port is `ACTIVE`.
+    pub is_active: bool,
+    /// `rate` of its first port, in megabits per second (10^6 bit/s).
+    pub speed_mbps: Option<u32>,
+    /// Its character devices below `/dev/infiniband`, and the one by which connections are made, which
+    /// all share, if there is one; sorted.
+    pub nodes: Vec<PathBuf>,
+}
+
+/// What an RDMA device sits on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RdmaHome {
+    /// A bus device, by its path, and the PCI function that it is or is below.
+    Bus { path: PathBuf, function: Option<Arc<FunctionFacts>> },
+    /// Software, such as `rdma_rxe`: an interface, which [`RdmaDevice::interface`] names.
+    Virtual,
+}
+
+/// The directories of a bus device in which its character devices are. Nodes have the names of these
+/// class devices (`ib_uverbs_add_one()` in `drivers/infiniband/core/uverbs_main.c` and
+/// `ib_umad_init_port()` in `user_mad.c`, Linux 6.12; `ib_ucm_add_one()` in `ucm.c` before 5.10).
+const NODE_CLASSES: [&str; 3] = ["infiniband_verbs", "infiniband_mad", "infiniband_cm"];
+
+pub(super) fn rdma_devices(look: &mut Look<'_>) -> Result<Vec<RdmaDevice>, SysfsError> {
+    let class = look.sysfs.root.join("class/infiniband");
+    let names = entries(&class)?;
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    // The misc device is called so (`ucma_misc` in `drivers/infiniband/core/ucma.c`, Linux 6.12), and
+    // is there once its module is loaded.
+    let has_cm = look.sysfs.root.join("class/misc/rdma_cm").exists();
+    let mut devices = Vec::new();
+    for name in names {
+        let Some(path) = look.sysfs.target(&class.join(&name))? else { continue };
+        devices.extend(rdma_device(look, &path, name, has_cm)?);
+    }
+    Ok(devices)
+}
+
+fn rdma_device(
+    look: &mut Look<'_>,
+    path: &Path,
+    name: String,
+    has_cm: bool,
+) -> Result<Option<RdmaDevice>, SysfsError> {
+    let Some(node_type) = text(&path.join("node_type"))? else {
+        // It is gone.
+        return Ok(None);
+    };
+    // `4: RNIC`
+    let node_type = node_type.split_once(": ").map_or(node_type.as_str(), |(_, name)| name);
+    let below = path.ancestors().nth(2).unwrap_or(path);
+    let home = if below == look.sysfs.root.join("devices/virtual") {
+        RdmaHome::Virtual
+    } else {
+        RdmaHome::Bus { path: below.to_owned(), function: look.function_above(below)? }
+    };
+    let ports = path.join("ports");
+    let mut numbers: Vec<u32> = entries(&ports)?.iter().filter_map(|n| n.parse().ok()).collect();
+    numbers.sort_unstable();
+    let first = ports.join(numbers.first().unwrap_or(&1).to_string());
+    let layer = text(&first.join("link_layer"))?;
+    let mut has_ethernet = layer.as_deref() == Some(ETHERNET);
+    for number in numbers.iter().skip(1) {
+        // Whoever has one for each representor has all of them on Ethernet, so this ends soon.
+        if has_ethernet {
+            break;
+        }
+        let layer = text(&ports.join(number.to_string()).join("link_layer"))?;
+        has_ethernet = layer.as_deref() == Some(ETHERNET);
+    }
+    let parent = match home {
+        // Of those in the kernel, rxe has this attribute (`parent_show()` in
+        // `drivers/infiniband/sw/rxe/rxe_verbs.c`, Linux 6.12).
+        RdmaHome::Virtual => some_text(&path.join("parent"))?,
+        RdmaHome::Bus { .. } => None,
+    };
+    let interface = match parent {
+        Some(parent) => Some(parent),
+        None => some_text(&first.join("gid_attrs/ndevs/0"))?,
+    };
+    Ok(Some(RdmaDevice {
+        facts: RdmaFacts {
+            link_layer: link_layer(layer.as_deref(), node_type),
+            node_type: node_type.to_owned(),
+            node_guid: some_text(&path.join("node_guid"))?,
+        },
+        has_ethernet,
+        interface,
+        first_gid: some_text(&first.join("gids/0"))?,
+        is_active: text(&first.join("state"))?.is_some_and(|state| state.ends_with(": ACTIVE")),
+        speed_mbps: text(&first.join("rate"))?.as_deref().and_then(rate),
+        nodes: nodes(below, &name, &home, has_cm)?,
+        name,
+        home,
+    }))
+}
+
+const ETHERNET: &str = "Ethernet";
+
+/// What `link_layer_show()` writes, which is `Unknown` where the driver says "unspecified", as EFA's
+/// does; and what runs over Ethernet depends on the node (`rdma_node_get_transport()` in
+/// `drivers/infiniband/core/verbs.c`, Linux 6.12).
+fn link_layer(text: Option<&str>, node_type: &str) -> RdmaLinkLayer {
+    match text {
+        // Whatever the port says, as EFA's older drivers say Ethernet.
+        _ if node_type == "unspecified" => RdmaLinkLayer::Unspecified,
+        Some("InfiniBand") => RdmaLinkLayer::InfiniBand,
+        Some(ETHERNET) if node_type == "RNIC" => RdmaLinkLayer::IWarp,
+        Some(ETHERNET) => RdmaLinkLayer::RoCE,
+        _ => RdmaLinkLayer::Unspecified,
+    }
+}
+
+/// The speed in `100 Gb/sec (4X EDR)` or `2.5 Gb/sec (1X SDR)`.
+fn rate(text: &str) -> Option<u32> {
+    let (gigabits, _) = text.split_once(" Gb/sec")?;
+    let (whole, half) = gigabits.split_once('.').unwrap_or((gigabits, "0"));
+    let halves = if half == "5" { 500 } else { 0 };
+    whole.parse::<u32>().ok()?.checked_mul(1000)?.checked_add(halves).filter(|mbps| *mbps > 0)
+}
+
+fn nodes(
+    below: &Path,
+    device: &str,
+    home: &RdmaHome,
+    has_cm: bool,
+) -> Result<Vec<PathBuf>, SysfsError> {
+    let is_shared = *home == RdmaHome::Virtual || entries(&below.join("infiniband"))?.len() > 1;
+    let mut names = Vec::new();
+    for class in NODE_CLASSES {
+        let class = below.join(class);
+        for name in entries(&class)? {
+            // Each says whose it is; where there is one RDMA device, nothing has to be asked.
+            let is_ours = !is_shared
+                || text(&class.join(&name).join("ibdev"))?.is_some_and(|owner| owner == device);
+            names.extend(is_ours.then_some(name));
+        }
+    }
+    if has_cm && !names.is_empty() {
+        names.push("rdma_cm".to_owned());
+    }
+    names.sort();
+    Ok(names.into_iter().map(|name| Path::new("/dev/infiniband").join(name)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::sysfs::tree::SysfsTree;
+
+    fn devices(tree: &SysfsTree) -> Vec<RdmaDevice> {
+        tree.sysfs().look().rdma_devices().unwrap()
+    }
+
+    fn nodes(names: &[&str]) -> Vec<PathBuf> {
+        names.iter().map(|name| Path::new("/dev/infiniband").join(name)).collect()
+    }
+
+    #[test]
+    fn the_software_device_names_its_interface_and_has_its_own_nodes_only() {
+        let tree = SysfsTree::machine(
+            "
+            devices/virtual:
+              infiniband/rxe0/node_type = 1: CA
+              infiniband/rxe0/node_guid = 0200:00ff:fe00:0002
+              infiniband/rxe0/parent = eth1
+              infiniband/rxe0/ports/1/link_layer = Ethernet
+              infiniband/rxe0/ports/1/state = 4: ACTIVE
+              infiniband/rxe0/ports/1/rate = 2.5 Gb/sec (1X SDR)
+              infiniband/rxe1/node_type = 1: CA
+              infiniband/rxe1/ports/1/link_layer = Ethernet
+              infiniband/rxe1/ports/1/gid_attrs/ndevs/0 = eth2
+              infiniband_verbs/uverbs0/ibdev = rxe0
+              infiniband_verbs/uverbs1/ibdev = rxe1
+              infiniband_mad/umad1/ibdev = rxe1
+              misc/rdma_cm/dev = 10:121
+            ",
+        );
+        let [first, second] = &devices(&tree)[..] else { panic!() };
+        assert_eq!((first.name.as_str(), &first.home), ("rxe0", &RdmaHome::Virtual));
+        assert_eq!(first.facts.link_layer, RdmaLinkLayer::RoCE);
+        assert_eq!(first.facts.node_guid.as_deref(), Some("0200:00ff:fe00:0002"));
+        assert_eq!((first.is_active, first.speed_mbps), (true, Some(2500)));
+        assert_eq!(first.interface.as_deref(), Some("eth1"));
+        assert_eq!(first.nodes, nodes(&["rdma_cm", "uverbs0"]));
+        assert_eq!(second.interface.as_deref(), Some("eth2"));
+        assert_eq!(second.nodes, nodes(&["rdma_cm", "umad1", "uverbs1"]));
+    }
+
+    #[test]
+    fn all_nodes_of_a_bus_device_are_its_rdma_devices() {
+        let tree = SysfsTree::machine(
+            "
+            devices/pci0000:d7/0000:d7:05.5/pci10000:00/10000:00:02.0:
+              infiniband/mlx5_bond_0/node_type = 1: CA
+              infiniband_mad/issm0/ibdev = mlx5_bond_0
+              infiniband_mad/umad0/ibdev = mlx5_bond_0
+              infiniband_verbs/uverbs0/ibdev = mlx5_bond_0
+              infiniband_cm/ucm0/ibdev = mlx5_bond_0
+            ",
+        );
+        let [found] = &devices(&tree)[..] else { panic!() };
+        assert_eq!(found.nodes, nodes(&["issm0", "ucm0", "umad0", "uverbs0"]), "without rdma_ucm");
+        let RdmaHome::Bus { function: Some(function), .. } = &found.home else { panic!() };
+        assert_eq!(function.pci.root, "pci0000:d7", "not the domain behind the bridge");
+    }
+
+    #[test]
+    fn a_port_of_either_layer_is_told() {
+        for (layer, node, found) in [
+            ("InfiniBand", "CA", RdmaLinkLayer::InfiniBand),
+            ("Ethernet", "CA", RdmaLinkLayer::RoCE),
+            ("Ethernet", "RNIC", RdmaLinkLayer::IWarp),
+            ("Unknown", "unspecified", RdmaLinkLayer::Unspecified),
+            ("Ethernet", "unspecified", RdmaLinkLayer::Unspecified),
+        ] {
+            assert_eq!(link_layer(Some(layer), node), found);
+        }
+    }
+
+    #[test]
+    fn rates_are_read_in_megabits() {
+        assert_eq!(rate("100 Gb/sec (4X EDR)"), Some(100_000));
+        assert_eq!(rate("2.5 Gb/sec (1X SDR)"), Some(2500));
+        assert_eq!(rate("0 Gb/sec (1X SDR)"), None);
+        assert_eq!(rate("fast"), None);
+    }
+}

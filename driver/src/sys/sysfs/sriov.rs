@@ -1,0 +1,155 @@
+//! Functions of SR-IOV: which there are, who uses them, and how many there shall be.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
+
+use super::function::{identifier, pci_address};
+use super::{Sysfs, SysfsError, entries, number, text};
+use crate::model::{IfName, PciAddress, PfState, VfUse};
+
+/// `IFF_UP` (`include/uapi/linux/if.h`).
+const UP: u32 = 1;
+
+impl Sysfs {
+    /// All PCI functions that can have virtual ones, by address.
+    ///
+    /// # Errors
+    ///
+    /// Any [`SysfsError`].
+    pub fn physical_functions(&self) -> Result<Vec<PfState>, SysfsError> {
+        let all = self.root.join("bus/pci/devices");
+        let mut functions = Vec::new();
+        for name in entries(&all)? {
+            let Some(path) = self.target(&all.join(&name))? else { continue };
+            if let Some(total_vfs) = number(&path.join("sriov_totalvfs"))?.filter(|n| *n > 0) {
+                functions.extend(self.physical_function(&path, total_vfs)?);
+            }
+        }
+        Ok(functions)
+    }
+
+    fn physical_function(
+        &self,
+        path: &Path,
+        total_vfs: u32,
+    ) -> Result<Option<PfState>, SysfsError> {
+        let Some(address) = pci_address(path) else { return Ok(None) };
+        let mut vfs = Vec::new();
+        for name in entries(path)?.into_iter().filter(|name| name.starts_with("virtfn")) {
+            if let Some(vf) = self.target(&path.join(name))? {
+                vfs.extend(self.virtual_function(&vf)?);
+            }
+        }
+        let interfaces = interfaces(path)?.into_iter().map(|(name, _)| name).collect();
+        Ok(Some(PfState {
+            address,
+            interfaces,
+            vendor: identifier(&path.join("vendor"))?,
+            device: identifier(&path.join("device"))?,
+            total_vfs,
+            num_vfs: number(&path.join("sriov_numvfs"))?.unwrap_or(0),
+            vfs,
+        }))
+    }
+
+    fn virtual_function(&self, path: &Path) -> Result<Option<VfUse>, SysfsError> {
+        let Some(address) = pci_address(path) else { return Ok(None) };
+        let driver = self.link_name(&path.join("driver"))?;
+        Ok(Some(VfUse { address, driver, interfaces: interfaces(path)? }))
+    }
+
+    /// Has a physical function have as many virtual ones. Those that there are go first: the kernel
+    /// takes another number only while it is 0 (`sriov_numvfs_store()` in `drivers/pci/iov.c`, Linux
+    /// 6.12). Answers whether anything changed.
+    ///
+    /// # Errors
+    ///
+    /// [`SysfsError::Write`] with what the kernel said; there may be no virtual functions then.
+    pub fn set_vf_count(&self, pf: PciAddress, count: u32) -> Result<bool, SysfsError> {
+        let file = self.root.join("bus/pci/devices").join(pf.to_string()).join("sriov_numvfs");
+        let is = number(&file)?.unwrap_or(0);
+        if is == count {
+            return Ok(false);
+        }
+        if is != 0 && count != 0 {
+            write(&file, 0)?;
+        }
+        write(&file, count)?;
+        Ok(true)
+    }
+}
+
+/// Interfaces of a function that can be seen from here, and whether each is up.
+fn interfaces(function: &Path) -> Result<Vec<(IfName, bool)>, SysfsError> {
+    let directory = function.join("net");
+    let mut found = Vec::new();
+    for name in entries(&directory)? {
+        let flags = text(&directory.join(&name).join("flags"))?;
+        let flags = flags.and_then(|flags| u32::from_str_radix(flags.strip_prefix("0x")?, 16).ok());
+        // What nobody can tell may be up.
+        let is_up = flags.is_none_or(|flags| flags & UP != 0);
+        found.extend(name.parse().ok().map(|name| (name, is_up)));
+    }
+    Ok(found)
+}
+
+/// Never makes the file: where there is none, nothing can be set.
+fn write(file: &Path, count: u32) -> Result<(), SysfsError> {
+    let opened = OpenOptions::new().write(true).truncate(true).open(file);
+    let written = opened.and_then(|mut file| file.write_all(count.to_string().as_bytes()));
+    let text = count.to_string();
+    written.map_err(|source| SysfsError::Write { path: file.to_owned(), text, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::SysfsTree;
+    use super::*;
+
+    const IGB: &str = "
+        bus/pci/devices/0000:01:00.0 -> ../../../devices/pci0000:00/0000:00:02.0/0000:01:00.0
+        bus/pci/devices/0000:01:10.0 -> ../../../devices/pci0000:00/0000:00:02.0/0000:01:10.0
+        bus/pci/devices/0000:00:02.0 -> ../../../devices/pci0000:00/0000:00:02.0
+        devices/pci0000:00/0000:00:02.0/0000:01:00.0/vendor = 0x8086
+        devices/pci0000:00/0000:00:02.0/0000:01:00.0/device = 0x10c9
+        devices/pci0000:00/0000:00:02.0/0000:01:00.0/sriov_totalvfs = 7
+        devices/pci0000:00/0000:00:02.0/0000:01:00.0/sriov_numvfs = 1
+        devices/pci0000:00/0000:00:02.0/0000:01:00.0/virtfn0 -> ../0000:01:10.0
+        devices/pci0000:00/0000:00:02.0/0000:01:00.0/net/eth1/flags = 0x1003
+        devices/pci0000:00/0000:00:02.0/0000:01:10.0/driver -> ../../../../bus/pci/drivers/igbvf
+        devices/pci0000:00/0000:00:02.0/0000:01:10.0/net/eth2/flags = 0x1002
+        bus/pci/drivers/igbvf/
+    ";
+
+    #[test]
+    fn a_physical_function_shows_who_uses_its_virtual_ones() {
+        let found = SysfsTree::new(IGB).sysfs().physical_functions().unwrap();
+        let vf = VfUse {
+            address: "0000:01:10.0".parse().unwrap(),
+            driver: Some("igbvf".to_owned()),
+            interfaces: vec![("eth2".parse().unwrap(), false)],
+        };
+        let pf = PfState {
+            address: "0000:01:00.0".parse().unwrap(),
+            interfaces: vec!["eth1".parse().unwrap()],
+            vendor: Some("8086".to_owned()),
+            device: Some("10c9".to_owned()),
+            total_vfs: 7,
+            num_vfs: 1,
+            vfs: vec![vf],
+        };
+        assert_eq!(found, [pf]);
+    }
+
+    #[test]
+    fn a_number_is_written_once_and_only_where_there_is_a_file() {
+        let tree = SysfsTree::new(IGB);
+        let (sysfs, pf) = (tree.sysfs(), "0000:01:00.0".parse().unwrap());
+        assert!(sysfs.set_vf_count(pf, 3).unwrap());
+        assert!(!sysfs.set_vf_count(pf, 3).unwrap(), "it is so already");
+        assert_eq!(sysfs.physical_functions().unwrap()[0].num_vfs, 3);
+        let error = sysfs.set_vf_count("0000:01:10.0".parse().unwrap(), 1).unwrap_err();
+        assert!(matches!(error, SysfsError::Write { .. }), "{error}");
+    }
+}

@@ -1,0 +1,116 @@
+//! Virtual functions and RDMA devices of the model.
+
+use super::error;
+use super::world::{World, key};
+use crate::model::{At, MacAddr, NetnsId, Place, RdmaPlace, VfPlace, VfSettings};
+use crate::node::StepError;
+use crate::plan::{Observed, RdmaSeen, Step, Subject, Was};
+
+/// What a physical function knows of a virtual one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FakeVf {
+    /// Of its interface.
+    pub identity: u32,
+    pub settings: VfSettings,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FakeRdma {
+    pub index: u32,
+    /// `None` is the host.
+    pub netns: Option<NetnsId>,
+}
+
+impl World {
+    pub(super) fn observe_function(&self, subject: &Subject) -> Observed {
+        match subject {
+            Subject::Vf(place) => {
+                let found = self.vfs.get(&(place.pf_index, place.number));
+                Observed::Vf(found.map(|vf| vf.settings.clone()))
+            }
+            Subject::Rdma { name, index } => {
+                let mut here = self.rdma.iter().filter(|(_, it)| it.netns.is_none());
+                let found = here.find(|(other, it)| *other == name || Some(it.index) == *index);
+                Observed::Rdma(found.map(|(name, it)| RdmaSeen {
+                    place: RdmaPlace { name: name.clone(), index: it.index },
+                    is_exclusive: self.is_rdma_exclusive,
+                }))
+            }
+            _ => Observed::PhysicalFunctions(self.physical_functions.clone()),
+        }
+    }
+
+    pub(super) fn apply_to_function(&mut self, step: &Step) -> Result<Was, StepError> {
+        match step {
+            Step::SetVf { vf, settings } => self.set_vf(vf, settings),
+            Step::MoveRdma { device, from, to } => self.move_rdma(device, from, to),
+            Step::SetVfCount { pf, count } => {
+                let mut all = self.physical_functions.iter_mut();
+                let found = all.find(|it| it.address == *pf);
+                let found = found.ok_or_else(|| error(format!("{pf}: no such device")))?;
+                let was = std::mem::replace(&mut found.num_vfs, *count);
+                Ok(if was == *count { Was::Same } else { Was::Otherwise })
+            }
+            _ => Err(error(format!("{step}: is not about functions"))),
+        }
+    }
+
+    fn set_vf(&mut self, place: &VfPlace, settings: &VfSettings) -> Result<Was, StepError> {
+        let on_host = self.interfaces[&None].values().any(|it| it.index == place.pf_index);
+        let found = self.vfs.get_mut(&(place.pf_index, place.number)).filter(|_| on_host);
+        let is = &mut found.ok_or_else(|| error(format!("there is no {place}")))?.settings;
+        let lacking = settings.lacking(is);
+        if let Some(field) = lacking.unknown_to(is) {
+            return Err(error(format!("{place}: {field}: operation not supported")));
+        }
+        if lacking.is_empty() {
+            return Ok(Was::Same);
+        }
+        let was = lacking.replacing(is);
+        let VfSettings { mac, vlan, trust, spoof_check, .. } = lacking;
+        is.mac = mac.or(is.mac);
+        is.vlan = vlan.or(is.vlan);
+        is.trust = trust.or(is.trust);
+        is.spoof_check = spoof_check.or(is.spoof_check);
+        is.min_tx_rate_mbps = lacking.min_tx_rate_mbps.or(is.min_tx_rate_mbps);
+        is.max_tx_rate_mbps = lacking.max_tx_rate_mbps.or(is.max_tx_rate_mbps);
+        is.link_state = lacking.link_state.or(is.link_state);
+        Ok(Was::Vf(was))
+    }
+
+    /// What the physical function was told, an untrusted virtual one cannot change.
+    pub(super) fn check_mac(&mut self, at: &At, mac: MacAddr) -> Result<(), StepError> {
+        let (identity, is) = self.at(at).map(|interface| (interface.identity, interface.mac))?;
+        let of = self.vfs.values().find(|vf| vf.identity == identity);
+        let Some(FakeVf { settings, .. }) = of.filter(|_| is != mac) else { return Ok(()) };
+        let is_told = settings.mac.is_some_and(|told| told != MacAddr::default());
+        if is_told && settings.trust != Some(true) {
+            return Err(error(format!("{at}: cannot assign requested address")));
+        }
+        Ok(())
+    }
+
+    fn move_rdma(
+        &mut self,
+        device: &RdmaPlace,
+        from: &Place,
+        to: &Place,
+    ) -> Result<Was, StepError> {
+        if !self.is_rdma_exclusive {
+            return Err(error(format!("{}: operation not supported", device.name)));
+        }
+        if !self.interfaces.contains_key(&key(to)) {
+            return Err(error(format!("{to} is gone")));
+        }
+        let found = self.rdma.get_mut(&device.name).filter(|it| it.index == device.index);
+        let found = found.ok_or_else(|| error(format!("{}: no such device", device.name)))?;
+        if found.netns == key(to) {
+            return Ok(Was::Same);
+        }
+        if found.netns != key(from) {
+            return Err(error(format!("{} is not in {from}", device.name)));
+        }
+        found.netns = key(to);
+        Ok(Was::Otherwise)
+    }
+}
