@@ -1,5 +1,7 @@
 //! RDMA devices that are seen in one network namespace only (`rdma system set netns exclusive`).
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use super::machine::{
@@ -8,21 +10,26 @@ use super::machine::{
 use crate::driver::snapshot::Snapshot;
 use crate::driver::world::{deploy_claim, nothing_is_left, told};
 
-/// In the order in which they can be unloaded.
-const MODULES: [&str; 8] =
-    ["rdma_ucm", "rdma_rxe", "ib_umad", "rdma_cm", "ib_cm", "iw_cm", "ib_uverbs", "ib_core"];
-
 fn busybox(words: &[&str]) {
     let status = Command::new(told("WEIR_TOOLS").join("usr/bin/busybox")).args(words).status();
     assert!(status.unwrap().success(), "busybox {words:?}");
 }
 
+/// Unloads a module after those that stand on it.
+fn unload(module: &str) {
+    let holders = Path::new("/sys/module").join(module).join("holders");
+    for holder in fs::read_dir(holders).into_iter().flatten().flatten() {
+        unload(&holder.file_name().to_string_lossy());
+    }
+    if Path::new("/sys/module").join(module).exists() {
+        busybox(&["rmmod", module]);
+    }
+}
+
 /// Loads the modules of RDMA anew. Other than by `rdma`, the mode can be chosen then whatever namespaces
 /// there are (`netns_mode` of `ib_core`).
 fn reload(mode: &str) {
-    for module in MODULES {
-        busybox(&["rmmod", module]);
-    }
+    unload("ib_core");
     busybox(&["modprobe", "ib_core", mode]);
     busybox(&["modprobe", "-a", "rdma_rxe", "ib_uverbs", "ib_umad", "rdma_ucm"]);
 }

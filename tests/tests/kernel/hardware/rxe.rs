@@ -22,6 +22,9 @@ use super::machine::{
 };
 use crate::driver::world::{Deployed, deploy_claim, nothing_is_left, prepared_ids, told, until};
 
+/// An emulated machine is slow, so a runtime has to be patient with it.
+const EVENT_SECONDS: u32 = 60;
+
 /// A node whose container runtime is containerd.
 pub(super) struct Ring {
     pub(super) node: Node,
@@ -57,7 +60,8 @@ impl Ring {
     fn start() -> Self {
         let root = Path::new(ROOT).join("containerd");
         let mut containerd =
-            Containerd::new(&told("WEIR_CONTAINERD"), &root, Path::new(CDI_DIR)).unwrap();
+            Containerd::new(&told("WEIR_CONTAINERD"), &root, Path::new(CDI_DIR), EVENT_SECONDS)
+                .unwrap();
         containerd.start().unwrap();
         containerd.import_images().unwrap();
         let (socket, weir) = (containerd.nri_socket(), told("WEIR_BINARY"));
