@@ -1,8 +1,12 @@
 //! RDMA devices that are seen in one network namespace only (`rdma system set netns exclusive`).
 
 use std::fs;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::Command;
+
+use driver::sys::netns::Netns;
+use tests::node::{Node, sandbox};
 
 use super::machine::{
     IGB0, Wish, attribute, awaited, claim, config, interface, is_called, on_the_machine, rdma,
@@ -17,11 +21,11 @@ fn busybox(words: &[&str]) {
 
 /// Unloads a module after those that stand on it.
 fn unload(module: &str) {
-    let holders = Path::new("/sys/module").join(module).join("holders");
-    for holder in fs::read_dir(holders).into_iter().flatten().flatten() {
+    let folder = Path::new("/sys/module").join(module);
+    for holder in fs::read_dir(folder.join("holders")).into_iter().flatten().flatten() {
         unload(&holder.file_name().to_string_lossy());
     }
-    if Path::new("/sys/module").join(module).exists() {
+    if folder.exists() {
         busybox(&["rmmod", module]);
     }
 }
@@ -34,13 +38,25 @@ fn reload(mode: &str) {
     busybox(&["modprobe", "-a", "rdma_rxe", "ib_uverbs", "ib_umad", "rdma_ucm"]);
 }
 
-/// Puts the machine back into the mode that it is in when it starts.
-struct Exclusive;
-
-impl Drop for Exclusive {
-    fn drop(&mut self) {
-        reload("netns_mode=1");
-    }
+/// A claim for the NIC with its RDMA device, which has to move with it and cannot.
+fn is_refused(node: &mut Node) {
+    let nic = interface(IGB0);
+    rdma(&["link", "add", "rxe0", "type", "rxe", "netdev", &nic]).unwrap();
+    node.start_driver().unwrap();
+    awaited(node, "the RDMA device is published", |device| {
+        is_called(device, &nic) && attribute(device, "rdmaDevice").is_some()
+    });
+    let before = Snapshot::take();
+    let wish = Wish::of(&nic, config("net0", "10.9.0.1/24", "auto"));
+    let web = deploy_claim(node, "web", &claim(&[wish]));
+    node.prepare(&web.claims()).unwrap();
+    let refused = format!("{:#}", node.run_sandbox(&web.pod).map(drop).unwrap_err());
+    assert!(refused.contains("rxe0"), "{refused}");
+    before.is_as_now();
+    node.unprepare(&web.claims()).unwrap();
+    // The sandbox is not there, but its namespace is, as the runtime has made it.
+    Netns::remove(&sandbox(&web.pod).netns.unwrap()).unwrap();
+    nothing_is_left();
 }
 
 #[test]
@@ -50,32 +66,12 @@ fn a_nic_whose_rdma_device_cannot_follow_it_is_not_handed_over() {
         // The box has namespaces, and so has every node with pods.
         let refused = rdma(&["system", "set", "netns", "exclusive"]).unwrap_err();
         assert!(refused.contains("busy"), "{refused}");
-
-        reload("netns_mode=0");
-        let exclusive = Exclusive;
-        let nic = interface(IGB0);
-        rdma(&["link", "add", "rxe0", "type", "rxe", "netdev", &nic]).unwrap();
+        // Whoever has a socket of RDMA's netlink holds the modules.
         node.driver.stop().unwrap();
-        node.start_driver().unwrap();
-        awaited(node, "the RDMA device is published", |device| {
-            is_called(device, &nic) && attribute(device, "rdmaDevice").is_some()
-        });
-        let before = Snapshot::take();
-        let wish = Wish::of(&nic, config("net0", "10.9.0.1/24", "auto"));
-        let web = deploy_claim(node, "web", &claim(&[wish]));
-        node.prepare(&web.claims()).unwrap();
-        let refused = format!("{:#}", node.run_sandbox(&web.pod).unwrap_err());
-        assert!(refused.contains("rxe0"), "{refused}");
-        before.is_as_now();
-        node.unprepare(&web.claims()).unwrap();
-        let uid = web.pod.metadata.uid.as_deref().unwrap();
-        driver::sys::netns::Netns::remove(
-            &std::path::Path::new(tests::sandbox::NETNS_DIRECTORY).join(uid),
-        )
-        .unwrap();
-        nothing_is_left();
-        // Where its NIC has been elsewhere, it is gone already.
-        let _ = rdma(&["link", "delete", "rxe0"]);
-        drop(exclusive);
+        reload("netns_mode=0");
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| is_refused(node)));
+        node.driver.kill().unwrap();
+        reload("netns_mode=1");
+        outcome.unwrap_or_else(|panic| panic::resume_unwind(panic));
     });
 }
