@@ -6,12 +6,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::naming::{Nameable, device_names};
-use super::publishable::{NOT_IN_SYSFS, left_out};
+use super::publishable::{NOT_IN_SYSFS, Why, left_out};
 use super::rdma::{function_of_alone, owners};
 use super::{IdleFunction, LeftOut, Scan};
 use crate::model::{
     Controller, Cpus, Device, DeviceName, EbpfAbilities, IfIndex, IfName, PciFacts, PortFacts,
-    Queues, RdmaLinkLayer,
+    PublishRules, Queues, RdmaLinkLayer,
 };
 use crate::sys::netlink::LinkFacts;
 use crate::sys::sysfs::{FunctionFacts, RdmaDevice, SysfsFacts};
@@ -57,24 +57,26 @@ enum Candidate {
     Vfio(FunctionFacts),
 }
 
-pub(super) fn assemble(mut observed: Observed) -> Scan {
-    let reasons = left_out(&observed.links, &observed.default_routes);
+pub(super) fn assemble(mut observed: Observed, rules: &PublishRules) -> Scan {
+    let mut reasons = left_out(&observed.links, &observed.default_routes, rules);
     let mut scan = Scan::default();
     let mut candidates = candidates_without_interface(&observed, &mut scan.idle);
     let mut rdma = owned(&observed);
     let surroundings = Surroundings::of(&observed);
     for link in std::mem::take(&mut observed.links) {
         let place = observed.places.remove(&link.index).unwrap_or(Err(NOT_IN_SYSFS));
-        let found = match reasons.get(&link.index) {
-            Some(reason) => Err(*reason),
-            None => place,
+        let found = match reasons.remove(&link.index) {
+            Some(why) => Err(why),
+            None => place.map_err(Why::from),
         };
         match found {
             Ok(sysfs) => {
                 let rdma = rdma.remove(&link.index);
                 candidates.push(Candidate::Interface { link, sysfs, rdma });
             }
-            Err(reason) => scan.left_out.push(LeftOut { interface: link.name, reason }),
+            Err(Why { reason, detail }) => {
+                scan.left_out.push(LeftOut { interface: link.name, reason, detail });
+            }
         }
     }
     let nameable: Vec<_> = candidates.iter().map(Candidate::nameable).collect();
