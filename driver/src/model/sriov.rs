@@ -158,8 +158,11 @@ pub struct RdmaPlace {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PfState {
     pub address: PciAddress,
+    pub driver: Option<String>,
     /// Its interfaces on the host.
     pub interfaces: Vec<IfName>,
+    /// What the host needs one of these interfaces for, if anything.
+    pub needed: Option<String>,
     /// Four hexadecimal digits each.
     pub vendor: Option<String>,
     pub device: Option<String>,

@@ -77,11 +77,28 @@ fn decide(wished: u32, pf: &PfState, held: &BTreeSet<PciAddress>) -> Provision {
     if held.contains(&address) {
         return refuse("it is in use by a claim itself".to_owned());
     }
+    if let Some(reason) = own_use(pf) {
+        return refuse(reason);
+    }
     if let Some(reason) = pf.vfs.iter().find_map(|vf| use_of(vf, held)) {
         let is = pf.num_vfs;
         return refuse(format!("it has {is}, which all would go first, and {reason}"));
     }
     Provision::Set { pf: address, from: pf.num_vfs, to: wished }
+}
+
+/// Why the physical function itself may be in use. Drivers may close its interface and open it again
+/// when the number changes (`igb_sriov_reinit()` in `drivers/net/ethernet/intel/igb/igb_main.c`,
+/// Linux 6.12), and whoever lives by it is cut off.
+fn own_use(pf: &PfState) -> Option<String> {
+    match pf.driver.as_deref() {
+        None => Some("it has no driver".to_owned()),
+        Some(VFIO_DRIVER) => Some(format!("it is bound to {VFIO_DRIVER}")),
+        Some(_) if pf.interfaces.is_empty() => {
+            Some("it has no interface here: it may be in another namespace".to_owned())
+        }
+        Some(_) => pf.needed.clone(),
+    }
 }
 
 /// Why a virtual function may be in use.
@@ -125,7 +142,9 @@ mod tests {
     fn pf(vfs: Vec<VfUse>) -> PfState {
         PfState {
             address: address(0),
+            driver: Some("igb".to_owned()),
             interfaces: vec!["eth1".parse().unwrap()],
+            needed: None,
             vendor: Some("8086".to_owned()),
             device: Some("10c9".to_owned()),
             total_vfs: 7,
@@ -183,6 +202,25 @@ mod tests {
             let decided = decide(4, &pf(vec![vf(1), vf(2)]), &BTreeSet::from([held]));
             assert!(matches!(decided, Provision::Refuse { .. }), "{decided:?}");
         }
+    }
+
+    #[test]
+    fn a_physical_function_that_somebody_lives_by_is_left_alone() {
+        let with = |change: fn(&mut PfState)| {
+            let mut pf = pf(Vec::new());
+            change(&mut pf);
+            refusal(2, &pf)
+        };
+        assert!(with(|pf| pf.driver = None).contains("no driver"));
+        assert!(with(|pf| pf.driver = Some(VFIO_DRIVER.to_owned())).contains("bound to vfio-pci"));
+        assert!(with(|pf| pf.interfaces.clear()).contains("may be in another namespace"));
+        let needed = |pf: &mut PfState| pf.needed = Some("eth1: default route".to_owned());
+        assert_eq!(with(needed), "eth1: default route");
+        // What is right already is nobody's harm.
+        let mut right = pf(vec![vf(1), vf(2)]);
+        needed(&mut right);
+        let keep = Provision::Keep { pf: address(0), count: 2 };
+        assert_eq!(decided(2, &right), keep);
     }
 
     #[test]

@@ -44,7 +44,10 @@ impl Sysfs {
         let interfaces = interfaces(path)?.into_iter().map(|(name, _)| name).collect();
         Ok(Some(PfState {
             address,
+            driver: self.link_name(&path.join("driver"))?,
             interfaces,
+            // Sysfs knows no routes.
+            needed: None,
             vendor: identifier(&path.join("vendor"))?,
             device: identifier(&path.join("device"))?,
             total_vfs,
@@ -117,6 +120,8 @@ mod tests {
         devices/pci0000:00/0000:00:02.0/0000:01:00.0/sriov_numvfs = 1
         devices/pci0000:00/0000:00:02.0/0000:01:00.0/virtfn0 -> ../0000:01:10.0
         devices/pci0000:00/0000:00:02.0/0000:01:00.0/net/eth1/flags = 0x1003
+        devices/pci0000:00/0000:00:02.0/0000:01:00.0/driver -> ../../../../bus/pci/drivers/igb
+        bus/pci/drivers/igb/
         devices/pci0000:00/0000:00:02.0/0000:01:10.0/driver -> ../../../../bus/pci/drivers/igbvf
         devices/pci0000:00/0000:00:02.0/0000:01:10.0/net/eth2/flags = 0x1002
         bus/pci/drivers/igbvf/
@@ -132,7 +137,9 @@ mod tests {
         };
         let pf = PfState {
             address: "0000:01:00.0".parse().unwrap(),
+            driver: Some("igb".to_owned()),
             interfaces: vec!["eth1".parse().unwrap()],
+            needed: None,
             vendor: Some("8086".to_owned()),
             device: Some("10c9".to_owned()),
             total_vfs: 7,
