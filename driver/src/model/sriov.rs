@@ -176,6 +176,8 @@ pub struct PfState {
 pub struct VfUse {
     pub address: PciAddress,
     pub driver: Option<String>,
+    /// Whether an RDMA device is on it.
+    pub has_rdma: bool,
     /// Its interfaces on the host, and whether each is up.
     pub interfaces: Vec<(IfName, bool)>,
 }

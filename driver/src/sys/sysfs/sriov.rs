@@ -59,7 +59,8 @@ impl Sysfs {
     fn virtual_function(&self, path: &Path) -> Result<Option<VfUse>, SysfsError> {
         let Some(address) = pci_address(path) else { return Ok(None) };
         let driver = self.link_name(&path.join("driver"))?;
-        Ok(Some(VfUse { address, driver, interfaces: interfaces(path)? }))
+        let has_rdma = !entries(&path.join("infiniband"))?.is_empty();
+        Ok(Some(VfUse { address, driver, has_rdma, interfaces: interfaces(path)? }))
     }
 
     /// Has a physical function have as many virtual ones. Those that there are go first: the kernel
@@ -124,6 +125,7 @@ mod tests {
         bus/pci/drivers/igb/
         devices/pci0000:00/0000:00:02.0/0000:01:10.0/driver -> ../../../../bus/pci/drivers/igbvf
         devices/pci0000:00/0000:00:02.0/0000:01:10.0/net/eth2/flags = 0x1002
+        devices/pci0000:00/0000:00:02.0/0000:01:10.0/infiniband/rdma0/node_type = 1: CA
         bus/pci/drivers/igbvf/
     ";
 
@@ -133,6 +135,7 @@ mod tests {
         let vf = VfUse {
             address: "0000:01:10.0".parse().unwrap(),
             driver: Some("igbvf".to_owned()),
+            has_rdma: true,
             interfaces: vec![("eth2".parse().unwrap(), false)],
         };
         let pf = PfState {
