@@ -27,6 +27,11 @@ pub enum AttachError {
     #[error("pod {pod} uses the host network, a device cannot be moved there")]
     HostNetwork { pod: PodRef },
 
+    /// What a physical function was told for an earlier claim could not be put back, and is tried again
+    /// on each prepare.
+    #[error("device {device} still has settings of claim {claim}: {message}")]
+    Owed { device: DeviceName, claim: ClaimRef, message: String },
+
     /// An earlier change could be neither finished nor taken back. The node is tried again on each
     /// repetition of the call.
     #[error("device {device} is stuck half-way, see the driver's log")]
@@ -133,6 +138,7 @@ impl AttachError {
             Self::Impossible { .. } => "impossible",
             Self::HostNetwork { .. } => "host_network",
             Self::Stranded { .. } => "stranded",
+            Self::Owed { .. } => "owed",
             Self::NoDatapath { .. } => "no_datapath",
             Self::NoLease { .. } => "no_lease",
             Self::Step { step, .. } => step.kind(),

@@ -73,7 +73,7 @@ fn set_vf(record: &Record) -> Vec<Step> {
 }
 
 /// The way back, in the same order. The physical function is told wherever the virtual one is.
-fn restore_vf(record: &Record, is_home: bool) -> Vec<Step> {
+pub fn restore_vf(record: &Record, is_home: bool) -> Vec<Step> {
     let Some(vf) = &record.vf else {
         return Vec::new();
     };
@@ -100,7 +100,8 @@ fn install(record: &Record) -> Option<Step> {
     Some(Step::InstallDatapath { spec, interface: record.before.name.clone() })
 }
 
-/// Takes away what prepare made. `is_home`: the interface is on the host; otherwise nobody knows
+/// Takes away what prepare made; what a physical function was told is put back by [`restore_vf`].
+/// `is_home`: the interface is on the host; otherwise nobody knows
 /// where its driver's settings could be put back.
 pub fn unprepare(record: &Record, is_home: bool, parent_down: bool) -> Vec<Step> {
     if !record.has_interface() {
@@ -125,7 +126,6 @@ pub fn unprepare(record: &Record, is_home: bool, parent_down: bool) -> Vec<Step>
         }
         None => {}
     }
-    steps.extend(restore_vf(record, is_home));
     steps
 }
 

@@ -1,13 +1,15 @@
 //! What a device is beside its interface: a virtual function of another device, or an RDMA device.
 
+use super::settle::Settled;
 use super::{Engine, mismatch};
-use crate::attach::{AttachError, Wanted};
+use crate::attach::execute::{Residue, put_back};
+use crate::attach::{AttachError, PrepareClaim, Wanted};
 use crate::model::{
-    By, Device, Form, InterfaceState, Place, RdmaPlace, Record, VfPlace, VfRecord, VfSettings,
-    VirtualFunction,
+    By, Device, Form, InterfaceState, Phase, Place, RdmaPlace, Record, VfPlace, VfRecord,
+    VfSettings, VirtualFunction,
 };
 use crate::node::{Node, StepError};
-use crate::plan::{Observed, Subject};
+use crate::plan::{self, Observed, Subject};
 
 impl<N: Node> Engine<N> {
     /// What the physical function has to be told of the device, and what is so now.
@@ -80,6 +82,44 @@ impl<N: Node> Engine<N> {
             Observed::Vf(settings) => Ok(settings),
             _ => Err(mismatch()),
         }
+    }
+
+    /// Has the physical function as it was before it was told anything for the attachment, and answers
+    /// what it did not take.
+    pub(super) fn put_back_vf(&mut self, record: &Record, is_home: bool) -> Vec<Residue> {
+        let Some(vf) = &record.vf else {
+            return Vec::new();
+        };
+        if matches!(self.vf(&vf.place), Ok(None)) {
+            // What it was told went with it.
+            return Vec::new();
+        }
+        put_back(&mut self.node, plan::restore_vf(record, is_home))
+    }
+
+    /// Tries again to put back what others before have left on the function of `device`, whatever it
+    /// was called then.
+    pub(super) fn collect_debt(
+        &mut self,
+        wanted: &PrepareClaim,
+        device: &Wanted,
+    ) -> Result<(), AttachError> {
+        let Some(pci) = device.found.as_ref().and_then(|found| found.pci.as_ref()) else {
+            return Ok(());
+        };
+        let owing = self.select(|record| {
+            let is_same = record.device.pci.as_ref().is_some_and(|it| it.address == pci.address);
+            let is_over = matches!(record.phase, Phase::Preparing | Phase::Unpreparing);
+            is_same && is_over && record.vf.is_some() && record.claim.uid != wanted.claim.uid
+        });
+        for record in owing {
+            let (claim, message) = (record.claim.clone(), record.residue.join("; "));
+            match self.settle_one(record) {
+                Settled::Forgotten => {}
+                _ => return Err(AttachError::Owed { device: device.name.clone(), claim, message }),
+            }
+        }
+        Ok(())
     }
 
     /// The device's RDMA device, where it has to be moved to be used.

@@ -20,7 +20,8 @@ impl<N: Node> Engine<N> {
         let mut answer = Vec::new();
         let mut drafts = Vec::new();
         for device in &wanted.devices {
-            match self.known(wanted, device) {
+            let known = self.collect_debt(wanted, device).and_then(|()| self.known(wanted, device));
+            match known {
                 Ok(Some(record)) => answer.push(record),
                 Ok(None) => match self.draft(wanted, device) {
                     Ok(draft) => drafts.push(draft),
@@ -131,8 +132,10 @@ impl<N: Node> Engine<N> {
     fn abandon(&mut self, new: &[Record], done: Done) -> Vec<Residue> {
         let mut residue = roll_back(&mut self.node, done);
         // A step that failed may have changed something all the same.
-        let remove = new.iter().rev().flat_map(|record| plan::unprepare(record, true, false));
-        residue.extend(put_back(&mut self.node, remove.collect::<Vec<_>>()));
+        for record in new.iter().rev() {
+            residue.extend(put_back(&mut self.node, plan::unprepare(record, true, false)));
+            residue.extend(self.put_back_vf(record, true));
+        }
         if residue.is_empty() {
             let ids: Vec<_> = new.iter().map(Record::id).collect();
             if let Err(error) = self.checkpoint.remove(&ids) {
@@ -196,7 +199,11 @@ impl<N: Node> Engine<N> {
             if is_home && !record.residue.is_empty() {
                 self.pay_debt(&record);
             }
-            self.clear(&record, is_home)?;
+            match self.clear(&record, is_home) {
+                // It stays recorded, and the claim may end.
+                Ok(()) | Err(AttachError::Owed { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -221,8 +228,19 @@ impl<N: Node> Engine<N> {
         execute(&mut self.node, &steps, None, &mut Done::default())
             .map_err(|stopped| stopped.at(device.clone(), Vec::new()))?;
         // What a driver does not take back is no reason to hold up the claim's end.
-        for residue in put_back(&mut self.node, settings) {
+        let mut residue = put_back(&mut self.node, settings);
+        residue.extend(self.put_back_vf(record, is_home));
+        for residue in &residue {
             self.tell(record, NoticeKind::Residue, residue.to_string());
+        }
+        if let Some(owed) = residue.iter().find(|it| matches!(it.step, Step::SetVf { .. })) {
+            // Whoever got the function next would have its settings.
+            let mut owing = record.clone();
+            (owing.phase, owing.lease, owing.sandbox) = (Phase::Unpreparing, None, None);
+            owing.residue = residue.iter().map(ToString::to_string).collect();
+            self.record(&device, [owing])?;
+            let (claim, message) = (record.claim.clone(), owed.to_string());
+            return Err(AttachError::Owed { device, claim, message });
         }
         self.checkpoint
             .remove([&record.id()])
@@ -257,9 +275,9 @@ impl<N: Node> Engine<N> {
     }
 }
 
-/// What belongs to the device's driver, or to that of its physical function.
+/// What belongs to the device's driver.
 fn is_setting(step: &Step) -> bool {
-    matches!(step, Step::SetEthtool { .. } | Step::SetVf { .. } | Step::SetMac { .. })
+    matches!(step, Step::SetEthtool { .. })
 }
 
 /// How long the interface of hardware may be nowhere before its claim is let go. The kernel gives it

@@ -60,6 +60,9 @@ impl World {
         let found = self.vfs.get_mut(&(place.pf_index, place.number)).filter(|_| on_host);
         let is = &mut found.ok_or_else(|| error(format!("there is no {place}")))?.settings;
         let lacking = settings.lacking(is);
+        if self.are_pfs_deaf && !lacking.is_empty() {
+            return Err(error(format!("{place}: input/output error")));
+        }
         if let Some(field) = lacking.unknown_to(is) {
             return Err(error(format!("{place}: {field}: operation not supported")));
         }

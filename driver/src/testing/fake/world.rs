@@ -60,6 +60,8 @@ pub struct World {
     pub rdma: BTreeMap<String, FakeRdma>,
     pub is_rdma_exclusive: bool,
     pub physical_functions: Vec<PfState>,
+    /// Physical functions take no settings of virtual ones.
+    pub are_pfs_deaf: bool,
     /// Only interfaces with a setting `ipv6/disable_ipv6` of their own can have IPv6 addresses.
     pub ipv6_is_off: bool,
 }

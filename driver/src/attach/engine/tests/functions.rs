@@ -192,6 +192,62 @@ fn what_is_no_virtual_function_or_cannot_be_told_is_refused() {
     assert_eq!(told(&bench), fresh_vf());
 }
 
+fn at_pci(device: &mut Device, function: u8) {
+    let (address, root) = (pci(function), "pci0000:3a".to_owned());
+    device.pci = Some(PciFacts { address, root, vendor: None, device: None, subsystem: None });
+}
+
+#[test]
+fn a_function_with_settings_of_an_earlier_claim_is_for_nobody() {
+    let bench = with_functions(false);
+    let vf = |device: &mut Device| {
+        make_vf(device, 0);
+        at_pci(device, 1);
+    };
+    let again = one("b", "eth1", vf, Wishes::default());
+    // The same function, renamed meanwhile.
+    let renamed = |device: &mut Device| {
+        vf(device);
+        device.name = "eth7".parse().unwrap();
+    };
+    let mut renamed = one("b", "eth1", renamed, Wishes::default());
+    renamed.devices[0].name = "eth7".parse().unwrap();
+    let is_owed = |engine: &mut Engine<FakeNode>, wanted: &PrepareClaim| {
+        let error = engine.prepare(wanted).unwrap_err();
+        assert!(matches!(error, AttachError::Owed { .. }), "{error}");
+    };
+    bench.run(None, |engine| {
+        engine.prepare(&one("a", "eth1", vf, vf_wishes())).unwrap();
+        bench.node.world().are_pfs_deaf = true;
+        engine.unprepare(&claim("claim-a").uid).unwrap();
+        is_owed(engine, &again);
+        is_owed(engine, &renamed);
+    });
+    bench.run(None, |engine| {
+        engine.settle();
+        is_owed(engine, &again);
+        bench.node.world().are_pfs_deaf = false;
+        engine.prepare(&again).unwrap();
+        assert_eq!(told(&bench), fresh_vf());
+        engine.unprepare(&claim("claim-b").uid).unwrap();
+    });
+    assert!(bench.records().is_empty());
+}
+
+#[test]
+fn what_is_owed_to_a_function_that_is_gone_is_forgotten() {
+    let bench = with_functions(false);
+    bench.run(None, |engine| {
+        engine.prepare(&one("a", "eth1", |device| make_vf(device, 0), vf_wishes())).unwrap();
+        bench.node.world().are_pfs_deaf = true;
+        engine.unprepare(&claim("claim-a").uid).unwrap();
+        assert_eq!(bench.phases(), ["unpreparing"]);
+        bench.node.world().vfs.clear();
+        engine.settle();
+    });
+    assert!(bench.records().is_empty());
+}
+
 fn rdma_place(bench: &Bench) -> Option<crate::model::NetnsId> {
     bench.node.world().rdma["mlx5_0"].netns
 }
