@@ -18,10 +18,13 @@ pub fn cdi<'a>(records: impl IntoIterator<Item = &'a Record>, cookie: u64) -> Op
     Some(CdiSpec { claim, cookie, devices: devices.collect() })
 }
 
-/// Files of the device. A group of VFIO is opened by its own file, which is put into a container of
+/// Files of the device, of which a sub-interface upon it has none. A group of VFIO is opened by its own file, which is put into a container of
 /// IOMMUs by another one that all share (`Documentation/driver-api/vfio.rst`, Linux 6.12).
 fn nodes(record: &Record) -> Vec<PathBuf> {
     let device = &record.device;
+    if record.subinterface.is_some() {
+        return Vec::new();
+    }
     match (device.form(), device.iommu_group) {
         (Form::Vfio, Some(group)) => {
             vec![format!("/dev/vfio/{group}").into(), PathBuf::from("/dev/vfio/vfio")]
@@ -77,7 +80,8 @@ fn environment(record: &Record, all: &[&Record]) -> Vec<(String, String)> {
         if let (Form::Vfio, Some(group)) = (record.device.form(), record.device.iommu_group) {
             add("VFIO_GROUP", group.to_string());
         }
-        if let Some(rdma) = &record.device.rdma_device {
+        let rdma = record.device.rdma_device.as_ref();
+        if let Some(rdma) = rdma.filter(|_| record.subinterface.is_none()) {
             add("RDMA_DEVICE", rdma.clone());
         }
         if let Some(node) = record.device.numa_node {
@@ -98,7 +102,7 @@ fn variable(request: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Phase;
+    use crate::model::{IfIndex, MacvlanMode, Phase, SubinterfaceKind, SubinterfaceSpec};
     use crate::testing::record;
 
     fn answering(device: &str, request: &str) -> Record {
@@ -159,6 +163,23 @@ mod tests {
         rdma.device.rdma_nodes = vec!["/dev/infiniband/uverbs0".into()];
         assert_eq!(names(&rdma, &[&rdma]), ["WEIR_IB_DEVICE=mlx5-0", "WEIR_IB_RDMA_DEVICE=mlx5_0"]);
         assert_eq!(nodes(&rdma), rdma.device.rdma_nodes);
+    }
+
+    #[test]
+    fn a_sub_interface_does_not_open_what_is_beside_its_parent() {
+        let mut record = answering("eth1", "a");
+        record.device.rdma_device = Some("mlx5_0".to_owned());
+        record.device.rdma_nodes = vec!["/dev/infiniband/uverbs0".into()];
+        assert_eq!(nodes(&record).len(), 1);
+        record.subinterface = Some(SubinterfaceSpec {
+            name: "weir-0badcafe".parse().unwrap(),
+            parent: "eth1".parse().unwrap(),
+            parent_index: IfIndex(7),
+            parent_was_down: false,
+            kind: SubinterfaceKind::Macvlan { mode: MacvlanMode::Bridge },
+        });
+        assert!(nodes(&record).is_empty());
+        assert!(!names(&record, &[&record]).iter().any(|it| it.contains("RDMA_DEVICE")));
     }
 
     #[test]
