@@ -164,13 +164,24 @@ impl<N: Node> Engine<N> {
         Ok(self.rdma(&place.name, Some(place.index))?.is_some())
     }
 
-    /// Home is on the host under the old name. Whatever else could not be put back is residue, and
+    /// Whether the RDMA device is still to be fetched. A namespace that is gone gives it back by itself.
+    fn is_rdma_left_behind(&mut self, record: &Record) -> bool {
+        let Some(netns) = record.phase.netns().filter(|_| record.rdma.is_some()).cloned() else {
+            return false;
+        };
+        // What nobody can tell may be so.
+        !matches!(self.is_rdma_home(record), Ok(true))
+            && !matches!(self.is_namespace_there(&netns), Ok(false))
+    }
+
+    /// Home is on the host under the old name, and so is the RDMA device. Whatever else could not be put back is residue, and
     /// no reason to hold up the pod's end.
     fn bring_home(&mut self, mut record: Record, steps: Vec<Step>) -> Settled {
         let residue = put_back(&mut self.node, steps);
         let is_home = self.is_home(&record);
         // A sub-interface that went with its namespace is made anew when it is needed.
-        if !residue.is_empty() && !is_home && record.subinterface.is_none() {
+        let is_missing = !is_home && record.subinterface.is_none();
+        if !residue.is_empty() && (is_missing || self.is_rdma_left_behind(&record)) {
             self.keep(record);
             return Settled::Stuck;
         }
@@ -209,7 +220,8 @@ impl<N: Node> Engine<N> {
         };
         // Where the interface is, tells of the others.
         let datapath = self.datapath(record.id())?;
-        let (is_namespace_there, is_rdma_home) = (in_pod.is_some(), false);
+        let is_namespace_there = in_pod.is_some();
+        let is_rdma_home = self.is_rdma_home(record)?;
         Ok(Seen { on_host, in_pod, strays, datapath, is_namespace_there, is_rdma_home })
     }
 

@@ -110,6 +110,9 @@ impl World {
         if found.netns == key(to) {
             return Ok(Was::Same);
         }
+        if self.is_rdma_stuck && found.netns.is_some() {
+            return Err(error(format!("{}: device or resource busy", device.name)));
+        }
         if found.netns != key(from) {
             return Err(error(format!("{} is not in {from}", device.name)));
         }

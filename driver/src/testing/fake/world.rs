@@ -59,6 +59,8 @@ pub struct World {
     /// By name.
     pub rdma: BTreeMap<String, FakeRdma>,
     pub is_rdma_exclusive: bool,
+    /// RDMA devices do not leave the namespaces of pods.
+    pub is_rdma_stuck: bool,
     pub physical_functions: Vec<PfState>,
     /// Physical functions take no settings of virtual ones.
     pub are_pfs_deaf: bool,

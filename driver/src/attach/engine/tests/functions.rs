@@ -314,6 +314,27 @@ fn an_rdma_device_is_waited_for_until_its_namespace_is_gone() {
 }
 
 #[test]
+fn an_rdma_device_is_not_forgotten_in_a_namespace_while_its_interface_is_home() {
+    let bench = with_functions(true);
+    let fresh = bench.node.snapshot();
+    bench.run(None, |engine| {
+        let wanted = one("a", "eth1", |device| make_rdma(device, 0), wishes());
+        engine.prepare(&wanted).unwrap();
+        attach(engine).unwrap();
+        bench.node.world().is_rdma_stuck = true;
+        assert!(engine.detach(&pod_a()).is_empty());
+        assert!(bench.node.world().interfaces[&None].contains_key(&"eth1".parse().unwrap()));
+        assert_eq!(bench.phases(), ["detaching"]);
+        let error = engine.unprepare(&claim("claim-a").uid).unwrap_err();
+        assert!(matches!(error, AttachError::Stranded { .. }), "{error}");
+        bench.node.world().is_rdma_stuck = false;
+        engine.unprepare(&claim("claim-a").uid).unwrap();
+    });
+    assert_eq!(bench.node.snapshot(), fresh);
+    assert!(bench.records().is_empty());
+}
+
+#[test]
 fn what_needs_an_interface_is_refused_by_its_field() {
     let bench = with_functions(false);
     bench.run(None, |engine| {
