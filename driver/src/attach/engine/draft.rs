@@ -67,6 +67,7 @@ impl<N: Node> Engine<N> {
             Some(format!("this kernel has no limit on {lacking}"))
         };
         let reason = reason_to_stay(&found, &before)
+            .or_else(|| self.function_upon(&before))
             .or_else(lacking)
             .or_else(|| no_dhcp(device, &found, &before));
         if let Some(reason) = reason {
@@ -111,6 +112,15 @@ impl<N: Node> Engine<N> {
             return Err(AttachError::KeptPolicy { device, claim, reason });
         }
         Ok(Draft { record, settings })
+    }
+
+    /// Which virtual function was told something by way of this interface, that is to be put back.
+    fn function_upon(&self, now: &InterfaceState) -> Option<String> {
+        let is_upon =
+            |record: &&Record| record.vf.as_ref().is_some_and(|vf| vf.place.pf_index == now.index);
+        let record = self.checkpoint.records().find(is_upon)?;
+        let (name, claim) = (record.device.called(), &record.claim);
+        Some(format!("its virtual function {name} is set up by way of it, for claim {claim}"))
     }
 
     /// A record that says nothing yet but whose device it is.

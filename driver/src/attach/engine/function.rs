@@ -9,7 +9,7 @@ use crate::model::{
     VfSettings, VirtualFunction,
 };
 use crate::node::{Node, StepError};
-use crate::plan::{self, Observed, Subject};
+use crate::plan::{self, Observed, Stray, Subject};
 
 impl<N: Node> Engine<N> {
     /// What the physical function has to be told of the device, and what is so now.
@@ -70,6 +70,15 @@ impl<N: Node> Engine<N> {
         };
         match self.interface(Place::Host, By::Name(name.clone())) {
             Ok(Some(state)) => {
+                let on_pf = Stray { pci: Some(*pf), macs: Vec::new() };
+                let at_pf = self.node.observe(&Subject::Strays(on_pf));
+                let Observed::Strays(at_pf) = at_pf.map_err(Unreachable::Unseen)? else {
+                    return Err(Unreachable::Unseen(mismatch()));
+                };
+                // Names go from one interface to another.
+                if !at_pf.iter().any(|it| it.index == state.index) {
+                    return Err(reason(format!("{name} is not its physical function {pf}")));
+                }
                 Ok(VfPlace { pf: name.clone(), pf_index: state.index, number: *index })
             }
             Ok(None) => Err(reason(format!("its physical function {name} is not on the host"))),

@@ -8,8 +8,8 @@ use super::error;
 use super::function::{FakeRdma, FakeVf};
 use crate::model::{
     At, AttachmentId, Belongings, By, CdiSpec, ClaimUid, DatapathSpec, EthtoolState, Family,
-    IfIndex, IfName, InterfaceState, MacAddr, Neighbor, NetnsId, PfState, Place, Route, Rule,
-    SUBINTERFACE_PREFIX, Segments, SysctlName, TableId,
+    IfIndex, IfName, InterfaceState, MacAddr, Neighbor, NetnsId, PciAddress, PfState, Place, Route,
+    Rule, SUBINTERFACE_PREFIX, Segments, SysctlName, TableId,
 };
 use crate::node::StepError;
 use crate::plan::{DatapathState, Observed, Stray, Subject};
@@ -61,6 +61,8 @@ pub struct World {
     pub is_rdma_exclusive: bool,
     /// RDMA devices do not leave the namespaces of pods.
     pub is_rdma_stuck: bool,
+    /// Where interfaces sit, by their identity.
+    pub places: BTreeMap<u32, PciAddress>,
     pub physical_functions: Vec<PfState>,
     /// Physical functions take no settings of virtual ones.
     pub are_pfs_deaf: bool,
@@ -170,8 +172,11 @@ impl World {
 
     fn strays(&self, stray: &Stray) -> Vec<InterfaceState> {
         let host = &self.interfaces[&None];
-        let fallen =
-            host.iter().filter(|(_, found)| found.is_hardware && stray.macs.contains(&found.mac));
+        let fallen = host.iter().filter(|(_, found)| {
+            let is_there =
+                self.places.get(&found.identity).is_some_and(|it| stray.pci == Some(*it));
+            is_there || found.is_hardware && stray.macs.contains(&found.mac)
+        });
         fallen.map(|(name, found)| found.state(name)).collect()
     }
 

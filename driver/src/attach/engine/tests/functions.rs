@@ -42,6 +42,7 @@ pub(super) fn add_functions(bench: &Bench, is_exclusive: bool) {
         let rdma = FakeRdma { index: identity, netns: None };
         world.rdma.insert(format!("mlx5_{number}"), rdma);
     }
+    world.places.insert(PF.0, pci(0));
     world.is_rdma_exclusive = is_exclusive;
 }
 
@@ -246,6 +247,40 @@ fn what_is_owed_to_a_function_that_is_gone_is_forgotten() {
         engine.settle();
     });
     assert!(bench.records().is_empty());
+}
+
+#[test]
+fn a_physical_function_stays_while_one_of_its_virtual_ones_is_set_up() {
+    let bench = with_functions(false);
+    let whole = || {
+        let name = |device: &mut Device| {
+            device.interface = Some("pf0".parse().unwrap());
+            at_pci(device, 0);
+        };
+        one("b", "eth2", name, Wishes::default())
+    };
+    bench.run(None, |engine| {
+        engine.prepare(&one("a", "eth1", |device| make_vf(device, 0), vf_wishes())).unwrap();
+        let error = engine.prepare(&whole()).unwrap_err().to_string();
+        assert!(
+            error.contains("eth1 is set up by way of it, for claim default/claim-a"),
+            "{error}"
+        );
+        engine.unprepare(&claim("claim-a").uid).unwrap();
+        engine.prepare(&whole()).unwrap();
+    });
+}
+
+#[test]
+fn another_interface_of_its_name_is_not_taken_for_the_physical_function() {
+    let bench = with_functions(false);
+    bench.node.world().places.insert(PF.0, pci(7));
+    bench.run(None, |engine| {
+        let wanted = one("a", "eth1", |device| make_vf(device, 0), vf_wishes());
+        let error = engine.prepare(&wanted).unwrap_err().to_string();
+        assert!(error.contains("pf0 is not its physical function 0000:3b:00.0"), "{error}");
+    });
+    assert_eq!(told(&bench), fresh_vf());
 }
 
 fn rdma_place(bench: &Bench) -> Option<crate::model::NetnsId> {
