@@ -39,6 +39,8 @@ pub struct Scanner {
     /// another one after they were loaded anew, and then so are their interfaces.
     drivers: BTreeMap<IfIndex, DriverFacts>,
     rules: Rules,
+    /// What they said when devices were last told by them.
+    judged_by: Arc<PublishRules>,
 }
 
 /// What is offered, as it is wished now.
@@ -104,6 +106,7 @@ impl Scanner {
             drivers: BTreeMap::new(),
             // Whoever sent them is gone, so they stay.
             rules: watch::channel(Arc::default()).1,
+            judged_by: Arc::default(),
         })
     }
 
@@ -205,8 +208,19 @@ impl Scanner {
         Ok(Changes { interfaces, ..Changes::default() })
     }
 
+    /// What was seen last, as the rules have it now. Asks the kernel nothing.
+    pub(super) fn judge(&mut self) -> Scan {
+        self.assemble()
+    }
+
+    /// What is offered.
+    pub(super) fn rules(&self) -> Arc<PublishRules> {
+        Arc::clone(&self.judged_by)
+    }
+
     fn assemble(&mut self) -> Scan {
         let rules = Arc::clone(&self.rules.borrow());
+        self.judged_by = Arc::clone(&rules);
         let scan = assemble(self.observed.clone(), &rules);
         self.devices = scan.devices.iter().filter_map(|device| device.index).collect();
         scan

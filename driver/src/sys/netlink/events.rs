@@ -126,7 +126,14 @@ impl Events {
         let mut changes = Changes::default();
         for listener in &self.listeners {
             let source = listener.source;
+            let mut heard = 0..MOST_AT_ONCE;
             loop {
+                if heard.next().is_none() {
+                    // Somebody writes faster than it is worth reading, as whoever fills a routing
+                    // table: a look at everything is cheaper.
+                    changes.everything = true;
+                    break;
+                }
                 match hear(source, listener.socket.get_ref(), &mut changes) {
                     Ok(()) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -137,6 +144,9 @@ impl Events {
         Ok(changes)
     }
 }
+
+/// Datagrams of one socket that are read without anything else being done.
+const MOST_AT_ONCE: u32 = 512;
 
 impl Listener {
     fn open(source: Source) -> io::Result<Self> {
@@ -166,10 +176,11 @@ impl Listener {
         loop {
             let mut ready = self.socket.readable().await?;
             let mut changes = Changes::default();
-            while let Ok(heard) =
-                ready.try_io(|socket| hear(self.source, socket.get_ref(), &mut changes))
-            {
-                heard?;
+            for _ in 0..MOST_AT_ONCE {
+                match ready.try_io(|socket| hear(self.source, socket.get_ref(), &mut changes)) {
+                    Ok(heard) => heard?,
+                    Err(_) => break,
+                }
             }
             if !changes.is_empty() {
                 return Ok(changes);

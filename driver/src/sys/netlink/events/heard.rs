@@ -52,8 +52,10 @@ fn route(kind: u16, body: &[u8], changes: &mut Changes) {
         }
         // `struct rtmsg`: the length of the destination's prefix, and the table.
         NEW_ROUTE | DEL_ROUTE => {
+            // Also halves of everything, and 2000::/3.
+            let is_wide = body.get(1).is_some_and(|length| *length <= 3);
             changes.default_routes |=
-                body.get(1) == Some(&0) && body.get(4).is_none_or(|table| *table == MAIN_TABLE);
+                is_wide && body.get(4).is_none_or(|table| *table == MAIN_TABLE);
         }
         _ => {}
     }
