@@ -22,11 +22,12 @@ use crate::cdi::{CdiDir, CdiError, Gate};
 use crate::config::Config;
 use crate::datapath::{self, Datapath, DatapathError, MapCounters};
 use crate::dhcp::Keeper;
-use crate::dra::{self, Pool, ServeError};
-use crate::inventory::{Inventory, InventoryError};
+use crate::dra::{self, Pool, RuleBoard, RuleFollower, ServeError, Sieve};
+use crate::inventory::{self, Inventory, InventoryError};
 use crate::model::{Phase, Record};
 use crate::node::{LinuxNode, StepError};
 use crate::nri::{self, NriConfig};
+use crate::provider::{ProviderError, Providers};
 use crate::state::{self, Checkpoint, CheckpointError, Found};
 use crate::sys::sysfs::Sysfs;
 use crate::telemetry::{
@@ -46,6 +47,8 @@ pub enum AppError {
     Node(#[from] StepError),
     #[error("look for devices")]
     Inventory(#[from] InventoryError),
+    #[error("open what providers granted")]
+    Providers(#[from] ProviderError),
     #[error("start a thread or the runtime of tasks")]
     Thread(#[source] io::Error),
     #[error("configure the client of the API server: {0}")]
@@ -90,14 +93,17 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let metrics = Metrics::new();
     let worker = start_worker(config, notices.clone(), metrics.timings())?;
     let shutdown = CancellationToken::new();
-    let inventory = Inventory::start(config.sysfs.clone(), shutdown.clone())?;
+    let (board, boarded) = Boarded::pair();
+    let rules = Some(boarded.publish.clone());
+    let inventory = Inventory::start_following(config.sysfs.clone(), shutdown.clone(), rules)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(AppError::Thread)?;
-    let news = (notices, to_tell);
-    let outcome = runtime.block_on(serve(config, &worker, inventory, metrics, news, shutdown));
+    let (news, rules) = ((notices, to_tell), (board, boarded));
+    let outcome =
+        runtime.block_on(serve(config, &worker, (inventory, rules), metrics, news, shutdown));
     // Blocking reads of a scrape may be under way; nobody waits for them any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
@@ -137,10 +143,27 @@ fn start_worker(config: &Config, notices: Notices, timings: &Timings) -> Result<
     engine.start().map_err(AppError::Thread)
 }
 
+/// Where it can be read what holds on this node.
+struct Boarded {
+    publish: inventory::Rules,
+    sieve: watch::Receiver<Sieve>,
+}
+
+impl Boarded {
+    fn pair() -> (RuleBoard, Self) {
+        let (publish, read_publish) = watch::channel(Arc::default());
+        let (sieve, read_sieve) = watch::channel(Sieve::Unknown);
+        let rules = watch::channel(None).0;
+        let board = RuleBoard { publish, sieve, rules };
+        (board, Self { publish: read_publish, sieve: read_sieve })
+    }
+}
+
 /// What the tasks share.
 struct Shared {
     pool: Pool,
     client: kube::Client,
+    providers: Providers,
     metrics: Arc<Metrics>,
     readiness: Readiness,
 }
@@ -148,7 +171,7 @@ struct Shared {
 async fn serve(
     config: &Config,
     worker: &Worker,
-    inventory: Inventory,
+    (inventory, (board, boarded)): (Inventory, (RuleBoard, Boarded)),
     metrics: Arc<Metrics>,
     (notices, to_tell): (Notices, mpsc::Receiver<Notice>),
     shutdown: CancellationToken,
@@ -159,6 +182,7 @@ async fn serve(
     let shared = Shared {
         pool: Pool { driver: config.driver_name.clone(), node: config.node_name.clone() },
         client: client(config).await?,
+        providers: Providers::open(&config.driver_name, &config.state_dir)?,
         metrics,
         readiness: Readiness::default(),
     };
@@ -215,7 +239,10 @@ async fn serve(
         kernel_release: kernel_release(),
         shares: config.shares.clone(),
         health: config.taint.then(|| health.clone()),
+        sieve: boarded.sieve,
+        providers: shared.providers.clone(),
     };
+    spawn_rules(config, &shared, worker, (&inventory, board), &shutdown, &mut background);
     spawn_publisher(&shared, worker, (&inventory, offer), &shutdown, &mut background);
     let watched = inventory.clone();
     let edges = Edges::start(
@@ -288,6 +315,32 @@ fn spawn_tellers(
     });
 }
 
+/// Starts who follows the configuration files.
+fn spawn_rules(
+    config: &Config,
+    shared: &Shared,
+    worker: &Worker,
+    (inventory, board): (&Inventory, RuleBoard),
+    shutdown: &CancellationToken,
+    background: &mut JoinSet<Result<(), AppError>>,
+) {
+    let (pool, client, files) = (shared.pool.clone(), shared.client.clone(), config.files.clone());
+    let state_dir = config.state_dir.clone();
+    let providers = shared.providers.clone();
+    let asked = (inventory.clone(), providers.clone(), worker.clone());
+    let follower = RuleFollower::new(pool, client, files, state_dir, asked, board);
+    let stop = shutdown.clone();
+    background.spawn(async move {
+        follower.run(stop).await;
+        Ok(())
+    });
+    let (inventory, worker, stop) = (inventory.clone(), worker.clone(), shutdown.clone());
+    background.spawn(async move {
+        providers.run(inventory, worker, stop).await;
+        Ok(())
+    });
+}
+
 fn spawn_publisher(
     shared: &Shared,
     worker: &Worker,
@@ -353,7 +406,7 @@ impl Edges {
             shared.pool.clone(),
             shared.client.clone(),
             worker.clone(),
-            inventory,
+            (inventory, shared.providers.clone()),
             connection,
             metrics,
             notices,

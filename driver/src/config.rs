@@ -1,11 +1,14 @@
 //! The driver's configuration: validated once; nothing reads the environment or flags later.
 
+mod node_files;
+
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
 
+pub use self::node_files::{NodeFiles, NodeSettings, UnknownProfile, node_config};
 use crate::admin;
 use crate::cli::NodeArgs;
 use crate::dra::{Names, Shares, Vocabulary};
@@ -48,6 +51,8 @@ pub struct Config {
     pub taint: bool,
     /// How long an attach may hold up the runtime at most; less where the runtime announces less.
     pub attach_budget: Duration,
+    /// They were valid when they were read first.
+    pub files: NodeFiles,
 }
 
 /// How log lines look.
@@ -119,6 +124,7 @@ impl TryFrom<&NodeArgs> for Config {
         };
         let shares = shares(&args.shares, &mut problems);
         let attach_budget = attach_budget(&args.attach_budget_ms, &mut problems);
+        let files = files(args, &mut problems);
         let config = |listen| Self {
             node_name: args.node_name.clone(),
             driver_name,
@@ -138,6 +144,7 @@ impl TryFrom<&NodeArgs> for Config {
             shares,
             taint: args.taint,
             attach_budget,
+            files,
         };
         match listen {
             Some(listen) => problems.or(config(listen)),
@@ -192,6 +199,17 @@ fn absolute(flag: &str, path: &str, problems: &mut Problems) -> PathBuf {
         problems.add(flag, format_args!("{path:?} is not an absolute path"));
     }
     PathBuf::from(path)
+}
+
+fn files(args: &NodeArgs, problems: &mut Problems) -> NodeFiles {
+    let path = |file: &Option<String>| file.as_ref().filter(|it| !it.is_empty()).map(PathBuf::from);
+    let files = NodeFiles { shared: path(&args.config), own: path(&args.node_config) };
+    if let Err(found) = files.read() {
+        for problem in &found {
+            problems.add(&*problem.path, &problem.message);
+        }
+    }
+    files
 }
 
 fn shares(texts: &[String], problems: &mut Problems) -> Shares {
@@ -282,6 +300,8 @@ mod tests {
             log_drops: false,
             shares: ["eth1", "eth1=1", "=8", "eth2=8", "eth2=9"].map(str::to_owned).to_vec(),
             taint: false,
+            config: Some("/nowhere.yaml".to_owned()),
+            node_config: Some("/nowhere.yaml".to_owned()),
             attach_budget_ms: "99".to_owned(),
         };
         assert_eq!(
@@ -306,6 +326,7 @@ mod tests {
                 "--share: \"=8\" is no interface with a number from 2 to 1024, such as eth1=8",
                 "--share: \"eth2=9\" is about the same as another",
                 "--attach-budget-ms: \"99\" is not a number from 100 to 60000",
+                "/nowhere.yaml: cannot be read: No such file or directory (os error 2)",
             ]
         );
     }

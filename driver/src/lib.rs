@@ -25,6 +25,7 @@ pub mod sys;
 
 pub mod dra;
 pub mod nri;
+pub mod provider;
 
 pub mod admin;
 

@@ -12,3 +12,4 @@ mod quantity;
 pub mod runtime;
 pub mod sandbox;
 pub mod scheduler;
+pub mod webhook;

@@ -7,8 +7,8 @@ use super::dranet::Dialect;
 use super::fields::{
     ADDRESSES, CHANNELS, COALESCE, CPUS, DAD, DHCP, EGRESS, EXPORT_PACKETS, FEATURES, FLOW_ENTRIES,
     FLOWS, GRO, GRO_IPV4, GSO, GSO_IPV4, HOOK, INGRESS, INHERIT, LINK_STATE, MAC, MAX_RATE,
-    MIN_RATE, MTU, NAME, NEIGHBORS, PRIVATE_FLAGS, PROGRAMS, RINGS, ROUTES, RULES, SETTINGS,
-    SPOOF_CHECK, SUBINTERFACE, TELEMETRY, TRUST, VF_VLAN, VRF,
+    MIN_RATE, MTU, NAME, NEIGHBORS, PRIVATE_FLAGS, PROFILE, PROGRAMS, RINGS, ROUTES, RULES,
+    SETTINGS, SPOOF_CHECK, SUBINTERFACE, TELEMETRY, TRUST, VF_VLAN, VRF,
 };
 use super::interface::Programs;
 use super::merge::{Entries, Entry, Field, Merge};
@@ -28,6 +28,7 @@ pub(super) fn wishes(merge: &mut Merge<'_>, known: Known) -> Wishes {
     let settings = merge.settle_map(&SETTINGS);
     let interface = interface(merge, &settings);
     let wishes = Wishes {
+        profile: merge.settle(&PROFILE),
         routes: routes(merge, interface.vrf.as_ref()),
         interface,
         rules: merge.settle(&RULES).unwrap_or_default(),

@@ -81,13 +81,6 @@ impl Dialect {
     }
 }
 
-/// A profile stands for what DraNet asks of a cloud or of a webhook. There is nobody whom we could
-/// ask. An empty one is none, to DraNet as well.
-pub(super) fn refuse_profile(root: &Object<'_>, problems: &mut Problems) {
-    let Some(spot) = root.field("profile").filter(|spot| *spot.value != "") else { return };
-    spot.refuse::<()>("profiles are not known here, say what this one stands for", problems);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

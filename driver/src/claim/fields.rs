@@ -19,6 +19,7 @@ macro_rules! fields {
 }
 
 fields! {
+    PROFILE: String = "profile", profile;
     NAME: IfName = "interface.name", interface.name;
     ADDRESSES: Vec<IpNet> = "interface.addresses", interface.addresses;
     DAD: Dad = "interface.noDad", interface.dad;

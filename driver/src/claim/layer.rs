@@ -3,14 +3,14 @@
 use serde_json::Value;
 
 use super::alignment::AlignmentLayer;
-use super::dranet::{Dialect, Fields, refuse_profile};
+use super::dranet::{Dialect, Fields};
 use super::ebpf::EbpfLayer;
 use super::ethtool::EthtoolLayer;
 use super::interface::InterfaceLayer;
 use super::reader::{Leaf, Object, Spot};
 use super::route::{self, WrittenRoute};
 use super::sriov::SriovLayer;
-use super::{neighbor, routing_rule, subinterface};
+use super::{neighbor, profile, routing_rule, subinterface};
 use crate::model::{Neighbor, Problems, Rule, SubinterfaceKind};
 
 /// The version and the kind that a configuration has to give.
@@ -21,6 +21,7 @@ pub(super) const FIELDS: Fields = Fields {
     ours: &[
         "apiVersion",
         "kind",
+        "profile",
         "interface",
         "routes",
         "rules",
@@ -38,6 +39,7 @@ pub(super) const FIELDS: Fields = Fields {
 #[derive(Debug, Default)]
 pub(super) struct Layer {
     pub(super) dialect: Dialect,
+    pub(super) profile: Leaf<String>,
     pub(super) interface: InterfaceLayer,
     pub(super) routes: Leaf<Vec<WrittenRoute>>,
     pub(super) rules: Leaf<Vec<Rule>>,
@@ -58,10 +60,13 @@ impl Layer {
         let Some(root) = dialect.object(&root, FIELDS, problems) else {
             return layer;
         };
-        match dialect {
-            Dialect::Ours => envelope(&root, KIND, problems),
-            Dialect::Dranet => refuse_profile(&root, problems),
+        if dialect == Dialect::Ours {
+            envelope(&root, KIND, problems);
         }
+        // DraNet takes an empty name for none.
+        let is_said = |spot: &Spot<'_>| dialect == Dialect::Ours || *spot.value != "";
+        let profile = root.field("profile").filter(is_said);
+        layer.profile = Leaf::read(profile, |spot| profile::read(spot, problems));
         if let Some(interface) = root.field("interface") {
             layer.interface = InterfaceLayer::read(&interface, dialect, problems);
         }

@@ -199,11 +199,12 @@ impl Source<'_> {
 
     /// For messages about another source.
     pub(super) fn place(&self) -> String {
-        let whose = match self.origin {
-            Origin::Class => "class",
-            Origin::Claim => "claim",
-        };
-        format!("config[{}] of the {whose}", self.index)
+        match self.origin {
+            Origin::Provider => "what a provider says of the device".to_owned(),
+            Origin::Profile => "what a provider made of the profile".to_owned(),
+            Origin::Class => format!("config[{}] of the class", self.index),
+            Origin::Claim => format!("config[{}] of the claim", self.index),
+        }
     }
 }
 

@@ -4,7 +4,9 @@
 //! The format is `weir.dev/v1alpha1`, kind `NetworkConfig`; what says neither is read as DraNet's, as
 //! far as that means the same. Fields that it does not have are
 //! refused wherever they stand, because a misspelt filter that is silently left out is worse than
-//! a pod that does not start. This room is pure; `dra` calls it, in prepare.
+//! a pod that does not start. The driver's own configuration file, kind `NodeConfig`, and an
+//! operator's `NodePolicy` are read the same way. This room is pure; `dra` calls it, in prepare,
+//! `config` and `admin` do with theirs.
 
 mod address;
 mod alignment;
@@ -18,8 +20,10 @@ mod interface;
 mod layer;
 mod merge;
 mod neighbor;
+mod node_config;
 mod policy;
 mod ports;
+mod profile;
 mod rate;
 mod reader;
 mod route;
@@ -36,11 +40,12 @@ use serde_json::Value;
 
 use self::layer::Layer;
 use self::merge::Merge;
+pub use self::node_config::{filters, parse_node_config};
 pub use self::policy::parse_policy;
 pub(crate) use self::reader::quote;
-pub use self::schema::schema;
 #[cfg(test)]
 pub(crate) use self::schema::tests as schema_tests;
+pub use self::schema::{node_config_schema, schema};
 use crate::model::{Problem, Problems, Wishes};
 
 /// Whether a filter fits does not depend on the clock that its limits are made for.
@@ -58,6 +63,10 @@ pub struct Source<'a> {
 /// Who wrote a configuration. The claim has the last word.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Origin {
+    /// A provider, about the device, whoever gets it.
+    Provider,
+    /// A provider, for this claim.
+    Profile,
     Class,
     Claim,
 }
@@ -139,11 +148,12 @@ fn report(is_one_of_many: bool, located: &Located, all: &mut Problems) {
     if !is_one_of_many {
         return all.add(path.as_str(), message);
     }
-    let origin = match origin {
-        Origin::Class => "class",
-        Origin::Claim => "claim",
+    let place = match origin {
+        Origin::Provider => "what a provider says of the device".to_owned(),
+        Origin::Profile => "what a provider made of the profile".to_owned(),
+        Origin::Class => format!("config[{index}] (class)"),
+        Origin::Claim => format!("config[{index}] (claim)"),
     };
-    let place = format!("config[{index}] ({origin})");
     if path.is_empty() {
         all.add(place, message);
     } else {

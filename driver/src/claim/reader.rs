@@ -240,7 +240,7 @@ impl<'a> Object<'a> {
 }
 
 /// The path of the field `name` of the object at `path`.
-fn below(path: &str, name: &str) -> String {
+pub(super) fn below(path: &str, name: &str) -> String {
     let is_plain = !name.is_empty()
         && name.len() <= LONGEST_QUOTE
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));

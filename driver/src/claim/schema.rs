@@ -6,19 +6,28 @@
 
 mod filter;
 mod network;
+mod node;
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value, json};
 
-use super::{alignment, ebpf, layer};
+pub use self::node::node_config_schema;
+use super::{alignment, ebpf, layer, profile};
 
 /// The schema of a `NetworkConfig`: JSON Schema, draft 7, which editors understand.
 pub fn schema() -> Value {
     let fields = [
         ("apiVersion", constant(layer::API_VERSION)),
         ("kind", constant(layer::KIND)),
+        (
+            "profile",
+            json!({
+                "description": "What a provider of the node shall make up for the claim, such as an address.",
+                "type": "string", "minLength": 1, "maxLength": profile::LONGEST,
+            }),
+        ),
         ("interface", network::interface()),
         ("routes", network::routes()),
         ("rules", network::rules()),

@@ -81,6 +81,13 @@ pub struct NodeArgs {
     /// scheduled onto them.
     #[arg(long)]
     pub taint: bool,
+    /// A configuration file of kind `NodeConfig`: what is offered to claims, virtual functions to make,
+    /// and whom to ask about devices. `weir check` tells what is wrong with it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<String>,
+    /// A file of the same kind on this node, which replaces fields of the other. There need not be one.
+    #[arg(long, value_name = "FILE")]
+    pub node_config: Option<String>,
     /// How long attaching may hold up the runtime, in milliseconds.
     #[arg(long, value_name = "MS", default_value = "1500")]
     pub attach_budget_ms: String,
@@ -99,9 +106,25 @@ pub enum Output {
 pub struct DevicesArgs {
     #[arg(long, short, value_enum, default_value_t)]
     pub output: Output,
+    /// Say of each interface whether it is offered, and why or by which rule it is not.
+    #[arg(long)]
+    pub explain: bool,
+    /// A configuration file to see what would hold with it; left out, what holds for the driver that
+    /// ran here last.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The name of the profile in it that counts on this node.
+    #[arg(long, value_name = "NAME", requires = "config")]
+    pub profile: Option<String>,
+    /// The driver's name in the API, which selectors see.
+    #[arg(long, value_name = "NAME", default_value = "weir.dev")]
+    pub driver_name: String,
     /// Where sysfs is mounted.
     #[arg(long, value_name = "DIR", default_value = "/sys")]
     pub sysfs: PathBuf,
+    /// The driver's directory with its checkpoint.
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    pub state_dir: PathBuf,
 }
 
 /// Arguments of `weir top`.
@@ -133,19 +156,34 @@ pub struct InspectArgs {
 /// Arguments of `weir check`.
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
-    /// YAML or JSON with any number of documents: a `NetworkConfig` or `NodePolicy`, or a
+    /// YAML or JSON with any number of documents: a `NetworkConfig`, `NodeConfig` or `NodePolicy`, or a
     /// `ResourceClaim`, `ResourceClaimTemplate` or `DeviceClass` that has some. `-` is standard input.
     /// A claim is checked with its class where a file has that, too.
     #[arg(required_unless_present = "schema", value_name = "FILE")]
     pub files: Vec<String>,
-    /// Print the JSON schema of `NetworkConfig`, and check nothing.
-    #[arg(long, conflicts_with_all = ["files", "output"])]
-    pub schema: bool,
+    /// Print a JSON schema, of `NetworkConfig` unless told otherwise, and check nothing.
+    #[arg(
+        long,
+        value_name = "KIND",
+        value_enum,
+        num_args = 0..=1,
+        default_missing_value = "NetworkConfig",
+        conflicts_with_all = ["files", "output"]
+    )]
+    pub schema: Option<SchemaKind>,
     /// The driver's name in the API: what is for others is skipped.
     #[arg(long, value_name = "NAME", default_value = "weir.dev")]
     pub driver_name: String,
     #[arg(long, short, value_enum, default_value_t)]
     pub output: Output,
+}
+
+/// What there is a schema of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum SchemaKind {
+    NetworkConfig,
+    NodeConfig,
 }
 
 /// Arguments of `weir flows`.

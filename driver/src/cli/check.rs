@@ -10,9 +10,10 @@ use serde::Serialize;
 
 use self::document::Document;
 use self::judge::Judged;
-use super::args::CheckArgs;
+use super::args::{CheckArgs, SchemaKind};
 use super::output::{pretty, print};
 use super::{CliError, Output};
+use crate::claim;
 
 /// What there is to say of a document, or of a file that has none.
 #[derive(Debug, Serialize)]
@@ -47,8 +48,12 @@ struct Found {
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<(), CliError> {
-    if args.schema {
-        return print(&pretty(&crate::claim::schema())?);
+    if let Some(kind) = args.schema {
+        let schema = match kind {
+            SchemaKind::NetworkConfig => claim::schema(),
+            SchemaKind::NodeConfig => claim::node_config_schema(),
+        };
+        return print(&pretty(&schema)?);
     }
     let reports = reports(&args.files, &args.driver_name);
     print(&match args.output {

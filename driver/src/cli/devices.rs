@@ -1,7 +1,11 @@
 //! `weir devices`.
 
-use serde_json::{Value, json};
+use std::sync::Arc;
 
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::explain;
 use super::output::{columns, or_dash, pretty, print};
 use super::{CliError, DevicesArgs, Output};
 use crate::inventory::{Scan, Scanner};
@@ -9,7 +13,13 @@ use crate::model::{Device, EbpfAbilities, Form, RdmaLinkLayer};
 use crate::sys::sysfs::Sysfs;
 
 pub(super) fn run(args: &DevicesArgs) -> Result<(), CliError> {
-    let scan = Scanner::new(Sysfs::new(&args.sysfs)?)?.scan()?;
+    let rules = explain::rules(args)?;
+    // Whoever could change them is gone, so they stay.
+    let following = watch::channel(Arc::new(rules.clone())).1;
+    let scan = Scanner::new(Sysfs::new(&args.sysfs)?)?.following(following).scan()?;
+    if args.explain {
+        return explain::run(args, &rules, &scan);
+    }
     print(&match args.output {
         Output::Table => table(&scan),
         Output::Json => pretty(&json(&scan))?,
@@ -35,9 +45,10 @@ fn table(scan: &Scan) -> String {
     let mut text = columns(&TITLES, scan.devices.iter().map(row));
     if !scan.left_out.is_empty() || !scan.idle.is_empty() {
         text.push('\n');
-        let interfaces = scan.left_out.iter().map(|it| (it.interface.to_string(), it.reason));
-        let functions = scan.idle.iter().map(|it| (it.address.to_string(), it.reason));
-        let rows = interfaces.chain(functions).map(|(what, why)| vec![what, why.to_owned()]);
+        let interfaces =
+            scan.left_out.iter().map(|it| (it.interface.to_string(), explain::why(it)));
+        let functions = scan.idle.iter().map(|it| (it.address.to_string(), it.reason.to_owned()));
+        let rows = interfaces.chain(functions).map(|(what, why)| vec![what, why]);
         text.push_str(&columns(&["NOT OFFERED", "WHY"], rows));
     }
     text
@@ -97,8 +108,9 @@ fn xdp(ebpf: &EbpfAbilities) -> String {
 
 fn json(scan: &Scan) -> Value {
     let left_out = scan.left_out.iter();
-    let left_out: Vec<_> =
-        left_out.map(|it| json!({ "interface": it.interface, "reason": it.reason })).collect();
+    let left_out: Vec<_> = left_out
+        .map(|it| json!({ "interface": it.interface, "reason": it.reason, "detail": it.detail }))
+        .collect();
     let idle = scan.idle.iter();
     let idle: Vec<_> =
         idle.map(|it| json!({ "pciAddress": it.address, "reason": it.reason })).collect();
@@ -118,7 +130,8 @@ mod tests {
         nic.kind = "device".to_owned();
         (nic.driver, nic.numa_node, nic.mac) = (Some("ice".to_owned()), Some(1), None);
         nic.ebpf = EbpfAbilities { xdp: None, ..EbpfAbilities::default() };
-        let left_out = LeftOut { interface: "eth0".parse().unwrap(), reason: "default route" };
+        let left_out =
+            LeftOut { interface: "eth0".parse().unwrap(), reason: "default route", detail: None };
         let function = "0000:3b:01.2".parse().unwrap();
         let idle = vec![IdleFunction { address: function, reason: "no driver" }];
         Scan { devices: vec![nic, device("veth7"), hca()], left_out: vec![left_out], idle }

@@ -8,6 +8,7 @@
 mod args;
 mod check;
 mod devices;
+mod explain;
 mod flows;
 mod input;
 mod inspect;
@@ -23,13 +24,15 @@ use std::sync::LazyLock;
 use clap::{Parser, Subcommand};
 
 pub use self::args::{
-    CheckArgs, DevicesArgs, FlowOrder, FlowsArgs, InspectArgs, NodeArgs, Output, TopArgs, Way,
+    CheckArgs, DevicesArgs, FlowOrder, FlowsArgs, InspectArgs, NodeArgs, Output, SchemaKind,
+    TopArgs, Way,
 };
 pub use self::policy::PolicyCommand;
 use crate::admin::CallError;
+use crate::config::UnknownProfile;
 use crate::datapath::{CounterError, Datapath};
 use crate::inventory::InventoryError;
-use crate::model::Selection;
+use crate::model::{Problems, Selection};
 use crate::state::CheckpointError;
 use crate::sys::sysfs::SysfsError;
 use crate::telemetry;
@@ -115,6 +118,14 @@ enum CliError {
     UnreadFlows(usize),
     #[error("follow flows")]
     Follow(#[from] CounterError),
+    #[error("the configuration is not valid:\n  {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    NodeConfig(Problems),
+    #[error(transparent)]
+    Profile(#[from] UnknownProfile),
+    #[error("{0}")]
+    Filter(String),
+    #[error("read what is offered")]
+    InForce(#[source] io::Error),
     #[error("make JSON")]
     Json(#[from] serde_json::Error),
     #[error("write")]

@@ -5,13 +5,16 @@ use k8s_openapi::api::resource::v1::{
     ResourceClaim, ResourceClaimConsumerReference, ResourceClaimStatus,
 };
 use kube::{Api, Client};
+use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
 use super::error::{ClaimError, DeviceFault, DeviceProblem, api_text};
+use super::profiles::Below;
 use super::{API_TIMEOUT, Pool};
 use crate::attach::{PrepareClaim, Wanted};
 use crate::claim::{self, Origin, Source};
 use crate::model::{ClaimRef, Device, DeviceName, PodRef, ShareId, Wishes};
+use crate::provider;
 
 /// The claim as it is now, which need not be the one that was asked for: see [`wanted`].
 pub(super) async fn fetch(client: &Client, claim: &ClaimRef) -> Result<ResourceClaim, ClaimError> {
@@ -25,7 +28,8 @@ pub(super) async fn fetch(client: &Client, claim: &ClaimRef) -> Result<ResourceC
 }
 
 /// What `object` was allocated of our pool, and what it wishes of each device. `None` where it was
-/// allocated nothing of our driver's. `devices` is what the inventory sees now.
+/// allocated nothing of our driver's. `devices` is what the inventory sees now, `below` what
+/// providers say of them.
 ///
 /// # Errors
 ///
@@ -36,6 +40,7 @@ pub(super) fn wanted(
     object: &ResourceClaim,
     pool: &Pool,
     devices: &[Device],
+    below: &Below,
 ) -> Result<Option<PrepareClaim>, ClaimError> {
     let found = object.metadata.uid.as_deref().unwrap_or_default();
     if found != claim.uid.as_str() {
@@ -58,7 +63,7 @@ pub(super) fn wanted(
     let mut wanted = Vec::with_capacity(ours.len());
     let mut problems = Vec::new();
     for result in ours {
-        match want(result, configs, pool, devices, &wanted) {
+        match want(result, configs, pool, (devices, below), &wanted) {
             Ok(device) => wanted.push(device),
             Err(fault) => problems.push(DeviceProblem {
                 request: result.request.clone(),
@@ -97,7 +102,7 @@ fn want(
     result: &DeviceRequestAllocationResult,
     configs: &[DeviceAllocationConfiguration],
     pool: &Pool,
-    devices: &[Device],
+    (devices, below): (&[Device], &Below),
     earlier: &[Wanted],
 ) -> Result<Wanted, DeviceFault> {
     if result.pool != pool.node {
@@ -118,7 +123,8 @@ fn want(
     if earlier.iter().any(is_same) {
         return Err(DeviceFault::Twice);
     }
-    let wishes = wishes(&result.request, configs, &pool.driver)?;
+    let below = below.get(&(name.clone(), share.clone())).map_or(&[][..], Vec::as_slice);
+    let wishes = wishes(&result.request, configs, &pool.driver, below)?;
     check_share(share.as_ref(), &wishes)?;
     Ok(Wanted {
         requests: vec![main_request(&result.request).to_owned()],
@@ -139,12 +145,29 @@ fn check_share(share: Option<&ShareId>, wishes: &Wishes) -> Result<(), DeviceFau
     }
 }
 
-/// What the class and the claim wish of the device that answers `request`.
+/// What the class and the claim wish of the device that answers `request`, over what is below them.
 fn wishes(
     request: &str,
     configs: &[DeviceAllocationConfiguration],
     driver: &str,
+    below: &[(Origin, Value)],
 ) -> Result<Wishes, DeviceFault> {
+    let below = below.iter().map(|(origin, config)| Source {
+        origin: *origin,
+        index: 0,
+        parameters: config,
+    });
+    let mut sources: Vec<_> = below.collect();
+    sources.extend(self::sources(request, configs, driver));
+    claim::parse(&sources).map_err(DeviceFault::Config)
+}
+
+/// The configurations of class and claim for `request`, the claim's last.
+fn sources<'a>(
+    request: &str,
+    configs: &'a [DeviceAllocationConfiguration],
+    driver: &str,
+) -> Vec<Source<'a>> {
     let mut sources: Vec<_> = configs
         .iter()
         .enumerate()
@@ -158,7 +181,42 @@ fn wishes(
         .collect();
     // Stable, so that within one origin the API server's order decides.
     sources.sort_by_key(|source| matches!(source.origin, Origin::Claim));
-    claim::parse(&sources).map_err(DeviceFault::Config)
+    sources
+}
+
+/// Fields of our own format that mean the same to a provider, which has been told of DraNet's.
+const SHARED_FIELDS: [&str; 5] = ["name", "addresses", "dhcp", "mtu", "hardwareAddr"];
+
+/// What class and claim say of an allocated device, in one, as a provider is told of it.
+pub(super) fn said(
+    object: &ResourceClaim,
+    device: &DeviceName,
+    share: Option<&ShareId>,
+    driver: &str,
+    profile: &str,
+) -> Value {
+    let allocation = object.status.as_ref().and_then(|status| status.allocation.as_ref());
+    let devices = allocation.and_then(|allocation| allocation.devices.as_ref());
+    let is_it = |result: &&DeviceRequestAllocationResult| {
+        let same_share = result.share_id.as_deref() == share.map(ShareId::as_str);
+        result.driver == driver && result.device == device.as_str() && same_share
+    };
+    let results = devices.and_then(|devices| devices.results.as_ref());
+    let request = results.into_iter().flatten().find(is_it).map_or("", |it| &it.request);
+    let configs = devices.and_then(|devices| devices.config.as_deref()).unwrap_or_default();
+    let mut said = json!({});
+    for source in sources(request, configs, driver) {
+        let is_ours = source.parameters.get("apiVersion").is_some();
+        if !is_ours {
+            said = provider::over(source.parameters, said);
+        } else if let Some(Value::Object(fields)) = source.parameters.get("interface") {
+            let shared = fields.iter().filter(|(name, _)| SHARED_FIELDS.contains(&name.as_str()));
+            let shared: Map<_, _> =
+                shared.map(|(name, value)| (name.clone(), value.clone())).collect();
+            said = provider::over(&json!({ "interface": shared }), said);
+        }
+    }
+    provider::over(&json!({ "profile": profile }), said)
 }
 
 /// Whether a configuration for `requests` is meant for the device that answers `request`. A
@@ -176,8 +234,6 @@ fn main_request(request: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
     use crate::dra::fixtures::{device, pool};
     use crate::model::{MacvlanMode, SubinterfaceKind};
@@ -220,7 +276,7 @@ mod tests {
 
     fn read(object: Value) -> Result<Option<PrepareClaim>, ClaimError> {
         let object = serde_json::from_value(object).unwrap();
-        wanted(claim_ref(), &object, &pool(), &[device("eth1"), device("eth2")])
+        wanted(claim_ref(), &object, &pool(), &[device("eth1"), device("eth2")], &Below::new())
     }
 
     fn refusal(object: Value) -> String {
@@ -351,7 +407,10 @@ mod tests {
         };
         let is_twice = |earlier: Wanted, result: Value| {
             let result = serde_json::from_value(result).unwrap();
-            matches!(want(&result, &[], &pool(), &[], &[earlier]), Err(DeviceFault::Twice))
+            matches!(
+                want(&result, &[], &pool(), (&[], &Below::new()), &[earlier]),
+                Err(DeviceFault::Twice)
+            )
         };
         assert!(is_twice(earlier(Some("s1")), share("b", "s1")));
         assert!(is_twice(earlier(Some("s1")), result("b", "eth1")), "one has all of it");

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use crate::attach::AttachError;
 use crate::dhcp::LeaseError;
-use crate::model::{ClaimRef, IdentityError, Problems};
+use crate::model::{ClaimRef, DeviceName, IdentityError, Problems};
+use crate::provider::ProviderError;
 
 /// Why a claim could not be prepared or unprepared. Its text is what kubelet shows on the pod.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,10 @@ pub enum ClaimError {
     /// from there.
     #[error("claim {claim}: {}", .failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Leases { claim: ClaimRef, failures: Vec<LeaseError> },
+
+    /// What the claim is to get of a provider it does not get.
+    #[error("claim {claim}: device {device}: {source}")]
+    Profile { claim: ClaimRef, device: DeviceName, source: Box<ProviderError> },
 
     #[error("claim {claim}: {source}")]
     Attach { claim: ClaimRef, source: Box<AttachError> },

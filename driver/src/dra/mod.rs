@@ -8,20 +8,24 @@
 //!
 //! What it never does: change the node, know what a configuration means (`claim` does), or speak
 //! with the container runtime. `app` starts [`serve`], [`Publisher::run`], [`StatusWriter::run`],
-//! [`Events::run`] and [`Sweeper::run`]; nothing else calls in here.
+//! [`Events::run`], [`Sweeper::run`] and [`RuleFollower::run`]; nothing else calls in here.
 
 mod attributes;
 mod claims;
 mod error;
 mod events;
+mod filter;
 mod health;
 mod mirror;
 mod plugin;
+mod profiles;
 pub mod proto;
 mod publisher;
 mod registration;
+mod rules;
 mod serve;
 mod sharing;
+mod sieve;
 mod slices;
 mod socket;
 mod status;
@@ -39,11 +43,14 @@ pub use self::attributes::{Names, Vocabulary};
 pub(crate) use self::claims::is_meant;
 pub use self::error::{ClaimError, ServeError};
 pub use self::events::Events;
+pub use self::filter::{Filter, Verdict};
 pub use self::health::HealthSources;
 pub use self::plugin::Plugin;
 pub use self::publisher::{Offer, Publisher};
+pub use self::rules::{RuleBoard, RuleFollower, in_force};
 pub use self::serve::{registration_path, serve, service_path};
 pub use self::sharing::Shares;
+pub use self::sieve::{Sieve, verdicts};
 pub use self::status::{News, StatusWriter};
 pub use self::sweeper::{Grace, Sweeper};
 

@@ -9,12 +9,14 @@ use kube::Client;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
+use super::profiles::Below;
 use super::proto::{v1, v1beta1};
-use super::{ClaimError, Pool, claims};
+use super::{ClaimError, Pool, claims, profiles};
 use crate::attach::{Notice, NoticeKind, Notices, PrepareClaim, Worker};
 use crate::dhcp::Leases;
 use crate::inventory::Inventory;
 use crate::model::{ClaimRef, Record};
+use crate::provider::{Granting, Providers};
 use crate::telemetry::{Metrics, Outcome, Part};
 
 /// What kubelet calls to have claims prepared and given back. Clones share everything.
@@ -30,6 +32,7 @@ struct Parts {
     client: Client,
     worker: Worker,
     inventory: Inventory,
+    providers: Providers,
     /// Whether the container runtime would tell us of a sandbox that starts now.
     runtime: watch::Receiver<bool>,
     metrics: Arc<Metrics>,
@@ -44,13 +47,23 @@ impl Plugin {
         pool: Pool,
         client: Client,
         worker: Worker,
-        inventory: Inventory,
+        (inventory, providers): (Inventory, Providers),
         runtime: watch::Receiver<bool>,
         metrics: Arc<Metrics>,
         notices: Notices,
     ) -> Self {
         let leases = Leases::new(worker.clone());
-        Self(Arc::new(Parts { pool, client, worker, inventory, runtime, metrics, notices, leases }))
+        Self(Arc::new(Parts {
+            pool,
+            client,
+            worker,
+            inventory,
+            providers,
+            runtime,
+            metrics,
+            notices,
+            leases,
+        }))
     }
 
     pub(super) fn pool(&self) -> &Pool {
@@ -66,7 +79,8 @@ impl Plugin {
         // At once, because each may have to wait for DHCP servers; the worker takes them in order.
         let handed_over = looked_up.into_iter().map(|found| async {
             match found {
-                Ok(Some(wanted)) => self.hand_over(wanted).await,
+                // Until the worker has it, nothing that providers granted is given back.
+                Ok(Some((wanted, _granting))) => self.hand_over(wanted).await,
                 Ok(None) => Ok(Vec::new()),
                 Err(error) => Err(error),
             }
@@ -90,8 +104,11 @@ impl Plugin {
     }
 
     /// What is to be prepared for a claim; `None` where none of its devices is ours.
-    async fn look_up(&self, claim: &v1::Claim) -> Result<Option<PrepareClaim>, ClaimError> {
-        let Parts { pool, client, inventory, runtime, metrics, .. } = &*self.0;
+    async fn look_up(
+        &self,
+        claim: &v1::Claim,
+    ) -> Result<Option<(PrepareClaim, Option<Granting>)>, ClaimError> {
+        let Parts { pool, client, inventory, providers, runtime, metrics, .. } = &*self.0;
         if !*runtime.borrow() {
             return Err(ClaimError::RuntimeAway);
         }
@@ -100,7 +117,20 @@ impl Plugin {
         let object = claims::fetch(client, &claim).await?;
         let timings = metrics.timings();
         timings.took(Part::Fetch, begun.elapsed());
-        timings.of(Part::Parse, || claims::wanted(claim, &object, pool, &inventory.devices()))
+        let mut devices = inventory.devices().to_vec();
+        providers.fill(&mut devices);
+        let mut below = profiles::known(providers, &object, &pool.driver);
+        let read = |claim, below: &Below| {
+            timings.of(Part::Parse, || claims::wanted(claim, &object, pool, &devices, below))
+        };
+        let Some(wanted) = read(claim.clone(), &below)? else { return Ok(None) };
+        if wanted.devices.iter().all(|device| device.wishes.profile.is_none()) {
+            return Ok(Some((wanted, None)));
+        }
+        let (driver, records) = (pool.driver.as_str(), self.0.worker.records());
+        let place = (driver, &records[..]);
+        let granting = profiles::resolve(providers, &object, &wanted, place, &mut below).await?;
+        Ok(read(claim, &below)?.map(|wanted| (wanted, Some(granting))))
     }
 
     async fn hand_over(&self, wanted: PrepareClaim) -> Result<Vec<Record>, ClaimError> {

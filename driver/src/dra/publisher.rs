@@ -22,11 +22,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::api_text;
 use super::mirror::Mirror;
+use super::sieve::{Complaints, Sieve};
 use super::slices::{Change, Terms, changes, published, render};
 use super::taints::{Defects, Taints, taints};
 use super::{API_TIMEOUT, HealthSources, Pool, Shares, Vocabulary};
 use crate::attach::Worker;
 use crate::inventory::Inventory;
+use crate::provider::Providers;
 use crate::telemetry::Metrics;
 
 /// How long to wait for more after something changed. A claim's end shows first in the records and
@@ -53,6 +55,18 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause, and the pause after the API server found our slices invalid.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
+fn is_known(sieve: &watch::Receiver<Sieve>) -> bool {
+    sieve.borrow().is_known()
+}
+
+/// Logs what the filter could not tell of, where that is news.
+fn tell(known: &mut Complaints, now: Complaints) {
+    for (device, error) in now.iter().filter(|(device, error)| known.get(device) != Some(error)) {
+        tracing::warn!(%device, error, "not published, the filter cannot tell");
+    }
+    *known = now;
+}
+
 /// Publishes the devices of one node.
 pub struct Publisher {
     pool: Pool,
@@ -62,6 +76,8 @@ pub struct Publisher {
     worker: Worker,
     metrics: Arc<Metrics>,
     defects: Defects,
+    /// What the filter could not tell of, when it was last asked.
+    complaints: Complaints,
     /// Whether the API server has what the inventory found at least once.
     published: watch::Sender<bool>,
     owner: Option<OwnerReference>,
@@ -79,6 +95,8 @@ pub struct Offer {
     pub shares: Shares,
     /// Where it can be seen how the devices are; `None` where they are not to be tainted.
     pub health: Option<HealthSources>,
+    pub sieve: watch::Receiver<Sieve>,
+    pub providers: Providers,
 }
 
 type Watch = Pin<Box<dyn Stream<Item = watcher::Result<Event<ResourceSlice>>> + Send>>;
@@ -103,6 +121,7 @@ impl Publisher {
             worker,
             metrics,
             defects: Defects::default(),
+            complaints: Complaints::new(),
             published,
             owner: None,
             generation: 0,
@@ -120,6 +139,8 @@ impl Publisher {
         let mut devices = self.inventory.watch();
         let mut records = self.worker.watch();
         let mut health = self.offer.health.clone();
+        let mut sieve = self.offer.sieve.clone();
+        let mut told = self.offer.providers.listen();
         let mut mirror = Mirror::default();
         let mut watch = self.watch();
         let mut pace = Pace::default();
@@ -139,7 +160,12 @@ impl Publisher {
                 Ok(()) = devices.changed() => pace.news_from_here(Instant::now()),
                 Ok(()) = records.changed() => pace.news_from_here(Instant::now()),
                 () = changed(&mut health) => pace.news_from_here(Instant::now()),
-                () = pace.due(), if mirror.is_complete() => {
+                () = &mut told => {
+                    told = self.offer.providers.listen();
+                    pace.news_from_here(Instant::now());
+                }
+                Ok(()) = sieve.changed() => pace.news_from_here(Instant::now()),
+                () = pace.due(), if mirror.is_complete() && is_known(&sieve) => {
                     let outcome = self.round(&mut mirror).await;
                     pace.wrote(std::mem::take(&mut self.writes), Instant::now());
                     match outcome {
@@ -176,8 +202,12 @@ impl Publisher {
         if self.owner.is_none() {
             self.owner = self.node().await?;
         }
-        let devices = published(&self.inventory.devices(), &self.worker.records());
+        let records = self.worker.records();
+        let mut devices = self.inventory.devices().to_vec();
+        self.offer.providers.fill(&mut devices);
+        let devices = published(&devices, &records);
         let (taints, again) = self.taints(mirror);
+        let sieve = self.offer.sieve.borrow().clone();
         let terms = Terms {
             pool: &self.pool,
             owner: self.owner.as_ref(),
@@ -186,7 +216,9 @@ impl Publisher {
             shares: Some(&self.offer.shares),
             taints: taints.as_ref(),
         };
+        let (devices, complaints) = sieve.sift(devices, &records, &terms).await;
         let wanted = render(&devices, &terms, 0);
+        tell(&mut self.complaints, complaints);
         let count = wanted.len();
         let changes = changes(wanted, &mirror.slices(), self.generation);
         let writes = changes.len();

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::naming::{Nameable, device_names};
-use super::publishable::{NOT_IN_SYSFS, left_out};
+use super::publishable::{NOT_IN_SYSFS, Why, left_out};
 use super::rdma::{function_of_alone, owners};
 use super::{IdleFunction, LeftOut, Scan};
 use crate::model::{
-    Controller, Cpus, Device, DeviceName, EbpfAbilities, IfIndex, PciFacts, PortFacts, Queues,
-    RdmaLinkLayer,
+    Controller, Cpus, Device, DeviceName, EbpfAbilities, IfIndex, PciFacts, PortFacts,
+    PublishRules, Queues, RdmaLinkLayer,
 };
 use crate::sys::netlink::LinkFacts;
 use crate::sys::sysfs::{FunctionFacts, RdmaDevice, SysfsFacts};
@@ -59,23 +59,25 @@ enum Candidate<'a> {
     Vfio(&'a FunctionFacts),
 }
 
-pub(super) fn assemble(observed: &Observed) -> Scan {
-    let reasons = left_out(&observed.links, &observed.default_routes);
+pub(super) fn assemble(observed: &Observed, rules: &PublishRules) -> Scan {
+    let mut reasons = left_out(&observed.links, &observed.default_routes, rules);
     let mut scan = Scan::default();
     let mut candidates = candidates_without_interface(observed, &mut scan.idle);
     let rdma = owners(&observed.rdma, &observed.links, &observed.places);
     for link in &observed.links {
-        let place = observed
-            .places
-            .get(&link.index)
-            .map_or(Err(NOT_IN_SYSFS), |it| it.as_ref().map_err(|reason| *reason));
-        match reasons.get(&link.index).map_or(place, |reason| Err(*reason)) {
+        let found = match (reasons.remove(&link.index), observed.places.get(&link.index)) {
+            (Some(why), _) => Err(why),
+            (None, Some(place)) => place.as_ref().map_err(|reason| Why::from(*reason)),
+            (None, None) => Err(Why::from(NOT_IN_SYSFS)),
+        };
+        match found {
             Ok(sysfs) => {
                 let rdma = rdma.get(&link.index).copied();
                 candidates.push(Candidate::Interface { link, sysfs, rdma });
             }
-            Err(reason) => {
-                scan.left_out.push(LeftOut { interface: link.name.clone(), reason });
+            Err(Why { reason, detail }) => {
+                let interface = link.name.clone();
+                scan.left_out.push(LeftOut { interface, reason, detail });
             }
         }
     }

@@ -26,7 +26,7 @@ use crate::sys::sysfs::tree::SysfsTree;
 
 /// What a scan finds on the machine that `text` describes.
 pub(crate) fn scan(text: &str) -> Scan {
-    assemble(&observe(text))
+    assemble(&observe(text), &crate::model::PublishRules::default())
 }
 
 fn observe(text: &str) -> Observed {

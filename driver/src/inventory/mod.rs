@@ -9,6 +9,7 @@
 
 mod assemble;
 mod attached;
+mod cni;
 #[cfg(test)]
 pub(crate) mod machines;
 mod naming;
@@ -23,7 +24,7 @@ use crate::sys::ethtool::EthtoolError;
 use crate::sys::netlink::NetlinkError;
 use crate::sys::sysfs::SysfsError;
 
-pub use self::scan::{IdleFunction, LeftOut, Scan, Scanner};
+pub use self::scan::{IdleFunction, LeftOut, Rules, Scan, Scanner};
 pub use self::watch::Inventory;
 
 /// Why the devices of this node cannot be told.

@@ -1,8 +1,9 @@
-//! Which interfaces are never offered to pods: those that the node itself lives by.
+//! Which interfaces are never offered to pods: those that the node itself and its network live by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{IfIndex, SUBINTERFACE_PREFIX};
+use super::cni;
+use crate::model::{IfIndex, NamePattern, PublishRules, SUBINTERFACE_PREFIX};
 use crate::sys::netlink::LinkFacts;
 
 pub(super) const LOOPBACK: &str = "loopback";
@@ -10,36 +11,104 @@ pub(super) const DEFAULT_ROUTE: &str = "default route";
 /// What prepare has made upon a device, for one claim.
 pub(super) const SUBINTERFACE: &str = "sub-interface of a claim";
 pub(super) const BELOW_DEFAULT_ROUTE: &str = "below the default route";
+pub(super) const ABOVE_DEFAULT_ROUTE: &str = "above the default route";
+/// Of the cluster's own network, or of another container runtime.
+pub(super) const NETWORK: &str = "interface of a container network";
+/// By the configuration file.
+pub(super) const EXCLUDED: &str = "excluded";
 /// The sysfs that we were given does not show the interface: it vanished while we looked, or that
 /// sysfs was mounted in another namespace.
 pub(super) const NOT_IN_SYSFS: &str = "not in sysfs";
 /// The log says what is wrong.
 pub(super) const UNREADABLE: &str = "unreadable in sysfs";
 
+/// Why an interface is left out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Why {
+    /// One of a closed set.
+    pub(super) reason: &'static str,
+    /// Whose it is, or which rule says so.
+    pub(super) detail: Option<String>,
+}
+
+impl From<&'static str> for Why {
+    fn from(reason: &'static str) -> Self {
+        Self { reason, detail: None }
+    }
+}
+
 /// Interfaces to leave out, and why.
 ///
 /// Whoever moved an interface that carries a default route into a pod would cut the node off. The
 /// same goes for what is below such an interface: the members of a bridge or bond, what a VLAN or
-/// macvlan is stacked on, and so on down. What is stacked *on* such an interface may go.
+/// macvlan is stacked on, and so on down. What is stacked on such an interface shares its link with
+/// the node, and what a container network has made is that network's. These two alone are offered
+/// where the rules say so by name.
 pub(super) fn left_out(
     links: &[LinkFacts],
     default_routes: &[IfIndex],
-) -> BTreeMap<IfIndex, &'static str> {
-    let mut reasons = BTreeMap::new();
-    let mut pending = default_routes.to_vec();
-    while let Some(upper) = pending.pop() {
-        for lower in below(links, upper) {
-            if reasons.insert(lower, BELOW_DEFAULT_ROUTE).is_none() {
-                pending.push(lower);
-            }
+    rules: &PublishRules,
+) -> BTreeMap<IfIndex, Why> {
+    let routes: BTreeSet<_> = default_routes.iter().copied().collect();
+    let lower = closure(&routes, |index| below(links, index));
+    let upper = closure(&routes, |index| above(links, index));
+    let networks = networks(links);
+    let judge = |link: &LinkFacts| {
+        let (name, index) = (link.name.as_str(), &link.index);
+        let by = |patterns: &[NamePattern]| {
+            patterns.iter().find(|pattern| pattern.matches(name)).map(ToString::to_string)
+        };
+        if link.is_loopback {
+            Some(LOOPBACK.into())
+        } else if name.starts_with(SUBINTERFACE_PREFIX) {
+            Some(SUBINTERFACE.into())
+        } else if routes.contains(index) {
+            Some(DEFAULT_ROUTE.into())
+        } else if lower.contains(index) {
+            Some(BELOW_DEFAULT_ROUTE.into())
+        } else if let Some(pattern) = by(&rules.exclude) {
+            Some(Why { reason: EXCLUDED, detail: Some(pattern) })
+        } else if by(&rules.include).is_some() {
+            None
+        } else if upper.contains(index) {
+            Some(ABOVE_DEFAULT_ROUTE.into())
+        } else {
+            let owner = networks.get(index)?;
+            Some(Why { reason: NETWORK, detail: Some((*owner).to_owned()) })
         }
+    };
+    links.iter().filter_map(|link| Some((link.index, judge(link)?))).collect()
+}
+
+/// What `next` leads to from `start`, however many steps away.
+fn closure(start: &BTreeSet<IfIndex>, next: impl Fn(IfIndex) -> Vec<IfIndex>) -> BTreeSet<IfIndex> {
+    let mut found = BTreeSet::new();
+    let mut pending: Vec<_> = start.iter().copied().collect();
+    while let Some(index) = pending.pop() {
+        pending.extend(next(index).into_iter().filter(|index| found.insert(*index)));
     }
-    reasons.extend(default_routes.iter().map(|index| (*index, DEFAULT_ROUTE)));
-    let made = links.iter().filter(|link| link.name.as_str().starts_with(SUBINTERFACE_PREFIX));
-    reasons.extend(made.map(|link| (link.index, SUBINTERFACE)));
-    let loopbacks = links.iter().filter(|link| link.is_loopback);
-    reasons.extend(loopbacks.map(|link| (link.index, LOOPBACK)));
-    reasons
+    found
+}
+
+/// Which interfaces belong to a container network: by themselves, or as ports of a switch that does.
+fn networks(links: &[LinkFacts]) -> BTreeMap<IfIndex, &'static str> {
+    let mut owners: BTreeMap<_, _> =
+        links.iter().filter_map(|link| Some((link.index, cni::owner(link)?))).collect();
+    let ports: Vec<_> = links
+        .iter()
+        .filter_map(|link| Some((link.index, *owners.get(&link.controller?)?)))
+        .collect();
+    for (port, owner) in ports {
+        owners.entry(port).or_insert(owner);
+    }
+    owners
+}
+
+/// The interfaces directly above `lower`: its bridge or bond, and what is stacked on it.
+fn above(links: &[LinkFacts], lower: IfIndex) -> Vec<IfIndex> {
+    let controller = links.iter().find(|link| link.index == lower).and_then(|link| link.controller);
+    let stacked = links.iter().filter(|link| link.parent == Some(lower)).map(|link| link.index);
+    controller.into_iter().chain(stacked).collect()
 }
 
 /// The interfaces directly below `upper`.
@@ -96,8 +165,25 @@ mod tests {
         }
 
         fn left_out(&self, default_routes: &[u32]) -> Vec<(u32, &'static str)> {
+            self.left_out_by(default_routes, &PublishRules::default())
+        }
+
+        fn left_out_by(
+            &self,
+            default_routes: &[u32],
+            rules: &PublishRules,
+        ) -> Vec<(u32, &'static str)> {
             let routes: Vec<_> = default_routes.iter().copied().map(IfIndex).collect();
-            left_out(&self.0, &routes).into_iter().map(|(index, why)| (index.0, why)).collect()
+            let found = left_out(&self.0, &routes, rules);
+            found.into_iter().map(|(index, why)| (index.0, why.reason)).collect()
+        }
+
+        /// The last one is linked to something in another namespace.
+        fn linked_elsewhere(mut self) -> Self {
+            if let Some(last) = self.0.last_mut() {
+                last.is_linked_elsewhere = true;
+            }
+            self
         }
     }
 
@@ -140,15 +226,92 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stacked_on_the_way_out_may_go() {
-        let links = Links::new().with(2, "eth0", "device", None, None).with(
-            3,
-            "macvlan0",
-            "macvlan",
-            None,
-            Some(2),
-        );
-        assert_eq!(links.left_out(&[2]), [(1, LOOPBACK), (2, DEFAULT_ROUTE)]);
+    fn what_is_stacked_on_the_way_out_is_left_out_unless_it_is_included() {
+        let links = Links::new()
+            .with(2, "eth0", "device", None, None)
+            .with(3, "macvlan0", "macvlan", Some(6), Some(2))
+            .with(4, "eth0.7", "vlan", None, Some(2))
+            .with(5, "eth0.7.8", "vlan", None, Some(4))
+            .with(6, "vrf0", "vrf", None, None)
+            .with(7, "eth1", "device", None, None)
+            .with(8, "eth1.7", "vlan", None, Some(7));
+        let (route, above) = ((2, DEFAULT_ROUTE), ABOVE_DEFAULT_ROUTE);
+        let all = [(1, LOOPBACK), route, (3, above), (4, above), (5, above), (6, above)];
+        assert_eq!(links.left_out(&[2]), all);
+        let include = ["eth0*", "lo", "macvlan0"].map(|it| it.parse().unwrap()).to_vec();
+        let rules = PublishRules { include, ..PublishRules::default() };
+        assert_eq!(links.left_out_by(&[2], &rules), [(1, LOOPBACK), route, (6, above)]);
+    }
+
+    #[test]
+    fn the_other_vlans_of_a_nic_whose_vlan_leads_out_may_go() {
+        let links = Links::new()
+            .with(2, "eth0", "device", None, None)
+            .with(3, "eth0.7", "vlan", None, Some(2))
+            .with(4, "eth0.8", "vlan", None, Some(2));
+        let left = [(1, LOOPBACK), (2, BELOW_DEFAULT_ROUTE), (3, DEFAULT_ROUTE)];
+        assert_eq!(links.left_out(&[3]), left);
+    }
+
+    #[test]
+    fn what_a_container_network_has_made_is_left_out_by_name() {
+        for (name, kind) in [
+            ("antrea-gw0", "openvswitch"),
+            ("azv768e8de", "veth"),
+            ("br-0123456789ab", "bridge"),
+            ("cali0a1b2c3d4e5", "veth"),
+            ("tunl0", "ipip"),
+            ("vxlan.calico", "vxlan"),
+            ("wireguard.cali", "wireguard"),
+            ("cilium_host", "veth"),
+            ("lxc0a1b2c3d4e5f", "netkit"),
+            ("cni0", "bridge"),
+            ("docker0", "bridge"),
+            ("eni0a1b2c3d4e5", "veth"),
+            ("flannel.1", "vxlan"),
+            ("gke0a1b2c3d4e5", "veth"),
+            ("kube-bridge", "bridge"),
+            ("kube-ipvs0", "dummy"),
+            ("nodelocaldns", "dummy"),
+            ("ovn-k8s-mp0", "openvswitch"),
+            ("vethwepl0e18de4", "veth"),
+            ("virbr0", "bridge"),
+            ("weave", "bridge"),
+        ] {
+            let links = Links::new().with(2, name, kind, None, None);
+            assert_eq!(links.left_out(&[]), [(1, LOOPBACK), (2, NETWORK)], "{name}");
+            let include = vec![name.parse().unwrap()];
+            let rules = PublishRules { include, ..PublishRules::default() };
+            assert_eq!(links.left_out_by(&[], &rules), [(1, LOOPBACK)], "{name}");
+        }
+        for name in
+            ["eth0", "eno1", "enp3s0", "ens1f0np0", "enx001122334455", "ib0", "bond0", "nic0"]
+        {
+            let links = Links::new().with(2, name, "device", None, None);
+            assert_eq!(links.left_out(&[]), [(1, LOOPBACK)], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_veth_is_left_out_where_its_peer_is_in_a_pod_and_nobody_chose_its_name() {
+        let chosen = Links::new().with(2, "nic0", "veth", None, None).linked_elsewhere();
+        assert_eq!(chosen.left_out(&[]), [(1, LOOPBACK)]);
+        let here = Links::new().with(2, "veth0a1b2c3d", "veth", None, None);
+        assert_eq!(here.left_out(&[]), [(1, LOOPBACK)]);
+        assert_eq!(here.linked_elsewhere().left_out(&[]), [(1, LOOPBACK), (2, NETWORK)]);
+        let port = Links::new()
+            .with(2, "cni0", "bridge", None, None)
+            .with(3, "odd", "veth", Some(2), None)
+            .linked_elsewhere();
+        assert_eq!(port.left_out(&[]), [(1, LOOPBACK), (2, NETWORK), (3, NETWORK)]);
+    }
+
+    #[test]
+    fn what_is_excluded_is_left_out_whatever_includes_it() {
+        let links = Links::new().with(2, "eth0", "device", None, None);
+        let all: Vec<NamePattern> = vec!["*".parse().unwrap()];
+        let rules = PublishRules { include: all.clone(), exclude: all, filter: None };
+        assert_eq!(links.left_out_by(&[], &rules), [(1, LOOPBACK), (2, EXCLUDED)]);
     }
 
     #[test]
@@ -159,7 +322,7 @@ mod tests {
             .with(4, "br-ex", "openvswitch", None, None);
         assert_eq!(
             links.left_out(&[4]),
-            [(1, LOOPBACK), (2, BELOW_DEFAULT_ROUTE), (4, DEFAULT_ROUTE)]
+            [(1, LOOPBACK), (2, BELOW_DEFAULT_ROUTE), (3, NETWORK), (4, DEFAULT_ROUTE)]
         );
     }
 

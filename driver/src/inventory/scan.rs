@@ -6,13 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
+use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use super::InventoryError;
 use super::assemble::{DriverSaid, Observed, assemble};
 use super::attached::Attached;
 use super::publishable::{NOT_IN_SYSFS, UNREADABLE};
 use super::rdma::function_of_alone;
-use crate::model::{By, Device, EbpfAbilities, IfIndex, IfName, PciAddress, Queues};
+use crate::model::{By, Device, EbpfAbilities, IfIndex, IfName, PciAddress, PublishRules, Queues};
 use crate::sys::asked::asked;
 use crate::sys::ethtool::{self, DriverFacts, Ethtool, EthtoolError};
 use crate::sys::netdev::{Netdev, NetdevFacts};
@@ -36,7 +39,11 @@ pub struct Scanner {
     /// What drivers said of themselves. They are asked once for each interface: their firmware is
     /// another one after they were loaded anew, and then so are their interfaces.
     drivers: BTreeMap<IfIndex, DriverFacts>,
+    rules: Rules,
 }
+
+/// What is offered, as it is wished now.
+pub type Rules = watch::Receiver<Arc<PublishRules>>;
 
 /// With more changes than that it is less to look at everything.
 const MANY: usize = 32;
@@ -66,6 +73,8 @@ pub struct LeftOut {
     pub interface: IfName,
     /// One of a closed set.
     pub reason: &'static str,
+    /// Whose it is, or which rule says so.
+    pub detail: Option<String>,
 }
 
 impl Scanner {
@@ -94,7 +103,15 @@ impl Scanner {
             devices: BTreeSet::new(),
             tcx: BTreeMap::new(),
             drivers: BTreeMap::new(),
+            // Whoever sent them is gone, so they stay.
+            rules: watch::channel(Arc::default()).1,
         })
+    }
+
+    /// The same, offering what these rules say. Without them it is what the driver does by itself.
+    #[must_use]
+    pub fn following(self, rules: Rules) -> Self {
+        Self { rules, ..self }
     }
 
     /// Looks at everything. An interface that vanishes meanwhile is no error.
@@ -200,7 +217,8 @@ impl Scanner {
     }
 
     fn assemble(&mut self) -> Scan {
-        let scan = assemble(&self.observed);
+        let rules = Arc::clone(&self.rules.borrow());
+        let scan = assemble(&self.observed, &rules);
         self.devices = scan.devices.iter().filter_map(|device| device.index).collect();
         scan
     }

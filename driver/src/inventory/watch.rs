@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{IdleFunction, InventoryError, LeftOut, Scan, Scanner};
+use super::{IdleFunction, InventoryError, LeftOut, Rules, Scan, Scanner};
 use crate::model::Device;
 use crate::sys::netlink::{Changes, Events, NetlinkError};
 use crate::sys::sysfs::Sysfs;
@@ -51,12 +51,25 @@ impl Inventory {
     /// [`InventoryError::Start`], or why the first scan failed. A later scan that fails is logged
     /// and repeated; the devices stay as they were.
     pub fn start(sysfs: PathBuf, shutdown: CancellationToken) -> Result<Self, InventoryError> {
+        Self::start_following(sysfs, shutdown, None)
+    }
+
+    /// The same, offering what these rules say. Whoever changes them calls [`Self::rescan`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_following(
+        sysfs: PathBuf,
+        shutdown: CancellationToken,
+        rules: Option<Rules>,
+    ) -> Result<Self, InventoryError> {
         let wish = Arc::new(Notify::new());
         let (first, seen) = mpsc::sync_channel(1);
         let wished = Arc::clone(&wish);
         thread::Builder::new()
             .name("inventory".to_owned())
-            .spawn(move || match Watcher::new(&sysfs, wished, shutdown) {
+            .spawn(move || match Watcher::new(&sysfs, wished, shutdown, rules) {
                 Ok((watcher, receivers)) => {
                     let _ = first.send(Ok(receivers));
                     watcher.run();
@@ -186,6 +199,7 @@ impl Watcher {
         sysfs: &Path,
         wish: Arc<Notify>,
         shutdown: CancellationToken,
+        rules: Option<Rules>,
     ) -> Result<(Self, Receivers), InventoryError> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
@@ -195,6 +209,9 @@ impl Watcher {
         // Listening begins before the first look, so that no change falls between them.
         let events = runtime.block_on(async { Events::open() })?;
         let mut scanner = Scanner::new(Sysfs::new(sysfs)?)?;
+        if let Some(rules) = rules {
+            scanner = scanner.following(rules);
+        }
         let Scan { devices, left_out, idle } = scanner.scan()?;
         tell_left_out(&left_out);
         let (sender, devices) = watch::channel(Arc::new(devices));
@@ -362,8 +379,8 @@ async fn wait(
 }
 
 fn tell_left_out(left_out: &[LeftOut]) {
-    for LeftOut { interface, reason } in left_out {
-        tracing::info!(%interface, reason, "left out of this node's devices");
+    for LeftOut { interface, reason, detail } in left_out {
+        tracing::info!(%interface, reason, detail, "left out of this node's devices");
     }
 }
 

@@ -43,7 +43,10 @@ pub use self::network::{
     SUBINTERFACE_PREFIX, SYSCTLS, Segments, SubinterfaceKind, SubinterfaceSpec, SysctlName,
     TableId, Vrf,
 };
-pub use self::node_config::{PfSelector, SriovRule};
+pub use self::node_config::{
+    NamePattern, NoPattern, NodeConfig, NodeLayer, NodeRules, PfSelector, ProviderPlace,
+    ProviderRule, PublishRules, SriovRule, matches,
+};
 pub use self::problem::{Problem, Problems};
 pub use self::record::{BuildId, DatapathSpec, KeptPolicy, Phase, Record};
 pub use self::selection::Selection;

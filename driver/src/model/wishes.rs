@@ -14,6 +14,9 @@ use super::{
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Wishes {
+    /// What a provider was asked to make up, whose answer is among the rest.
+    #[serde(default)]
+    pub profile: Option<String>,
     pub interface: InterfaceWishes,
     pub routes: Vec<Route>,
     #[serde(default)]

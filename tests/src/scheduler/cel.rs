@@ -200,6 +200,67 @@ mod tests {
         assert_eq!(eval("device.attributes['weir.dev'].mtu > 1500"), Ok(false));
     }
 
+    /// What the driver's filter lets through is what a selector of the same words would take.
+    #[test]
+    fn the_drivers_filter_says_the_same() {
+        let device = |name: &str, speed: i64, rdma: Option<bool>| -> Device {
+            let mut device = json!({
+                "name": name,
+                "attributes": {
+                    "weir.dev/ifName": { "string": name },
+                    "linkSpeedMbps": { "int": speed },
+                    "weir.dev/kernelVersion": { "version": "6.18.44" },
+                },
+                "capacity": { "bandwidth": { "value": format!("{speed}M") } },
+                "allowMultipleAllocations": speed > 10_000,
+            });
+            if let Some(rdma) = rdma {
+                device["attributes"]["weir.dev/rdma"] = json!({ "bool": rdma });
+            }
+            serde_json::from_value(device).unwrap()
+        };
+        let devices = [
+            device("eth1", 1000, None),
+            device("eth2", 25_000, Some(true)),
+            device("enp3s0", 100_000, Some(false)),
+        ];
+        for source in [
+            "true",
+            "device.driver == 'weir.dev'",
+            "device.attributes['weir.dev'].ifName.startsWith('eth')",
+            "device.attributes['weir.dev'].linkSpeedMbps >= 25000",
+            "device.attributes['weir.dev'].rdma",
+            "has(device.attributes['weir.dev'].rdma) && device.attributes['weir.dev'].rdma",
+            "!has(device.attributes['gce.dra.net'].block)",
+            "device.attributes['gce.dra.net'].block == 'a'",
+            "device.attributes['weir.dev'].kernelVersion.isGreaterThan(semver('6.6.0'))",
+            "device.capacity['weir.dev'].bandwidth.isGreaterThan(quantity('10G'))",
+            "device.allowMultipleAllocations",
+            "['eth1', 'eth2'].exists(it, device.attributes['weir.dev'].ifName == it)",
+            "device.attributes['weir.dev'].ifName",
+            "1 / 0 == 1",
+        ] {
+            let ours = driver::dra::Filter::compile(source);
+            let ours = ours.map(|filter| filter.judge("weir.dev", devices.to_vec()));
+            let judge = || {
+                let expression = Expression::compile(source)?;
+                Ok(devices.iter().map(|it| expression.matches("weir.dev", it)).collect::<Vec<_>>())
+            };
+            let theirs: Result<Vec<_>, String> = on_large_stack(judge).unwrap();
+            match (ours, theirs) {
+                (Ok(ours), Ok(theirs)) => {
+                    let bare = |all: Vec<Result<bool, String>>| -> Vec<Option<bool>> {
+                        all.into_iter().map(Result::ok).collect()
+                    };
+                    assert_eq!(bare(ours), bare(theirs), "{source}");
+                }
+                // This oracle takes what a macro goes through for a variable.
+                (Ok(_), Err(error)) => assert!(source.contains("exists"), "{source}: {error}"),
+                (Err(error), _) => panic!("{source}: {error}"),
+            }
+        }
+    }
+
     #[test]
     fn an_attribute_that_is_not_there_is_an_error() {
         assert!(eval("device.attributes['weir.dev'].rdma").is_err());

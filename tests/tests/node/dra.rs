@@ -6,6 +6,7 @@ mod api;
 mod calls;
 mod events;
 mod health;
+mod providers;
 mod publishing;
 mod repeats;
 mod sockets;
@@ -19,6 +20,7 @@ use driver::attach::{AttachError, Command, Desk, Notice, Notices, PrepareClaim, 
 use driver::dra::{self, HealthSources, Pool};
 use driver::inventory::Inventory;
 use driver::model::{BuildId, ClaimRef, Device, EbpfAbilities, Phase, PodRef, Record};
+use driver::provider::Providers;
 use driver::telemetry::{AllVitals, Metrics, Sightings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -72,8 +74,29 @@ impl World {
         Self::start_on(root, worker, vec![device("eth1"), device("eth2")])
     }
 
+    /// The plugin as kubelet has it, asking these providers.
+    async fn registered_asking(providers: Providers) -> (Self, Kubelet, Driver) {
+        let (worker, desk) = Worker::pair();
+        tokio::spawn(work(desk, Duration::ZERO));
+        let (root, devices) = (tempfile::tempdir().unwrap(), vec![device("eth1"), device("eth2")]);
+        let world = Self::start_asking(root, worker, devices, providers);
+        let kubelet = Kubelet::start_knowing(world.root.path(), &[Service::V1]).unwrap();
+        let driver = kubelet.wait_for_driver(DRIVER, PATIENCE).await.unwrap();
+        (world, kubelet, driver)
+    }
+
     /// The plugin with these devices and this worker.
     fn start_on(root: TempDir, worker: Worker, there: Vec<Device>) -> Self {
+        let providers = Providers::open(DRIVER, root.path()).unwrap();
+        Self::start_asking(root, worker, there, providers)
+    }
+
+    fn start_asking(
+        root: TempDir,
+        worker: Worker,
+        there: Vec<Device>,
+        providers: Providers,
+    ) -> Self {
         let api = Api::default();
         let inventory = Inventory::fixed(there.clone());
         let (devices, of_devices) = watch::channel(Arc::new(there));
@@ -93,7 +116,7 @@ impl World {
             pool(),
             api.client(),
             worker.clone(),
-            inventory,
+            (inventory, providers),
             connected,
             Metrics::new(),
             left,

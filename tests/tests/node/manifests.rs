@@ -4,13 +4,13 @@
 use std::fs;
 use std::path::Path;
 
-use driver::claim;
+use driver::{claim, config};
 use k8s_openapi::Resource;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceClaimTemplate};
 use serde::Serialize;
@@ -21,7 +21,7 @@ use serde_json::Value;
 fn every_field_of_every_manifest_is_known() {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
     let mut documents = 0;
-    let folders = ["", "examples", "examples/per-pod", "examples/topics"];
+    let folders = ["", "examples", "examples/node", "examples/per-pod", "examples/topics"];
     for folder in folders.map(|folder| deploy.join(folder)) {
         for entry in fs::read_dir(&folder).unwrap() {
             let file = entry.unwrap().path();
@@ -39,13 +39,30 @@ fn every_field_of_every_manifest_is_known() {
 fn every_example_in_the_documents_is_understood() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut documents = 0;
-    for file in ["README.md", "docs/README.md", "docs/configuration.md", "docs/filters.md"] {
+    for file in [
+        "README.md",
+        "docs/README.md",
+        "docs/configuration.md",
+        "docs/filters.md",
+        "docs/node-config.md",
+    ] {
         let text = fs::read_to_string(top.join(file)).unwrap();
         for block in text.split("```yaml\n").skip(1) {
             documents += examine(block.split("```").next().unwrap(), file);
         }
     }
     assert!(documents >= 2, "only {documents} examples were found");
+}
+
+/// What the example's `ConfigMap` has is a configuration.
+#[test]
+fn the_config_map_holds_what_the_driver_reads() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/node/configmap.yaml");
+    let map: Value = serde_saphyr::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let text = map["data"]["weir.yaml"].as_str().unwrap();
+    let document: Value = serde_saphyr::from_str(text).unwrap();
+    let found = config::node_config(&document).unwrap();
+    assert!(found.profiles.contains_key("gpu") && found.layer.filter.is_some());
 }
 
 /// Holds each document of `text` against its type, and the configurations in it against the
@@ -55,6 +72,10 @@ fn examine(text: &str, place: &str) -> usize {
     for document in &documents {
         if document["kind"] == "NetworkConfig" {
             assert_understood(document, place);
+            continue;
+        }
+        if document["kind"] == "NodeConfig" {
+            config::node_config(document).unwrap_or_else(|problems| panic!("{place}: {problems}"));
             continue;
         }
         if document["kind"] == "NodePolicy" {
@@ -104,6 +125,7 @@ fn unknown_fields(document: &Value) -> Vec<String> {
     let again = match kind {
         "ClusterRole" => again::<ClusterRole>(document, version),
         "ClusterRoleBinding" => again::<ClusterRoleBinding>(document, version),
+        "ConfigMap" => again::<ConfigMap>(document, version),
         "DaemonSet" => again::<DaemonSet>(document, version),
         "Deployment" => again::<Deployment>(document, version),
         "DeviceClass" => again::<DeviceClass>(document, version),

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::document::Document;
 use crate::claim::{self, Known, Located, Origin, Source};
+use crate::config;
 use crate::dra::is_meant;
 use crate::model::{Problem, Problems};
 
@@ -25,6 +26,7 @@ pub(super) enum Judged {
 enum Kind {
     Config,
     Policy,
+    Node,
     Class,
     /// A claim, or a template of one, with the place of its devices.
     Claim(&'static str),
@@ -74,6 +76,7 @@ impl Bench<'_> {
                 claim::parse(&[Source { origin: Origin::Claim, index: 0, parameters: value }]).err()
             }
             Kind::Policy => claim::parse_policy(value).err(),
+            Kind::Node => config::node_config(value).err(),
             Kind::Class => return self.configured(document, "spec"),
             Kind::Claim(devices) => return self.configured(document, devices),
         };
@@ -207,6 +210,7 @@ fn kind(document: &Document) -> Kind {
     match document.kind() {
         Some("NetworkConfig") if is_of("weir.dev") => Kind::Config,
         Some("NodePolicy") if is_of("weir.dev") => Kind::Policy,
+        Some("NodeConfig") if is_of("weir.dev") => Kind::Node,
         Some("DeviceClass") if is_of("resource.k8s.io") => Kind::Class,
         Some("ResourceClaim") if is_of("resource.k8s.io") => Kind::Claim("spec.devices"),
         Some("ResourceClaimTemplate") if is_of("resource.k8s.io") => {
@@ -219,7 +223,7 @@ fn kind(document: &Document) -> Kind {
 
 fn unknown(document: &Document) -> Problem {
     let message = match document.kind() {
-        Some(kind) => format!("{kind:?} is not NetworkConfig or NodePolicy"),
+        Some(kind) => format!("{kind:?} is not NetworkConfig, NodeConfig or NodePolicy"),
         None => "is required".to_owned(),
     };
     Problem { path: "kind".to_owned(), message }

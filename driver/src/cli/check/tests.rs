@@ -198,7 +198,7 @@ fn only_what_is_surely_for_others_is_skipped() {
     assert_eq!(
         text,
         "0:1: kind: is required\n\
-         0:4: kind: \"NetworkConf\" is not NetworkConfig or NodePolicy\n\
+         0:4: kind: \"NetworkConf\" is not NetworkConfig, NodeConfig or NodePolicy\n\
          0 valid, 2 not valid, 0 skipped\n"
     );
     let (_, text) = said(&[&json!({ "kind": "List", "items": [claim(&json!(1))] }).to_string()]);

@@ -38,6 +38,9 @@ pub struct LinkFacts {
     /// The interface below this one in the same namespace, as of a VLAN or a macvlan. The peer of a
     /// veth is not below it.
     pub parent: Option<IfIndex>,
+    /// Whether it is one end of a pair, or stacked, and the other part is in another namespace
+    /// (`IFLA_LINK_NETNSID`).
+    pub is_linked_elsewhere: bool,
     pub is_loopback: bool,
     /// Ids of attached XDP programs, sorted.
     pub xdp_programs: Vec<u32>,
@@ -89,6 +92,7 @@ impl LinkFacts {
             encapsulation: "none".to_owned(),
             controller: None,
             parent: None,
+            is_linked_elsewhere: false,
             is_loopback: false,
             xdp_programs: Vec::new(),
             segments: Segments::default(),
@@ -106,7 +110,7 @@ impl LinkFacts {
     pub(super) fn read(message: LinkMessage) -> Option<Self> {
         let header = message.header;
         let mut name = None;
-        let mut peer_is_elsewhere = false;
+        let mut is_pair = false;
         let mut facts = Self {
             up: header.flags.contains(LinkFlags::Up),
             encapsulation: header.link_layer_type.to_string().to_lowercase(),
@@ -126,12 +130,12 @@ impl LinkFacts {
                 }
                 LinkAttribute::Controller(index) => facts.controller = some_index(index),
                 LinkAttribute::Link(index) => facts.parent = some_index(index),
-                LinkAttribute::LinkNetNsId(_) => peer_is_elsewhere = true,
+                LinkAttribute::LinkNetNsId(_) => facts.is_linked_elsewhere = true,
                 LinkAttribute::LinkInfo(infos) => {
                     facts.made = virtual_link::made(&infos);
                     for info in infos {
                         if let LinkInfo::Kind(kind) = info {
-                            peer_is_elsewhere |= has_peer(&kind);
+                            is_pair |= has_peer(&kind);
                             facts.kind = kind.to_string();
                         }
                     }
@@ -141,7 +145,7 @@ impl LinkFacts {
                 other => facts.note(other),
             }
         }
-        if peer_is_elsewhere {
+        if is_pair || facts.is_linked_elsewhere {
             facts.parent = None;
         }
         facts.name = name?;

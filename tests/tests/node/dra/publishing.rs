@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driver::attach::{Desk, Worker};
-use driver::dra::{HealthSources, Names, Offer, Pool, Publisher, Shares, Vocabulary};
+use driver::dra::{HealthSources, Names, Offer, Pool, Publisher, Shares, Sieve, Vocabulary};
 use driver::inventory::Inventory;
 use driver::model::{Device, PciFacts};
+use driver::provider::Providers;
 use driver::telemetry::{AllVitals, Metrics, Sightings};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
 use kube::Client;
@@ -28,6 +29,17 @@ fn publish(api: &Api, devices: Vec<Device>) -> (Desk, DropGuard) {
     publish_on(api.client(), devices, Shares::new(), None)
 }
 
+/// The same, with what providers say.
+pub(super) fn publish_what_providers_say(
+    api: &Api,
+    devices: Vec<Device>,
+    providers: Providers,
+) -> (Desk, DropGuard) {
+    let vocabulary = Vocabulary { names: Names::Ours, domain: pool().driver };
+    let offer = Offer { providers, ..offer(vocabulary, Shares::new(), None) };
+    publish_as(pool(), api.client(), devices, offer)
+}
+
 fn publish_on(
     client: Client,
     devices: Vec<Device>,
@@ -41,7 +53,10 @@ fn publish_on(
 
 fn offer(vocabulary: Vocabulary, shares: Shares, health: Option<HealthSources>) -> Offer {
     let kernel_release = "6.18.44-cloud-amd64".to_owned();
-    Offer { vocabulary, kernel_release, shares, health }
+    // Nobody is asked, so nothing is granted and nothing written.
+    let providers = Providers::open("weir.dev", "/nowhere".as_ref()).unwrap();
+    let sieve = watch::channel(Sieve::All).1;
+    Offer { vocabulary, kernel_release, shares, health, sieve, providers }
 }
 
 fn publish_as(pool: Pool, client: Client, devices: Vec<Device>, offer: Offer) -> (Desk, DropGuard) {

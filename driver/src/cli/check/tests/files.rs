@@ -61,9 +61,14 @@ fn yaml_below(folder: &Path, files: &mut Vec<PathBuf>) {
 
 #[test]
 fn the_checked_in_schema_is_that_of_the_parser() {
-    let file = "deploy/schema/networkconfig.schema.json";
-    let copy: Value = serde_json::from_str(&fs::read_to_string(top().join(file)).unwrap()).unwrap();
-    assert!(copy == claim::schema(), "run: cargo run -p driver -- check --schema > {file}");
+    for (kind, schema) in
+        [("NetworkConfig", claim::schema()), ("NodeConfig", claim::node_config_schema())]
+    {
+        let file = format!("deploy/schema/{}.schema.json", kind.to_lowercase());
+        let copy = fs::read_to_string(top().join(&file)).unwrap();
+        let copy: Value = serde_json::from_str(&copy).unwrap();
+        assert!(copy == schema, "run: cargo run -p driver -- check --schema {kind} > {file}");
+    }
 }
 
 #[test]
@@ -71,7 +76,13 @@ fn every_example_fits_the_schema() {
     let (schema, mut files) = (claim::schema(), Vec::new());
     yaml_below(&top().join("deploy"), &mut files);
     let mut texts: Vec<_> = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
-    for file in ["README.md", "docs/README.md", "docs/configuration.md", "docs/filters.md"] {
+    for file in [
+        "README.md",
+        "docs/README.md",
+        "docs/configuration.md",
+        "docs/filters.md",
+        "docs/node-config.md",
+    ] {
         let text = fs::read_to_string(top().join(file)).unwrap();
         let blocks = text.split("```yaml\n").skip(1);
         texts.extend(blocks.map(|block| block.split("```").next().unwrap().to_owned()));
@@ -85,6 +96,11 @@ fn every_example_fits_the_schema() {
 /// Holds all that is a configuration against the schema, however deep it is; answers how many there
 /// were.
 fn examine(schema: &Value, value: &Value) -> usize {
+    if value["kind"] == "NodeConfig" {
+        let schema = claim::node_config_schema();
+        fits(&schema, &schema, value).unwrap_or_else(|said| panic!("{said}"));
+        return 0;
+    }
     if value["kind"] == "NetworkConfig" {
         fits(schema, schema, &without_nulls(value)).unwrap_or_else(|said| panic!("{said}"));
         return 1;

@@ -1,0 +1,58 @@
+//! Why a provider has not said what it was asked.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why there is no answer of a provider, or none that can be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProviderError {
+    #[error("provider {provider}: make its client: {reason}")]
+    Client { provider: String, reason: String },
+    #[error("provider {provider}: no answer to {path} within {} s", .limit.as_secs())]
+    Late { provider: String, path: &'static str, limit: Duration },
+    #[error("provider {provider}: {path}: {reason}")]
+    Call { provider: String, path: &'static str, reason: String },
+    #[error("provider {provider}: {path} was answered with {status}: {body}")]
+    Refused { provider: String, path: &'static str, status: u16, body: String },
+    #[error("provider {provider}: the answer to {path} makes no sense: {reason}")]
+    Nonsense { provider: String, path: &'static str, reason: String },
+    #[error("provider {provider}: read {}", .path.display())]
+    File { provider: String, path: PathBuf, source: io::Error },
+    #[error("provider {provider}: {}: {reason}", .path.display())]
+    Format { provider: String, path: PathBuf, reason: String },
+    /// None is configured, or none that says it could.
+    #[error("no provider of this node resolves profiles, {profile:?} among them")]
+    NoProfiles { profile: String },
+    /// It may still be the start.
+    #[error("it is not known yet whom to ask for profile {profile:?}")]
+    NotYet { profile: String },
+    #[error("profile {profile:?} of an earlier try is being given back")]
+    Releasing { profile: String },
+    #[error("record in {} what a provider grants", .path.display())]
+    Record { path: PathBuf, source: io::Error },
+}
+
+impl ProviderError {
+    /// One word of a closed set, for labels.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Client { .. } => "client",
+            Self::Late { .. } => "late",
+            Self::Call { .. } => "call",
+            Self::Refused { .. } => "refused",
+            Self::Nonsense { .. } | Self::Format { .. } => "nonsense",
+            Self::File { .. } => "file",
+            Self::NoProfiles { .. } => "no_profiles",
+            Self::NotYet { .. } => "not_yet",
+            Self::Releasing { .. } => "releasing",
+            Self::Record { .. } => "record",
+        }
+    }
+
+    /// Whether it says that what was to be released is not known there.
+    pub(super) fn is_unknown_there(&self) -> bool {
+        matches!(self, Self::Refused { status: 404 | 410, .. })
+    }
+}

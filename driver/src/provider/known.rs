@@ -1,0 +1,296 @@
+//! What providers have said, for whoever asks now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::join_all;
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::call::Caller;
+use super::grants::{Grant, Granting, Grants};
+use super::server::{Round, Said, Server, abilities};
+use super::{Identity, ProviderError, releasing};
+use crate::attach::Worker;
+use crate::inventory::Inventory;
+use crate::model::{ClaimUid, Device, DeviceName, ProviderRule, ShareId};
+
+const PROFILE: &str = "/GetProfileConfig";
+
+/// How long the first publication waits for providers.
+const FIRST: Duration = Duration::from_secs(3);
+/// How long to wait for more after new devices have come.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// All providers of this node. Clones share everything.
+#[derive(Clone)]
+pub struct Providers(Arc<Parts>);
+
+struct Parts {
+    driver: String,
+    /// Empty until it is known whom to ask.
+    servers: OnceLock<Vec<Server>>,
+    known: watch::Sender<Known>,
+    employed: watch::Sender<bool>,
+    grants: Grants,
+}
+
+/// What each provider said of each device.
+type Known = Arc<Vec<BTreeMap<DeviceName, Said>>>;
+
+impl Providers {
+    /// Reads what is still to be given back. Asks nobody before [`Self::employ`].
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError::Record`].
+    pub fn open(driver: &str, state_dir: &Path) -> Result<Self, ProviderError> {
+        Ok(Self(Arc::new(Parts {
+            driver: driver.to_owned(),
+            servers: OnceLock::new(),
+            known: watch::channel(Known::default()).0,
+            employed: watch::channel(false).0,
+            grants: Grants::open(state_dir)?,
+        })))
+    }
+
+    /// Takes on these, once; those of a second call are not.
+    ///
+    /// Answers when all have spoken of these devices, at the latest after three seconds: whoever is
+    /// slower is heard later.
+    pub async fn employ(&self, rules: &[ProviderRule], devices: &[Device]) {
+        let mut servers = Vec::new();
+        for rule in rules {
+            match Caller::new(rule).await {
+                Ok(caller) => servers.push(Server { rule: rule.clone(), caller }),
+                Err(error) => tracing::error!(%error, "a provider is left out"),
+            }
+        }
+        self.0.known.send_replace(Arc::new(vec![BTreeMap::new(); servers.len()]));
+        if self.0.servers.set(servers).is_err() {
+            return;
+        }
+        let rounds = (0..self.servers().len()).map(|nth| self.round(nth, devices).boxed());
+        let first = timeout(FIRST, join_all(rounds)).await;
+        self.0.employed.send_replace(true);
+        if first.is_err() {
+            tracing::warn!("publishing begins without what slow providers say");
+        }
+    }
+
+    fn servers(&self) -> &[Server] {
+        self.0.servers.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns when something is known that was not when the last of these returned to whoever asks;
+    /// keep what [`Self::listen`] answers, and wait for its changes.
+    pub fn listen(&self) -> impl Future<Output = ()> + Send + use<> + Unpin {
+        let mut known = self.0.known.subscribe();
+        Box::pin(async move {
+            let _ = known.changed().await;
+        })
+    }
+
+    /// Adds to the devices what is known of them. Of two providers that say different things the later
+    /// has the last word.
+    pub fn fill(&self, devices: &mut [Device]) {
+        let known = self.0.known.borrow().clone();
+        for device in devices {
+            for said in known.iter().filter_map(|said| said.get(&device.name)) {
+                device.provided.extend(said.attributes.clone());
+            }
+        }
+    }
+
+    /// What lies below everything that class and claim say of a device.
+    pub fn config_of(&self, device: &DeviceName) -> Option<Value> {
+        let known = self.0.known.borrow().clone();
+        known.iter().rev().find_map(|said| said.get(device)?.config.clone())
+    }
+
+    /// Keeps asking, and gives back what claims no longer need, until `shutdown`.
+    pub async fn run(self, inventory: Inventory, worker: Worker, shutdown: CancellationToken) {
+        let work = async {
+            let releasing = releasing::run(&self, &worker);
+            let asking = async {
+                // Whom to ask is known later.
+                let _ = self.0.employed.subscribe().wait_for(|is_so| *is_so).await;
+                let all = 0..self.servers().len();
+                join_all(all.map(|nth| self.ask(nth, &inventory).boxed())).await
+            };
+            tokio::join!(releasing, asking);
+        };
+        let _ = shutdown.run_until_cancelled(work).await;
+    }
+
+    /// Asks one provider again and again: after its time, and when there are devices that it has not
+    /// been asked about.
+    async fn ask(&self, nth: usize, inventory: &Inventory) {
+        let mut changes = inventory.watch();
+        let refresh = self.servers().get(nth).map_or(FIRST, |server| server.rule.refresh);
+        let is_new = |device: &Device| {
+            let known = self.0.known.borrow();
+            known.get(nth).is_none_or(|said| !said.contains_key(&device.name))
+        };
+        // It may have been too slow for the first publication.
+        if inventory.devices().iter().any(is_new) {
+            self.round(nth, &inventory.devices()).await;
+        }
+        loop {
+            let news = async {
+                while changes.changed().await.is_ok() {
+                    if inventory.devices().iter().any(is_new) {
+                        return sleep(SETTLE).await;
+                    }
+                }
+                std::future::pending().await
+            };
+            let _ = timeout(refresh, news).await;
+            self.round(nth, &inventory.devices()).await;
+        }
+    }
+
+    async fn round(&self, nth: usize, devices: &[Device]) {
+        let Some(server) = self.servers().get(nth) else { return };
+        match server.round(devices, &self.0.driver).await {
+            Ok(round) => self.learn(nth, round, devices),
+            Err(error) => tracing::warn!(%error, "what was known of devices stays"),
+        }
+    }
+
+    /// What it could not say this time stays as it was. A device that is gone may be in a pod, and
+    /// will come back; what is known of it stays for as long as there are no more than twice as many.
+    fn learn(&self, nth: usize, round: Round, devices: &[Device]) {
+        let there: BTreeSet<_> = devices.iter().map(|device| &device.name).collect();
+        self.0.known.send_if_modified(|known| {
+            let mut all = (**known).clone();
+            let Some(said) = all.get_mut(nth) else { return false };
+            for (name, news) in round {
+                match news {
+                    Some(news) => drop(said.insert(name, news)),
+                    None => drop(said.entry(name).or_default()),
+                }
+            }
+            if said.len() > 2 * there.len().max(8) {
+                said.retain(|name, _| there.contains(name));
+            }
+            let is_news = all != **known;
+            *known = Arc::new(all);
+            is_news
+        });
+    }
+
+    /// From now on nothing of the claim is given back, until the answer is dropped.
+    pub fn granting(&self, claim: &ClaimUid) -> Granting {
+        self.0.grants.granting(claim)
+    }
+
+    /// Has a profile resolved for a device that a claim was allocated. `config` is what class and claim
+    /// say, in one. Repeated for the same it answers the same, and asks nobody. Takes as long as the
+    /// provider may take for two answers. Whoever calls holds a [`Granting`].
+    ///
+    /// # Errors
+    ///
+    /// Any [`ProviderError`]; what the provider may have granted is given back later.
+    pub async fn grant(
+        &self,
+        claim: &ResourceClaim,
+        uid: &ClaimUid,
+        (device, share): (&Device, Option<&ShareId>),
+        profile: &str,
+        config: &Value,
+    ) -> Result<Value, ProviderError> {
+        if self.0.servers.get().is_none() {
+            return Err(ProviderError::NotYet { profile: profile.to_owned() });
+        }
+        if self.0.grants.is_releasing(uid) {
+            return Err(ProviderError::Releasing { profile: profile.to_owned() });
+        }
+        let identity = Identity::from(device);
+        let before = self.0.grants.find(uid, &identity, share);
+        let same = before.filter(|it| it.profile == profile);
+        if let Some(Grant { answer: Some(answer), .. }) = same {
+            return Ok(answer);
+        }
+        let (provider, caller) = self.resolver(profile).await?;
+        let mut grant = Grant {
+            claim: uid.clone(),
+            device: identity,
+            share: share.cloned(),
+            provider,
+            profile: profile.to_owned(),
+            config: config.clone(),
+            answer: None,
+        };
+        self.record(grant.clone()).await?;
+        let question = json!({
+            "device": grant.device, "claim": claim, "claim_uid": uid, "config": config,
+        });
+        let answer = match caller.post(PROFILE, &question).await? {
+            Value::Null => json!({}),
+            answer @ Value::Object(_) => answer,
+            other => {
+                let reason = format!("{other} is not an object");
+                let provider = grant.provider;
+                return Err(ProviderError::Nonsense { provider, path: PROFILE, reason });
+            }
+        };
+        grant.config = over(config, answer.clone());
+        grant.answer = Some(answer.clone());
+        self.record(grant).await?;
+        Ok(answer)
+    }
+
+    /// The first provider that says it resolves profiles.
+    async fn resolver(&self, profile: &str) -> Result<(String, Caller), ProviderError> {
+        let mut failed = ProviderError::NoProfiles { profile: profile.to_owned() };
+        for server in self.servers() {
+            let Some(caller) = &server.caller else { continue };
+            match abilities(caller).await {
+                Ok(abilities) if abilities.has_profiles => {
+                    return Ok((server.rule.name.clone(), caller.clone()));
+                }
+                Ok(_) => {}
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    /// The way to a provider that granted something.
+    pub(super) fn caller(&self, provider: &str) -> Option<&Caller> {
+        let server = self.servers().iter().find(|server| server.rule.name == provider)?;
+        server.caller.as_ref()
+    }
+
+    pub(super) fn grants(&self) -> &Grants {
+        &self.0.grants
+    }
+
+    /// Waiting for the disk is for another thread.
+    async fn record(&self, grant: Grant) -> Result<(), ProviderError> {
+        let grants = self.0.grants.clone();
+        let recording = tokio::task::spawn_blocking(move || grants.record(grant));
+        recording.await.unwrap_or(Ok(()))
+    }
+}
+
+/// The fields of `above` over those of `below`, objects field by field.
+pub fn over(above: &Value, below: Value) -> Value {
+    match (above, below) {
+        (Value::Object(above), Value::Object(mut below)) => {
+            for (name, value) in above {
+                let merged = over(value, below.remove(name).unwrap_or_default());
+                below.insert(name.clone(), merged);
+            }
+            Value::Object(below)
+        }
+        (above, _) => above.clone(),
+    }
+}

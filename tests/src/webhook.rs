@@ -1,0 +1,155 @@
+//! A provider in `DraNet`'s protocol, over TCP or a unix socket: it says what it is told to say, and
+//! writes down what it was asked.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// What a provider does.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    pub knows_devices: bool,
+    pub has_profiles: bool,
+    /// Attributes of every device.
+    pub attributes: Value,
+    /// What lies below every device's configuration.
+    pub config: Value,
+    /// Configurations by the names of profiles; others are not found.
+    pub profiles: BTreeMap<String, Value>,
+    /// Before each answer but that about its health.
+    pub pause: Duration,
+    /// Instead of releasing.
+    pub refuses_release: bool,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            knows_devices: true,
+            has_profiles: true,
+            attributes: json!({}),
+            config: json!({}),
+            profiles: BTreeMap::new(),
+            pause: Duration::ZERO,
+            refuses_release: false,
+        }
+    }
+}
+
+/// A provider that runs until it is dropped.
+#[derive(Debug)]
+pub struct Webhook {
+    shared: Arc<Shared>,
+    serving: JoinHandle<io::Result<()>>,
+    url: String,
+    socket: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    behaviour: Mutex<Behaviour>,
+    calls: Mutex<Vec<(String, Value)>>,
+}
+
+impl Webhook {
+    /// On a port of the loopback interface.
+    pub async fn on_tcp(behaviour: Behaviour) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let (shared, router) = Self::router(behaviour);
+        let serving = tokio::spawn(axum::serve(listener, router).into_future());
+        Ok(Self { shared, serving, url, socket: None })
+    }
+
+    /// On a socket at `path`.
+    pub fn on_socket(path: &Path, behaviour: Behaviour) -> io::Result<Self> {
+        let listener = UnixListener::bind(path)?;
+        let url = format!("unix://{}", path.display());
+        let (shared, router) = Self::router(behaviour);
+        let serving = tokio::spawn(axum::serve(listener, router).into_future());
+        Ok(Self { shared, serving, url, socket: Some(path.to_owned()) })
+    }
+
+    fn router(behaviour: Behaviour) -> (Arc<Shared>, Router) {
+        let shared = Arc::new(Shared { behaviour: Mutex::new(behaviour), calls: Mutex::default() });
+        let router = Router::new()
+            .route("/health", get(health))
+            .fallback(post(answer))
+            .with_state(Arc::clone(&shared));
+        (shared, router)
+    }
+
+    /// As a configuration file has it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
+        change(&mut locked(&self.shared.behaviour));
+    }
+
+    /// The questions that were asked under a path such as `/GetProfileConfig`, in their order.
+    pub fn asked(&self, path: &str) -> Vec<Value> {
+        let calls = locked(&self.shared.calls);
+        calls.iter().filter(|(called, _)| called == path).map(|(_, body)| body.clone()).collect()
+    }
+}
+
+/// It dies with everything that it was about to say.
+impl Drop for Webhook {
+    fn drop(&mut self) {
+        self.serving.abort();
+        if let Some(socket) = &self.socket {
+            // Somebody may have taken it away already.
+            let _ = std::fs::remove_file(socket);
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn health(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    let Behaviour { knows_devices, has_profiles, .. } = *locked(&shared.behaviour);
+    Json(json!({ "cloudProvider": knows_devices, "profileProvider": has_profiles }))
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, Json(body): Json<Value>) -> Response {
+    let path = uri.path().to_owned();
+    locked(&shared.calls).push((path.clone(), body.clone()));
+    let behaviour = locked(&shared.behaviour).clone();
+    sleep(behaviour.pause).await;
+    match path.as_str() {
+        "/GetDeviceAttributes" => Json(behaviour.attributes).into_response(),
+        "/GetDeviceConfig" => Json(behaviour.config).into_response(),
+        "/GetProfileConfig" => {
+            let profile = body["config"]["profile"].as_str().unwrap_or_default();
+            match behaviour.profiles.get(profile) {
+                Some(config) => Json(config.clone()).into_response(),
+                None => {
+                    let message = format!("profile {profile:?} not found");
+                    (StatusCode::NOT_FOUND, message).into_response()
+                }
+            }
+        }
+        "/ReleaseProfileConfig" if behaviour.refuses_release => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "not now").into_response()
+        }
+        "/ReleaseProfileConfig" => StatusCode::OK.into_response(),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}

@@ -1,0 +1,269 @@
+//! Providers: what they say arrives in slices and records, and whatever they do not say holds up
+//! nobody.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use driver::inventory::Inventory;
+use driver::model::{ProviderPlace, ProviderRule};
+use driver::provider::Providers;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tests::webhook::{Behaviour, Webhook};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::api::Api;
+use super::publishing::publish_what_providers_say;
+use super::{DRIVER, World, claim, claim_ref, device, eventually};
+
+fn at(url: &str) -> ProviderRule {
+    let place = match url.strip_prefix("unix://") {
+        Some(path) => ProviderPlace::Socket(path.into()),
+        None => ProviderPlace::Url { url: url.to_owned(), ca: None },
+    };
+    ProviderRule {
+        name: "facts".to_owned(),
+        place,
+        refresh: Duration::from_millis(200),
+        timeout: Duration::from_secs(1),
+    }
+}
+
+/// Providers that have been employed, for devices eth1 and eth2.
+async fn employed(state: &Path, rule: ProviderRule) -> Providers {
+    let providers = Providers::open(DRIVER, state).unwrap();
+    providers.employ(&[rule], &[device("eth1"), device("eth2")]).await;
+    providers
+}
+
+/// Keeps them asking, and giving back, until the guard goes.
+fn running(providers: &Providers, world: &World) -> DropGuard {
+    let shutdown = CancellationToken::new();
+    let inventory = Inventory::fixed(vec![device("eth1"), device("eth2")]);
+    tokio::spawn(providers.clone().run(inventory, world.worker.clone(), shutdown.clone()));
+    shutdown.drop_guard()
+}
+
+fn pool_profile() -> Behaviour {
+    let config = json!({ "interface": { "mtu": 1450, "addresses": ["10.88.0.7/24"] } });
+    Behaviour { profiles: BTreeMap::from([("pool".to_owned(), config)]), ..Behaviour::default() }
+}
+
+fn attribute(api: &Api, name: &str) -> Value {
+    let slices = api.slices();
+    let devices = slices.first().map(|slice| slice["spec"]["devices"].clone());
+    devices.unwrap_or_default()[0]["attributes"][name].clone()
+}
+
+#[tokio::test]
+async fn attributes_of_a_webhook_arrive_in_the_slice_over_tcp_and_over_a_socket() {
+    for is_tcp in [true, false] {
+        let directory = TempDir::new().unwrap();
+        let attributes = json!({
+            "example.com/rail": { "string": "rail-3" },
+            "gen": { "int": 5 },
+            "Bad Name/x": { "int": 1 },
+        });
+        let behaviour = Behaviour { attributes, ..Behaviour::default() };
+        let webhook = if is_tcp {
+            Webhook::on_tcp(behaviour).await.unwrap()
+        } else {
+            Webhook::on_socket(&directory.path().join("hook.sock"), behaviour).unwrap()
+        };
+        let providers = employed(directory.path(), at(webhook.url())).await;
+        let api = Api::default();
+        let _guard = publish_what_providers_say(&api, vec![device("eth1")], providers);
+        eventually("the rail is published", || {
+            attribute(&api, "example.com/rail") == json!({ "string": "rail-3" })
+        })
+        .await;
+        assert_eq!(attribute(&api, "weir.dev/gen"), json!({ "int": 5 }));
+        let asked = webhook.asked("/GetDeviceAttributes");
+        let eth1 = json!({ "name": "eth1", "mac_address": "02:00:00:00:00:07" });
+        assert!(asked.contains(&eth1), "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_changes_is_published_and_what_was_known_outlives_the_provider() {
+    let directory = TempDir::new().unwrap();
+    let behaviour = Behaviour { attributes: json!({ "gen": 1 }), ..Behaviour::default() };
+    let webhook = Webhook::on_tcp(behaviour).await.unwrap();
+    let providers = employed(directory.path(), at(webhook.url())).await;
+    let world = World::start(Duration::ZERO);
+    let _running = running(&providers, &world);
+    let api = Api::default();
+    let _guard = publish_what_providers_say(&api, vec![device("eth1")], providers.clone());
+    eventually("the first", || attribute(&api, "weir.dev/gen") == json!({ "int": 1 })).await;
+    webhook.behave(|it| it.attributes = json!({ "gen": 2 }));
+    eventually("the second", || attribute(&api, "weir.dev/gen") == json!({ "int": 2 })).await;
+
+    drop(webhook);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let mut devices = vec![device("eth1")];
+    providers.fill(&mut devices);
+    assert_eq!(devices[0].provided.len(), 1, "several rounds have failed by now");
+}
+
+#[tokio::test]
+async fn a_profile_arrives_in_the_record_and_is_given_back_at_the_end() {
+    let directory = TempDir::new().unwrap();
+    let webhook = Webhook::on_tcp(pool_profile()).await.unwrap();
+    let providers = employed(directory.path(), at(webhook.url())).await;
+    let (world, _kubelet, driver) = World::registered_asking(providers.clone()).await;
+    let _running = running(&providers, &world);
+    // In DraNet's words and in ours.
+    let ours = json!({
+        "apiVersion": "weir.dev/v1alpha1", "kind": "NetworkConfig", "profile": "pool",
+        "interface": { "mtu": 1400 }, "ebpf": { "hook": "none" },
+    });
+    for (uid, config, mtu) in [("c1", json!({ "profile": "pool" }), 1450), ("c2", ours, 1400)] {
+        world.api.add_claim(claim("nics", uid, &["eth1"], &[config]));
+        let nics = [claim_ref("nics", uid)];
+        assert!(driver.prepare(&nics).await.unwrap()[uid].is_ok());
+        // Kubelet asks again after it was restarted; the provider is not.
+        assert!(driver.prepare(&nics).await.unwrap()[uid].is_ok());
+
+        let record = world.worker.records()[0].clone();
+        assert_eq!(record.wishes.profile.as_deref(), Some("pool"));
+        assert_eq!(record.wishes.interface.mtu, Some(mtu));
+        let addresses = record.wishes.interface.addresses;
+        assert_eq!(addresses, Some(vec!["10.88.0.7/24".parse().unwrap()]));
+        let asked = webhook.asked("/GetProfileConfig");
+        let question = asked.last().unwrap();
+        assert_eq!(question["claim_uid"], uid);
+        assert_eq!(question["claim"]["status"]["reservedFor"][0]["name"], "pod-a");
+        assert_eq!(question["config"]["profile"], "pool");
+        assert_eq!(question["device"]["name"], "eth1");
+
+        assert_eq!(
+            webhook
+                .asked("/ReleaseProfileConfig")
+                .iter()
+                .filter(|it| it["claim_uid"] == uid)
+                .count(),
+            0
+        );
+        assert_eq!(driver.unprepare(&nics).await.unwrap()[uid], Ok(()));
+        eventually("the profile is given back", || {
+            webhook.asked("/ReleaseProfileConfig").iter().any(|it| {
+                it["claim_uid"] == uid
+                    && it["config"]["interface"]["addresses"][0] == "10.88.0.7/24"
+            })
+        })
+        .await;
+    }
+    assert_eq!(webhook.asked("/GetProfileConfig").len(), 2);
+}
+
+#[tokio::test]
+async fn the_configuration_of_a_device_lies_below_class_and_claim() {
+    let directory = TempDir::new().unwrap();
+    let config = json!({ "interface": { "mtu": 8896, "name": "rail0" } });
+    let webhook = Webhook::on_tcp(Behaviour { config, ..Behaviour::default() }).await.unwrap();
+    let providers = employed(directory.path(), at(webhook.url())).await;
+    let (world, _kubelet, driver) = World::registered_asking(providers).await;
+    let own = json!({ "interface": { "name": "net1" } });
+    world.api.add_claim(claim("nics", "c1", &["eth1"], &[own]));
+    assert!(driver.prepare(&[claim_ref("nics", "c1")]).await.unwrap()["c1"].is_ok());
+    let interface = world.worker.records()[0].wishes.interface.clone();
+    assert_eq!(interface.mtu, Some(8896));
+    assert_eq!(interface.name.unwrap().as_str(), "net1");
+}
+
+#[tokio::test]
+async fn a_profile_that_nobody_resolves_is_told_and_what_failed_is_given_back() {
+    let directory = TempDir::new().unwrap();
+    let webhook = Webhook::on_tcp(pool_profile()).await.unwrap();
+    let providers = employed(directory.path(), at(webhook.url())).await;
+    let (world, _kubelet, driver) = World::registered_asking(providers).await;
+    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "other" })]));
+    let answers = driver.prepare(&[claim_ref("nics", "c1")]).await.unwrap();
+    let error = answers["c1"].clone().unwrap_err();
+    assert_eq!(
+        error,
+        "claim default/nics: device eth1: provider facts: /GetProfileConfig was answered with 404: \
+         profile \"other\" not found"
+    );
+    // The next driver finds what was asked for, without a record of the claim.
+    let next = employed(directory.path(), at(webhook.url())).await;
+    let _running = running(&next, &world);
+    eventually("the profile is given back", || {
+        webhook.asked("/ReleaseProfileConfig").iter().any(|it| it["claim_uid"] == "c1")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_release_that_fails_is_tried_again_also_by_the_next_driver() {
+    let directory = TempDir::new().unwrap();
+    let behaviour = Behaviour { refuses_release: true, ..pool_profile() };
+    let webhook = Webhook::on_tcp(behaviour).await.unwrap();
+    let providers = employed(directory.path(), at(webhook.url())).await;
+    let (world, _kubelet, driver) = World::registered_asking(providers.clone()).await;
+    let first = running(&providers, &world);
+    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "pool" })]));
+    let nics = [claim_ref("nics", "c1")];
+    assert!(driver.prepare(&nics).await.unwrap()["c1"].is_ok());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(driver.unprepare(&nics).await.unwrap()["c1"], Ok(()));
+    let released = || webhook.asked("/ReleaseProfileConfig").len();
+    eventually("it was refused", || released() == 1).await;
+    drop(first);
+
+    webhook.behave(|it| it.refuses_release = false);
+    let next = employed(directory.path(), at(webhook.url())).await;
+    let _running = running(&next, &world);
+    eventually("it is tried again", || released() == 2).await;
+    let file = directory.path().join("profiles.json");
+    eventually("it is forgotten", || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\"grants\":[]"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dead_provider_holds_up_neither_slices_nor_claims_without_a_profile() {
+    let directory = TempDir::new().unwrap();
+    let nobody = format!("unix://{}", directory.path().join("nobody.sock").display());
+    let providers = employed(directory.path(), at(&nobody)).await;
+    let api = Api::default();
+    let _guard = publish_what_providers_say(&api, vec![device("eth1")], providers.clone());
+    eventually("it is published", || api.slices().len() == 1).await;
+
+    let (world, _kubelet, driver) = World::registered_asking(providers).await;
+    world.api.add_claim(claim("plain", "c1", &["eth1"], &[]));
+    world.api.add_claim(claim("asking", "c2", &["eth2"], &[json!({ "profile": "pool" })]));
+    let claims = [claim_ref("plain", "c1"), claim_ref("asking", "c2")];
+    let answers = driver.prepare(&claims).await.unwrap();
+    assert!(answers["c1"].is_ok());
+    let error = answers["c2"].clone().unwrap_err();
+    let start = "claim default/asking: device eth2: provider facts: /health: connect to ";
+    assert!(error.starts_with(start), "{error}");
+}
+
+#[tokio::test]
+async fn a_slow_provider_is_not_waited_for() {
+    let directory = TempDir::new().unwrap();
+    let pause = Duration::from_secs(600);
+    let behaviour = Behaviour { pause, ..pool_profile() };
+    let webhook = Webhook::on_tcp(behaviour).await.unwrap();
+    let providers = employed(directory.path(), at(webhook.url())).await;
+    let (world, _kubelet, driver) = World::registered_asking(providers).await;
+    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "pool" })]));
+    let answers = driver.prepare(&[claim_ref("nics", "c1")]).await.unwrap();
+    assert_eq!(
+        answers["c1"].clone().unwrap_err(),
+        "claim default/nics: device eth1: provider facts: no answer to /GetProfileConfig within 1 s"
+    );
+}
+
+#[tokio::test]
+async fn without_providers_a_profile_is_refused() {
+    let (world, _kubelet, driver) = World::registered().await;
+    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "pool" })]));
+    let answers = driver.prepare(&[claim_ref("nics", "c1")]).await.unwrap();
+    let error = answers["c1"].clone().unwrap_err();
+    assert!(error.ends_with("it is not known yet whom to ask for profile \"pool\""), "{error}");
+}
