@@ -114,7 +114,8 @@ fn what_a_claim_says_of_a_virtual_function_is_told_to_the_physical_one_and_taken
             .map(|(host, vf)| {
                 let mut wishes = config("net0", &format!("10.9.0.{host}/24"), "auto");
                 wishes["interface"]["hardwareAddr"] = json!(format!("02:00:5e:10:00:0{host}"));
-                wishes["sriov"] = json!({ "vlan": { "id": 7 }, "maxTxRateMbps": 100, "trust": true });
+                wishes["sriov"] =
+                    json!({ "vlan": { "id": 7 }, "maxTxRateMbps": 100, "trust": true });
                 Running::start(node, &format!("pod{host}"), &[Wish::of(vf, wishes)])
             })
             .collect();
