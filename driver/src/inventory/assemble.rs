@@ -91,8 +91,8 @@ pub(super) fn assemble(mut observed: Observed, rules: &PublishRules) -> Scan {
                 add_rdma(&mut device, rdma);
                 Device { addresses, ebpf, ..device }
             }
-            Candidate::Rdma { device: rdma, function } => rdma_alone(name, rdma, function),
-            Candidate::Vfio(function) => bare(name, function),
+            Candidate::Rdma { device: rdma, function } => rdma_alone(name, rdma, &function),
+            Candidate::Vfio(function) => bare(name, &function),
         });
     }
     scan.devices.sort_by(|a, b| a.name.cmp(&b.name));
@@ -251,7 +251,7 @@ fn add_rdma(device: &mut Device, rdma: Option<RdmaDevice>) {
     device.rdma = Some(rdma.facts);
 }
 
-fn rdma_alone(name: DeviceName, rdma: RdmaDevice, function: FunctionFacts) -> Device {
+fn rdma_alone(name: DeviceName, rdma: RdmaDevice, function: &FunctionFacts) -> Device {
     let encapsulation = match rdma.facts.link_layer {
         RdmaLinkLayer::InfiniBand => "infiniband",
         RdmaLinkLayer::RoCE | RdmaLinkLayer::IWarp | RdmaLinkLayer::Unspecified => NO_LINK_LAYER,
@@ -268,12 +268,12 @@ fn rdma_alone(name: DeviceName, rdma: RdmaDevice, function: FunctionFacts) -> De
 }
 
 /// A function of which nothing is known but its place.
-fn bare(name: DeviceName, function: FunctionFacts) -> Device {
+fn bare(name: DeviceName, function: &FunctionFacts) -> Device {
     Device {
         numa_node: function.numa_node,
         local_cpus: function.local_cpus.clone(),
         driver: function.driver.clone(),
-        ..at_function(name, Some(&function))
+        ..at_function(name, Some(function))
     }
 }
 

@@ -29,23 +29,23 @@ pub(crate) fn scan(text: &str) -> Scan {
 }
 
 fn observe(text: &str) -> Observed {
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-    let text = lines.collect::<Vec<_>>().join("\n");
-    let (tree, links) = text.split_once("[links]").unwrap_or((&text, ""));
-    let tree = tree.split_once("[sysfs]").unwrap().1;
-    let lines = links.lines().map(str::trim).filter(|line| !line.is_empty());
-    let (moved, here): (Vec<_>, Vec<_>) = lines.partition(|line| line.ends_with(" moved"));
-    let mut tree = SysfsTree::machine(tree);
+    let meant = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let said = meant.collect::<Vec<_>>().join("\n");
+    let (planted, told) = said.split_once("[links]").unwrap_or((&said, ""));
+    let planted = planted.split_once("[sysfs]").unwrap().1;
+    let told = told.lines().map(str::trim).filter(|line| !line.is_empty());
+    let (moved, here): (Vec<_>, Vec<_>) = told.partition(|line| line.ends_with(" moved"));
+    let mut tree = SysfsTree::machine(planted);
     for line in moved {
         tree = tree.without_interface(line.split(' ').nth(1).unwrap());
     }
     let sysfs = tree.sysfs();
-    let mut look = sysfs.look();
+    let mut seen = sysfs.look();
     let links: Vec<_> = here.into_iter().map(link).collect();
-    let places = links.iter().map(|link| (link.index, place(&mut look, &link.name))).collect();
+    let places = links.iter().map(|link| (link.index, place(&mut seen, &link.name))).collect();
     Observed {
-        rdma: look.rdma_devices().unwrap(),
-        functions: look.functions_without_interface().unwrap(),
+        rdma: seen.rdma_devices().unwrap(),
+        functions: seen.functions_without_interface().unwrap(),
         links,
         places,
         ..Observed::default()

@@ -73,9 +73,10 @@ fn is_over(device: &RdmaDevice, link: &LinkFacts) -> bool {
 }
 
 /// As `addrconf_addr_eui48()` in `include/net/addrconf.h` (Linux 6.12) makes it, in four groups.
-fn eui_64(MacAddr([a, b, c, d, e, f]): MacAddr) -> String {
-    let a = a ^ 2;
-    format!("{a:02x}{b:02x}:{c:02x}ff:fe{d:02x}:{e:02x}{f:02x}")
+fn eui_64(MacAddr(mac): MacAddr) -> String {
+    let group = |at: usize| u16::from_be_bytes([mac[at], mac[at + 1]]);
+    let (first, last) = (group(0) ^ 0x0200, group(4));
+    format!("{first:04x}:{:02x}ff:fe{:02x}:{last:04x}", mac[2], mac[3])
 }
 
 /// The function of an RDMA device that has no interface, neither here nor anywhere.

@@ -27,6 +27,7 @@ const PERIOD: Duration = Duration::from_mins(1);
 
 type Devices = Arc<Vec<Device>>;
 type Idle = Arc<Vec<IdleFunction>>;
+type Receivers = (watch::Receiver<Devices>, watch::Receiver<Idle>);
 
 /// The devices of this node, as last seen.
 #[derive(Clone)]
@@ -85,8 +86,8 @@ impl Inventory {
     pub fn fixed(devices: Vec<Device>) -> Self {
         let (sender, devices) = watch::channel(Arc::new(devices));
         let (idle_sender, idle) = watch::channel(Idle::default());
-        let _sender = Some(Arc::new((sender, idle_sender)));
-        Self { devices, idle, wish: Arc::default(), _sender }
+        let senders = Arc::new((sender, idle_sender));
+        Self { devices, idle, wish: Arc::default(), _sender: Some(senders) }
     }
 
     /// The devices as last seen, sorted by name.
@@ -199,7 +200,7 @@ impl Watcher {
         wish: Arc<Notify>,
         shutdown: CancellationToken,
         rules: Option<Rules>,
-    ) -> Result<(Self, (watch::Receiver<Devices>, watch::Receiver<Idle>)), InventoryError> {
+    ) -> Result<(Self, Receivers), InventoryError> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()

@@ -32,7 +32,7 @@ impl Collector for ThisProcess {
         let kind = start.metric_type();
         start.encode(encoder.encode_descriptor(
             "process_start_time",
-            "When the process started, in seconds since 1970",
+            "When the process started, in seconds since 1970.",
             Some(&Unit::Seconds),
             kind,
         )?)?;
@@ -41,14 +41,14 @@ impl Collector for ThisProcess {
             let kind = cpu.metric_type();
             cpu.encode(encoder.encode_descriptor(
                 "process_cpu",
-                "Processor time that the process has used",
+                "Processor time that the process has used.",
                 Some(&Unit::Seconds),
                 kind,
             )?)?;
         }
         let gauges = [
-            ("process_resident_memory", "Memory of the process", Some(Unit::Bytes), resident()),
-            ("process_open_fds", "Open file descriptors of the process", None, open_files()),
+            ("process_resident_memory", "Memory of the process.", Some(Unit::Bytes), resident()),
+            ("process_open_fds", "Open file descriptors of the process.", None, open_files()),
         ];
         for (name, help, unit, value) in gauges {
             let Some(value) = value else { continue };

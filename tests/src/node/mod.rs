@@ -49,6 +49,8 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 #[derive(Debug)]
 pub struct Node {
     pub driver: Process,
+    /// What it is called in the API; to be changed together with its arguments.
+    pub driver_name: &'static str,
     pub runtime: runtime::Runtime,
     /// Whether the driver is told to meet `runtime`.
     is_ours: bool,
@@ -89,7 +91,7 @@ impl Node {
             runtime::Runtime::start(&socket, options).context("start the container runtime")?;
         let driver =
             Process::new(weir.to_owned(), arguments(root, nri_socket), root.join("weir.log"));
-        Ok(Self { driver, runtime, is_ours, kubelet, server, tokio, network })
+        Ok(Self { driver, driver_name: DRIVER, runtime, is_ours, kubelet, server, tokio, network })
     }
 
     /// Starts the driver and waits until it says that it is ready.
@@ -115,7 +117,7 @@ impl Node {
             }
         }
         let limit = PATIENCE;
-        self.tokio.block_on(self.kubelet.wait_for_driver(DRIVER, limit))?;
+        self.tokio.block_on(self.kubelet.wait_for_driver(self.driver_name, limit))?;
         let is_there = !self.is_ours || self.runtime.wait_for_plugin(limit);
         ensure!(is_there, "the driver is not registered over NRI");
         Ok(started.elapsed())
@@ -141,14 +143,14 @@ impl Node {
     /// What the driver answers kubelet about each claim.
     pub fn ask_to_prepare(&self, claims: &[ClaimRef]) -> Result<Answers<Vec<PreparedDevice>>> {
         self.tokio.block_on(async {
-            let driver = self.kubelet.wait_for_driver(DRIVER, PATIENCE).await?;
+            let driver = self.kubelet.wait_for_driver(self.driver_name, PATIENCE).await?;
             Ok(driver.prepare(claims).await?)
         })
     }
 
     pub fn unprepare(&self, claims: &[ClaimRef]) -> Result<()> {
         let answers = self.tokio.block_on(async {
-            let driver = self.kubelet.wait_for_driver(DRIVER, PATIENCE).await?;
+            let driver = self.kubelet.wait_for_driver(self.driver_name, PATIENCE).await?;
             driver.unprepare(claims).await
         })?;
         for (uid, answer) in answers {

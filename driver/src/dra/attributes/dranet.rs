@@ -25,28 +25,28 @@ const fn flag(name: &'static str, of: fn(&Seen<'_>) -> Option<Value>) -> Entry {
 }
 
 pub(super) const DRANET: &[Entry] = &[
-    string("ifName", |it| Value::text(it.device.interface.as_ref()?)),
-    string("resource.kubernetes.io/pcieRoot", |it| Value::text(it.device.pcie_root()?)),
-    int("resource.kubernetes.io/numaNode", |it| Value::int(it.device.numa_node?)),
-    flag("rdma", |it| Value::flag(it.device.rdma_device.is_some())),
-    string("rdmaDevice", |it| Value::text(it.device.rdma_device.as_ref()?)),
+    string("ifName", |it| Some(Value::text(it.device.interface.as_ref()?))),
+    string("resource.kubernetes.io/pcieRoot", |it| Some(Value::text(it.device.pcie_root()?))),
+    int("resource.kubernetes.io/numaNode", |it| Some(Value::int(it.device.numa_node?))),
+    flag("rdma", |it| Some(Value::Bool(it.device.rdma_device.is_some()))),
+    string("rdmaDevice", |it| Some(Value::text(it.device.rdma_device.as_ref()?))),
     string("pciAddress", pci_address),
-    string("pciVendor", |it| Value::text(vendor(it.device.pci.as_ref()?)?)),
-    string("pciDevice", |it| Value::text(product(it.device.pci.as_ref()?)?)),
-    string("pciSubsystem", |it| Value::text(it.device.pci.as_ref()?.subsystem.as_ref()?)),
-    int("numaNode", |it| Value::int(it.device.numa_node?)),
+    string("pciVendor", |it| Some(Value::text(vendor(it.device.pci.as_ref()?)?))),
+    string("pciDevice", |it| Some(Value::text(product(it.device.pci.as_ref()?)?))),
+    string("pciSubsystem", |it| Some(Value::text(it.device.pci.as_ref()?.subsystem.as_ref()?))),
+    int("numaNode", |it| Some(Value::int(it.device.numa_node?))),
     flag("virtual", |it| of_interface(it, it.device.is_virtual)),
     string("type", |it| with_interface(it, &it.device.kind)),
     string("state", |it| with_interface(it, &it.device.state)),
     int("mtu", |it| {
         it.device.interface.as_ref()?;
-        Value::int(it.device.mtu)
+        Some(Value::int(it.device.mtu))
     }),
     string("encapsulation", |it| with_interface(it, &it.device.encapsulation)),
-    string("mac", |it| Value::text(it.device.mac?.to_string())),
-    string("alias", |it| Value::text(it.device.alias.as_ref()?)),
-    flag("sriov", |it| Value::flag(it.device.sriov.is_some())),
-    int("sriovVfs", |it| Value::int(it.device.sriov?.num_vfs)),
+    string("mac", |it| Some(Value::text(&it.device.mac?.to_string()))),
+    string("alias", |it| Some(Value::text(it.device.alias.as_ref()?))),
+    flag("sriov", |it| Some(Value::Bool(it.device.sriov.is_some()))),
+    int("sriovVfs", |it| Some(Value::int(it.device.sriov?.num_vfs))),
     // Only where it is one.
     flag("isSriovVf", |it| it.device.is_sriov_vf.then_some(Value::Bool(true))),
     flag("ebpf", |it| {
@@ -63,11 +63,11 @@ pub(super) const DRANET: &[Entry] = &[
 ];
 
 fn of_interface(seen: &Seen<'_>, flag: bool) -> Option<Value> {
-    seen.device.interface.as_ref().and_then(|_| Value::flag(flag))
+    seen.device.interface.as_ref().map(|_| Value::Bool(flag))
 }
 
 fn with_interface(seen: &Seen<'_>, text: &str) -> Option<Value> {
-    seen.device.interface.as_ref().and_then(|_| Value::text(text))
+    seen.device.interface.as_ref().map(|_| Value::text(text))
 }
 
 /// Names of the PCI ID Repository, as DraNet publishes them instead of numbers.

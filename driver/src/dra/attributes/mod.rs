@@ -93,9 +93,10 @@ pub(super) fn attributes(
             break;
         }
         let Some(value) = (entry.of)(&seen) else { continue };
-        let name = match entry.name.contains('/') {
-            true => entry.name.to_owned(),
-            false => format!("{}/{}", vocabulary.domain, entry.name),
+        let name = if entry.name.contains('/') {
+            entry.name.to_owned()
+        } else {
+            format!("{}/{}", vocabulary.domain, entry.name)
         };
         // What a provider says of it, it knows better.
         all.entry(name).or_insert_with(|| value.attribute());

@@ -18,16 +18,12 @@ pub(super) enum Value {
 }
 
 impl Value {
-    pub(super) fn text(text: impl ToString) -> Option<Self> {
-        Some(Self::String(text.to_string()))
+    pub(super) fn text(text: &(impl ToString + ?Sized)) -> Self {
+        Self::String(text.to_string())
     }
 
-    pub(super) fn int(number: impl Into<i64>) -> Option<Self> {
-        Some(Self::Int(number.into()))
-    }
-
-    pub(super) fn flag(flag: bool) -> Option<Self> {
-        Some(Self::Bool(flag))
+    pub(super) fn int(number: impl Into<i64>) -> Self {
+        Self::Int(number.into())
     }
 
     /// As many whole items as fit, with commas between them; `None` where there are none.

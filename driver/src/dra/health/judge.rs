@@ -132,9 +132,10 @@ fn on_the_host(device: &Device) -> Finding {
 fn gone(device: &Device, idle: &[IdleFunction]) -> Finding {
     let address = device.pci.as_ref().map(|pci| pci.address);
     let is_unbound = address.is_some_and(|it| idle.iter().any(|idle| idle.address == it));
-    let (defect, what) = match is_unbound {
-        true => (Defect::Unbound, "is there no more: its driver is unbound"),
-        false => (Defect::Removed, "is nowhere: it was removed"),
+    let (defect, what) = if is_unbound {
+        (Defect::Unbound, "is there no more: its driver is unbound")
+    } else {
+        (Defect::Removed, "is nowhere: it was removed")
     };
     Finding { defect: Some(defect), ..Finding::unhealthy(format!("{} {what}", device.called())) }
 }

@@ -52,6 +52,8 @@ const DEVICES: usize = 2 * PAIRS;
 #[derive(Debug, Serialize)]
 struct Figures {
     machine: Machine,
+    #[serde(skip)]
+    is_real_time: bool,
     results: Vec<Measurement>,
 }
 
@@ -61,7 +63,7 @@ pub fn inside(options: &Options) -> Result<()> {
     let one = furnish()?;
     let mut results = scans(one, options.rounds)?;
     results.extend(driver(&options.weir)?);
-    let figures = Figures { machine: Machine::this()?, results };
+    let figures = Figures { machine: Machine::this()?, is_real_time: is_real_time()?, results };
     if let Some(path) = &options.write {
         let today = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
         let page = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
@@ -76,6 +78,16 @@ pub fn inside(options: &Options) -> Result<()> {
     };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()).context("print")
+}
+
+/// Whether this was started by somebody who wants it to wait for nobody, as `chrt` does. The policy is
+/// the 41st field of proc_pid_stat(5), and the name of the process, the second, may have spaces.
+fn is_real_time() -> Result<bool> {
+    const AFTER_NAME: usize = 41 - 3;
+    let stat = fs::read_to_string("/proc/self/stat").context("read /proc/self/stat")?;
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace());
+    let policy = fields.and_then(|mut fields| fields.nth(AFTER_NAME));
+    Ok(policy.is_some_and(|policy| matches!(policy, "1" | "2")))
 }
 
 /// Makes the interfaces, all up; answers one of them.

@@ -19,9 +19,10 @@ const TARGETS: [(&str, &str, f64); 3] = [
 pub(super) fn section(figures: &Figures, day: &str) -> String {
     let Machine { cpu, cores, kernel } = &figures.machine;
     let build = if cfg!(debug_assertions) { "without optimisation" } else { "as it is shipped" };
+    let priority = if figures.is_real_time { ", at a real-time priority" } else { "" };
     let mut text = format!(
         "{}\n\n## The inventory\n\nMeasured on {day} on {cpu} with {cores} cores, Linux {kernel}, by\n\
-         `cargo xtask bench inventory`, with the driver built {build}.\n{INTRODUCTION}",
+         `cargo xtask bench inventory`, with the driver built {build}{priority}.\n{INTRODUCTION}",
         sections::mark(NAME)
     );
     for (what, name, target) in TARGETS {
@@ -73,7 +74,8 @@ mod tests {
         let machine = Machine { cpu: "a CPU".to_owned(), cores: 2, kernel: "6.18".to_owned() };
         let results =
             vec![measurement("scan_256_ms", 99.0, "ms"), measurement("rescan_one_ms", 2.1, "ms")];
-        let section = section(&Figures { machine, results }, "2026-01-01");
+        let section = section(&Figures { machine, is_real_time: true, results }, "2026-01-01");
+        assert!(section.contains(", at a real-time priority."), "{section}");
         assert!(section.contains("| at most 100 ms | 99.0 ms | met |"), "{section}");
         assert!(section.contains("| at most 2 ms | 2.1 ms | **missed** |"), "{section}");
         assert!(section.contains("| `scan_256_ms` | 99.00 | ms |"), "{section}");

@@ -125,7 +125,7 @@ fn dummy_interface_with_ip_addresses_resource_claim_and_routes() {
             &ip_in(&netns, &["route", "show"]),
             &[
                 json!({ "dst": "169.254.169.0/24", "gateway": "169.254.169.1", "dev": "eth99" }),
-                json!({ "dst": "169.254.169.1", "dev": "eth99", "scope": "link" }),
+                json!({ "dst": "169.254.169.1", "dev": "eth99", "scope": "253" }),
             ],
         );
         status_has(node, &pod, &["169.254.169.13/32"]);

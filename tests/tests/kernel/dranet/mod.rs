@@ -48,12 +48,21 @@ fn attributes(node: &Node, interface: &str) -> BTreeMap<String, DeviceAttribute>
 
 fn published(node: &Node, interface: &str) -> Option<BTreeMap<String, DeviceAttribute>> {
     let slices = node.server.objects::<ResourceSlice>();
-    let mut devices = slices.into_iter().flat_map(|slice| slice.spec.devices.unwrap_or_default());
-    devices.find_map(|device| {
+    let mut slices = slices.into_iter().filter(|slice| slice.spec.driver == node.driver_name);
+    slices.by_ref().flat_map(|slice| slice.spec.devices.unwrap_or_default()).find_map(|device| {
         let attributes = device.attributes?;
-        let name = attributes.get("weir.dev/ifName")?.string.as_deref();
+        let name = attributes.get(&format!("{}/ifName", node.driver_name))?.string.as_deref();
         (name == Some(interface)).then_some(attributes)
     })
+}
+
+/// Starts the driver anew, as one that claims for DraNet find under DraNet's name.
+fn become_dranet(node: &mut Node) {
+    node.driver.stop().unwrap();
+    node.driver.add("--compat");
+    node.driver.add("dranet");
+    node.driver_name = "dra.net";
+    node.start_driver().unwrap();
 }
 
 /// Has a pod run whose claim wants these interfaces, in order.

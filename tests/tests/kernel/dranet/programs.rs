@@ -8,7 +8,7 @@ use serde_json::json;
 use tests::node::Node;
 use tests::runtime::Options;
 
-use super::{attributes, interface, run};
+use super::{attributes, become_dranet, interface, run};
 use crate::datapath::{spec, strangers, tc as tc_hook};
 use crate::driver::configured::{programs_at_tcx, stranger};
 use crate::driver::world::{nothing_is_left, on_a_node, until};
@@ -17,8 +17,8 @@ use crate::driver::world::{nothing_is_left, on_a_node, until};
 fn names(node: &Node, list: &str) -> String {
     until("the program is published", || {
         let found = attributes(node, "dummy0");
-        let name = found.get(&format!("weir.dev/{list}")).and_then(|it| it.string.clone());
-        let is_told = found["weir.dev/ebpf"].bool == Some(true);
+        let name = found.get(&format!("dra.net/{list}")).and_then(|it| it.string.clone());
+        let is_told = found["dra.net/ebpf"].bool == Some(true);
         name.filter(|_| is_told).ok_or_else(|| format!("{found:?}"))
     })
 }
@@ -39,6 +39,7 @@ fn classifier(interface: &str) {
 fn bpf_filter_attributes() {
     on_a_node(0, Options::default(), |node| {
         interface("dummy0", &[]);
+        become_dranet(node);
         classifier("dummy0");
         assert_eq!(names(node, "tcFilterNames"), "weir_egress");
     });
@@ -70,14 +71,15 @@ fn bpf_programs_are_removed() {
 fn tcx_bpf_filter_attributes() {
     on_a_node(0, Options::default(), |node| {
         interface("dummy0", &[]);
-        assert_eq!(attributes(node, "dummy0")["weir.dev/ebpf"].bool, Some(false));
+        become_dranet(node);
+        assert_eq!(attributes(node, "dummy0")["dra.net/ebpf"].bool, Some(false));
         // The interface is not touched, so that no event tells of the program.
         let stranger = stranger("dummy0");
         assert_eq!(names(node, "tcxProgramNames"), "weir_egress");
         drop(stranger);
         until("it is gone", || {
             let found = attributes(node, "dummy0");
-            if found["weir.dev/ebpf"].bool == Some(false) { Ok(()) } else { Err(String::new()) }
+            if found["dra.net/ebpf"].bool == Some(false) { Ok(()) } else { Err(String::new()) }
         });
     });
 }

@@ -61,7 +61,7 @@ fn dummy_interface_with_ipv6_subnet_route() {
         let routes = ip_in(&netns, &["-6", "route", "show", "fd36::3:0:e:0:0/96"]);
         let routes: Vec<_> = routes.as_array().unwrap().iter().collect();
         assert_eq!(routes.len(), 1, "{routes:#?}");
-        assert_eq!((&routes[0]["protocol"], &routes[0]["metric"]), (&json!("kernel"), &json!(256)));
+        assert_eq!((&routes[0]["protocol"], &routes[0]["metric"]), (&json!("2"), &json!(256)));
         drop(netns);
         pod.end(node);
     });
@@ -73,18 +73,16 @@ fn pbr_configuration() {
     on_a_node(0, Options::default(), |node| {
         pair("pbr-test-pod-1", "pbr-rtr-1");
         pair("pbr-test-pod-2", "pbr-rtr-2");
-        let end = |address: &str, gateway: &str, other: &str| {
-            json!({
-                "interface": { "name": "eth1", "addresses": [format!("{address}/24")] },
-                "routes": [{ "destination": other, "gateway": gateway, "table": 100 }],
-                "rules": [{ "priority": 1000, "source": format!("{address}/32"), "table": 100 }],
-            })
-        };
         let router = |name: &str, address: &str| {
             let wishes = json!({ "name": name, "addresses": [address], "forwarding": true });
             json!({ "interface": wishes })
         };
-        let one = end("192.168.100.10", "192.168.100.2", "192.168.200.0/24");
+        let (to, via) = ("192.168.200.0/24", "192.168.100.2");
+        let one = json!({
+            "interface": { "name": "eth1", "addresses": ["192.168.100.10/24"] },
+            "routes": [{ "destination": to, "gateway": via, "table": 100 }],
+            "rules": [{ "priority": 1000, "source": "192.168.100.10/32", "table": 100 }],
+        });
         let (pod_1, netns_1) = run(node, "pod-pbr-1", &[("pbr-test-pod-1", one)]);
         let (between, netns) = run(
             node,
@@ -94,7 +92,11 @@ fn pbr_configuration() {
                 ("pbr-rtr-2", router("eth2", "192.168.200.2/24")),
             ],
         );
-        let two = end("192.168.200.10", "192.168.200.2", "192.168.100.0/24");
+        // What answers is not bound to an address, so that no rule by source finds the way back.
+        let two = json!({
+            "interface": { "name": "eth1", "addresses": ["192.168.200.10/24"] },
+            "routes": [{ "destination": "192.168.100.0/24", "gateway": "192.168.200.2" }],
+        });
         let (pod_2, netns_2) = run(node, "pod-pbr-2", &[("pbr-test-pod-2", two)]);
 
         let echo = answer_in(&netns_2);
