@@ -136,10 +136,10 @@ impl LinuxNode {
             Step::SetVf { vf, settings } => function::set_vf(places, vf, settings),
             Step::MoveRdma { device, from, to } => function::move_rdma(device, from, to),
             Step::SetVfCount { pf, count } => match &self.sysfs {
-                Some(sysfs) => match sysfs.set_vf_count(*pf, *count)? {
-                    true => Ok(Was::Otherwise),
-                    false => Ok(Was::Same),
-                },
+                Some(sysfs) => {
+                    let changed = sysfs.set_vf_count(*pf, *count)?;
+                    Ok(if changed { Was::Otherwise } else { Was::Same })
+                }
                 None => Err(StepError { message: format!("no sysfs to look for {pf} in") }),
             },
             Step::AddVrf { place, vrf } => link::add_vrf(places, place, vrf),

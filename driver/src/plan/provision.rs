@@ -201,7 +201,8 @@ mod tests {
             assert!(matches!(of(&[rule(selector, 2)])[..], [Provision::Set { to: 2, .. }]));
         }
         let other = rule(id("1520"), 2);
-        assert_eq!(of(&[other.clone()]), [Provision::Unmatched { rule: other }]);
+        let unmatched = Provision::Unmatched { rule: other.clone() };
+        assert_eq!(of(&[other]), [unmatched]);
         let both = [rule(id("10c9"), 2), rule(PfSelector::PciAddress(address(0)), 3)];
         assert!(matches!(of(&both)[..], [Provision::Set { to: 2, .. }]));
     }

@@ -118,10 +118,8 @@ impl<N: Node> Engine<N> {
             Settlement::Lost => {
                 tracing::error!(%device, called = record.device.called(), "it is nowhere");
                 if !self.lost.contains_key(&record.id()) {
-                    let message = match record.has_interface() {
-                        true => format!("interface {} is nowhere to be found", record.before.name),
-                        false => format!("{} is nowhere to be found", record.device.called()),
-                    };
+                    let noun = if record.has_interface() { "interface " } else { "" };
+                    let message = format!("{noun}{} is nowhere to be found", home_name(&record));
                     self.tell(&record, NoticeKind::Lost, message);
                 }
                 self.lost.entry(record.id()).or_insert_with(Instant::now);
@@ -229,6 +227,11 @@ impl<N: Node> Engine<N> {
             _ => Err(mismatch()),
         }
     }
+}
+
+/// What the device is called on the host.
+fn home_name(record: &Record) -> &str {
+    if record.has_interface() { record.before.name.as_str() } else { record.device.called() }
 }
 
 /// Everything that was left behind, in one text.

@@ -83,9 +83,10 @@ fn facts(record: &Record) -> Vec<(&'static str, String)> {
         ("in the pod", inside),
         (
             "on the host",
-            match record.has_interface() {
-                true => format!("{} (index {})", before.name, before.index),
-                false => device.called().to_owned(),
+            if record.has_interface() {
+                format!("{} (index {})", before.name, before.index)
+            } else {
+                device.called().to_owned()
             },
         ),
         ("kind", format!("{}, {}", device.kind, device.driver.as_deref().unwrap_or("no driver"))),

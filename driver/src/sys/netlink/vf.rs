@@ -247,7 +247,7 @@ mod tests {
         let mut list = Writer::default();
         list.nest(IFLA_VFINFO_LIST, |list| {
             list.nest(IFLA_VF_INFO, |info| {
-                let old = [number, 100, 3].into_iter().flat_map(|word| word.to_ne_bytes());
+                let old = [number, 100, 3].into_iter().flat_map(u32::to_ne_bytes);
                 info.put(IFLA_VF_VLAN, &old.collect::<Vec<_>>());
                 for (_, part) in encode(number, settings, &VfSettings::default()) {
                     match part {
