@@ -23,6 +23,7 @@ use crate::config::{NodeFiles, UnknownProfile};
 use crate::inventory::Inventory;
 use crate::model::{NodeRules, Problems, PublishRules};
 use crate::provider::Providers;
+use crate::telemetry::Metrics;
 
 /// How often the files are looked at. A changed `ConfigMap` takes about a minute to get here anyway.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -50,6 +51,7 @@ pub struct RuleFollower {
     providers: Providers,
     worker: Worker,
     board: RuleBoard,
+    metrics: Arc<Metrics>,
     /// `None` where the process cannot have the signal.
     hangups: Option<Signal>,
 }
@@ -75,11 +77,23 @@ impl RuleFollower {
         state_dir: PathBuf,
         (inventory, providers, worker): (Inventory, Providers, Worker),
         board: RuleBoard,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let hangups = signal(SignalKind::hangup())
             .inspect_err(|error| tracing::warn!(%error, "SIGHUP will not be heard"))
             .ok();
-        Self { pool, client, files, state_dir, inventory, providers, worker, board, hangups }
+        Self {
+            pool,
+            client,
+            files,
+            state_dir,
+            inventory,
+            providers,
+            worker,
+            board,
+            metrics,
+            hangups,
+        }
     }
 
     /// Follows until `shutdown`. What is wrong is logged, and what held before goes on to hold; at
@@ -158,7 +172,8 @@ impl RuleFollower {
                 self.board.publish.send_replace(Arc::new(rules.publish.clone()));
                 if !rules.sriov.is_empty() {
                     // It logs what came of each. What is new is seen by the next scan.
-                    self.worker.provision(rules.sriov.clone()).await;
+                    let outcomes = self.worker.provision(rules.sriov.clone()).await;
+                    self.metrics.provisioned(&outcomes);
                 }
                 let devices = self.inventory.devices();
                 self.providers.employ(&rules.providers, &devices).await;
