@@ -34,7 +34,7 @@ const IN_FORCE: &str = "publish.json";
 /// Where what holds is shown.
 #[derive(Debug)]
 pub struct RuleBoard {
-    /// What the inventory offers by name; it has to be told by [`Inventory::rescan`].
+    /// What the inventory offers by name; it has to be told by [`Inventory::follow`].
     pub publish: watch::Sender<Arc<PublishRules>>,
     pub sieve: watch::Sender<Sieve>,
     /// All of it, as soon as it is known. Only its `publish` changes after that.
@@ -166,12 +166,14 @@ impl RuleFollower {
     /// Makes it known. The first time virtual functions are made, and providers asked, before anything
     /// is published.
     async fn post(&self, rules: NodeRules, sieve: Sieve) {
+        let publish = Arc::new(rules.publish.clone());
+        self.board.publish.send_replace(Arc::clone(&publish));
+        self.inventory.follow(&publish).await;
         let before = self.board.rules.borrow().clone();
         let rules = match before {
             None => {
-                self.board.publish.send_replace(Arc::new(rules.publish.clone()));
                 if !rules.sriov.is_empty() {
-                    // It logs what came of each. What is new is seen by the next scan.
+                    // It logs what came of each. The kernel tells the inventory what is new.
                     let outcomes = self.worker.provision(rules.sriov.clone()).await;
                     self.metrics.provisioned(&outcomes);
                 }
@@ -186,12 +188,11 @@ impl RuleFollower {
                 NodeRules { publish: rules.publish, ..(*before).clone() }
             }
         };
-        tracing::info!(publish = ?rules.publish, "what is offered");
-        self.show(&rules.publish);
-        self.board.publish.send_replace(Arc::new(rules.publish.clone()));
+        tracing::info!(?publish, "what is offered");
+        self.show(&publish);
+        // Last, so that nothing is published by names that are not offered.
         self.board.sieve.send_replace(sieve);
         self.board.rules.send_replace(Some(Arc::new(rules)));
-        self.inventory.rescan();
     }
 
     /// Without it `weir devices` shows what would hold without a file.

@@ -39,6 +39,8 @@ pub struct Scanner {
     /// another one after they were loaded anew, and then so are their interfaces.
     drivers: BTreeMap<IfIndex, DriverFacts>,
     rules: Rules,
+    /// Those by which the last look was judged.
+    followed: Arc<PublishRules>,
 }
 
 /// What is offered, as it is wished now.
@@ -104,6 +106,7 @@ impl Scanner {
             drivers: BTreeMap::new(),
             // Whoever sent them is gone, so they stay.
             rules: watch::channel(Arc::default()).1,
+            followed: Arc::default(),
         })
     }
 
@@ -205,9 +208,20 @@ impl Scanner {
         Ok(Changes { interfaces, ..Changes::default() })
     }
 
+    /// The rules by which the last look was judged.
+    pub(super) fn followed(&self) -> Arc<PublishRules> {
+        Arc::clone(&self.followed)
+    }
+
+    /// Whether the rules are others since.
+    pub(super) fn has_new_rules(&self) -> bool {
+        !Arc::ptr_eq(&self.followed, &self.rules.borrow())
+    }
+
     fn assemble(&mut self) -> Scan {
         let rules = Arc::clone(&self.rules.borrow());
         let scan = assemble(self.observed.clone(), &rules);
+        self.followed = rules;
         self.devices = scan.devices.iter().filter_map(|device| device.index).collect();
         scan
     }
