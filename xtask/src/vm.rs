@@ -12,7 +12,7 @@ mod kernel;
 mod report;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 use std::{env, fs, io};
@@ -23,8 +23,8 @@ use self::bench::Bench;
 use self::guest::{Ending, Guest};
 use self::kernel::Kernel;
 use self::report::Outcome;
-use crate::shell;
 use crate::workspace::Workspace;
+use crate::{runtime, shell};
 
 pub(crate) use self::kernel::SERIES;
 pub(crate) use self::report::listed;
@@ -35,8 +35,18 @@ const TAIL_LINES: usize = 60;
 
 /// Modules whose tests not every kernel can run: what they need, and the release that brought it. Debian
 /// brings none of it to older ones.
-const NEEDS: [(&str, &str, [u32; 2]); 2] =
-    [("::needs_tcx::", "TCX", [6, 6]), ("::needs_netkit::", "netkit", [6, 7])];
+const NEEDS: [(&str, &str, [u32; 2]); 4] = [
+    // Which drivers run XDP is told by the netlink family `netdev`, and not known before.
+    ("::needs_xdp_features::", "the list of what drivers can do with XDP", [6, 3]),
+    ("::needs_tcx::", "TCX", [6, 6]),
+    ("::needs_netkit::", "netkit", [6, 7]),
+    // Debian's 6.18 has it not, and 7.3 has.
+    ("::needs_rxe_in_pods::", "rxe in other namespaces", [7, 0]),
+];
+
+/// Set where golden files are to be made of what guests saw.
+const BLESS: &str = "WEIR_BLESS";
+const GOLDEN: &str = "tests/fixtures/hardware";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -57,18 +67,32 @@ pub(crate) fn prepare(workspace: &Workspace, kernels: &[String]) -> Result<()> {
          machine is {}",
         env::consts::ARCH
     );
+    containerd(workspace)?;
     Bench::ensure(workspace, kernels).map(drop)
+}
+
+/// The runtime for tests that need one. Of those that the runtime ring has, one is enough here.
+fn containerd(workspace: &Workspace) -> Result<PathBuf> {
+    let [first, ..] = &runtime::RELEASES;
+    first.ensure(workspace)
 }
 
 /// Runs the command in one guest after the other, and prints a line for each.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let bench = Bench::ensure(workspace, &arguments.kernels)?;
+    let containerd = containerd(workspace)?;
     let mut bad = Vec::new();
     for series in &arguments.kernels {
         let kernel = bench.kernel(series)?;
         shell::say(&format!("booting Linux {}", kernel.release));
         let share = workspace.target.join("vm").join(series);
-        let guest = Guest { bench: &bench, kernel: &kernel, share: &share };
+        let guest = Guest {
+            bench: &bench,
+            kernel: &kernel,
+            series,
+            containerd: &containerd,
+            share: &share,
+        };
         let command = command(&kernel, &arguments.command)?;
         let start = Instant::now();
         let ending = guest.run(&workspace.program("xtask"), &command)?;
@@ -76,6 +100,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         let output = read_lossy(&guest.output())?;
         let outcome = Outcome::parse(&output);
         let verdict = judge(ending, outcome.as_ref());
+        if env::var_os(BLESS).is_some() {
+            bless(workspace, series, &share)?;
+        }
         for line in report::told(&output) {
             shell::say(line);
         }
@@ -90,6 +117,16 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         }
     }
     ensure!(bad.is_empty(), "the vm ring failed on {}", bad.join(", "));
+    Ok(())
+}
+
+/// Makes what the guest's hardware was published with the golden file of its kernel.
+fn bless(workspace: &Workspace, series: &str, share: &Path) -> Result<()> {
+    let (seen, folder) = (share.join("attributes.json"), workspace.root.join(GOLDEN));
+    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    let file = folder.join(format!("{series}.json"));
+    fs::copy(&seen, &file).with_context(|| format!("copy {}", seen.display()))?;
+    shell::say(&format!("wrote {}", file.display()));
     Ok(())
 }
 

@@ -20,7 +20,14 @@ pub(super) const NETWORK: &str = r#"{
 "#;
 
 /// containerd's configuration: version 2 of the file for 1.x, version 3 for later ones.
-pub(super) fn daemon(is_first: bool, packages: &Path, root: &Path, cdi: &Path) -> String {
+/// `event_seconds` is how long a plugin of NRI may take for an event.
+pub(super) fn daemon(
+    is_first: bool,
+    packages: &Path,
+    root: &Path,
+    cdi: &Path,
+    event_seconds: u32,
+) -> String {
     let (packages, root, cdi) = (packages.display(), root.display(), cdi.display());
     let version = if is_first { 2 } else { 3 };
     let cri = if is_first { "io.containerd.grpc.v1.cri" } else { "io.containerd.cri.v1.runtime" };
@@ -50,6 +57,7 @@ address = '{root}/containerd.sock'
 path = '{root}/opt'
 [plugins.'io.containerd.nri.v1.nri']
 disable = false
+plugin_request_timeout = '{event_seconds}s'
 socket_path = '{root}/nri.sock'
 plugin_path = '{root}/nri-plugins'
 plugin_config_path = '{root}/nri-conf'

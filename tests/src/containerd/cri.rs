@@ -11,7 +11,7 @@ use tonic::{Response, Status};
 use self::proto::runtime_service_client::RuntimeServiceClient;
 use self::proto::{
     CdiDevice, ContainerConfig, ContainerMetadata, CreateContainerRequest, ExecSyncRequest,
-    ImageSpec, LinuxContainerConfig, LinuxPodSandboxConfig, LinuxSandboxSecurityContext,
+    ImageSpec, LinuxContainerConfig, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount,
     NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, RemovePodSandboxRequest,
     RunPodSandboxRequest, StartContainerRequest, StopPodSandboxRequest, VersionRequest,
 };
@@ -29,6 +29,9 @@ mod proto {
 
 /// How long a call may take. Kubelet gives it two minutes (`--runtime-request-timeout`).
 const DEADLINE: Duration = Duration::from_mins(2);
+
+/// How long a command in a container may take, also in an emulated machine.
+const EXEC_SECONDS: i64 = 100;
 
 /// A connection to a runtime. Calls wait for their answers.
 #[derive(Debug)]
@@ -89,11 +92,27 @@ impl Cri {
 
     /// Makes a container that does nothing, with these CDI devices, and answers its id.
     pub fn create(&self, pod: &Pod, name: &str, cdi_ids: &[String]) -> Result<String, Status> {
+        self.create_with(pod, name, cdi_ids, &[])
+    }
+
+    /// As [`Self::create`], for a container that can read these folders, each in its place.
+    pub fn create_with(
+        &self,
+        pod: &Pod,
+        name: &str,
+        cdi_ids: &[String],
+        folders: &[&Path],
+    ) -> Result<String, Status> {
+        let mount = |folder: &&Path| {
+            let path = folder.display().to_string();
+            Mount { container_path: path.clone(), host_path: path, readonly: true }
+        };
         let device = |id: &String| CdiDevice { name: id.clone() };
         let config = ContainerConfig {
             metadata: Some(ContainerMetadata { name: name.to_owned(), attempt: 0 }),
             image: Some(ImageSpec { image: "localhost/busybox:1".to_owned() }),
             command: ["/bin/sleep", "2147483647"].map(str::to_owned).to_vec(),
+            mounts: folders.iter().map(mount).collect(),
             log_path: format!("{name}.log"),
             linux: Some(LinuxContainerConfig {}),
             cdi_devices: cdi_ids.iter().map(device).collect(),
@@ -120,7 +139,7 @@ impl Cri {
         let request = ExecSyncRequest {
             container_id: container.to_owned(),
             cmd: command.iter().map(ToString::to_string).collect(),
-            timeout: 10,
+            timeout: EXEC_SECONDS,
         };
         let answer = self.wait(async |client| client.exec_sync(request).await)?;
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();

@@ -23,6 +23,9 @@ use crate::sandbox::{self, Process};
 
 /// How long it may take to start.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// What a plugin of NRI has for an event unless a runtime is told otherwise (`DefaultPluginRequestTimeout`
+/// in `pkg/adaptation/plugin.go` of NRI 0.8).
+pub const EVENT_SECONDS: u32 = 2;
 const GROUPS: &str = "/sys/fs/cgroup";
 
 /// Furnishes the box of the calling thread, and leaves the control groups in it that were there.
@@ -46,8 +49,8 @@ pub struct Containerd {
 
 impl Containerd {
     /// Prepares one from `packages` that keeps everything below `root` and looks for CDI
-    /// specifications in `cdi`. It does not run yet.
-    pub fn new(packages: &Path, root: &Path, cdi: &Path) -> Result<Self> {
+    /// specifications in `cdi`. A plugin of NRI may take `event_seconds` for an event. It does not run yet.
+    pub fn new(packages: &Path, root: &Path, cdi: &Path, event_seconds: u32) -> Result<Self> {
         for folder in [root, &root.join("cni"), cdi] {
             fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         }
@@ -55,7 +58,7 @@ impl Containerd {
         let version = Command::new(&program).arg("--version").output()?.stdout;
         let is_first = String::from_utf8_lossy(&version).contains(" 1.");
         let file = root.join("config.toml");
-        fs::write(&file, config::daemon(is_first, packages, root, cdi))?;
+        fs::write(&file, config::daemon(is_first, packages, root, cdi, event_seconds))?;
         fs::write(root.join("cni").join("10-bridge.conflist"), config::NETWORK)?;
         let path = ["usr/bin", "usr/sbin", "bin", "sbin"].map(|part| packages.join(part));
         let path = path.iter().map(|part| part.display().to_string()).collect::<Vec<_>>();

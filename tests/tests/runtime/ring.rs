@@ -9,7 +9,7 @@ use driver::sys::netns::Netns;
 use nix::sched::{self, CloneFlags};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
-use tests::containerd::{self, Containerd, Cri, Pod};
+use tests::containerd::{self, Containerd, Cri, EVENT_SECONDS, Pod};
 use tests::node::{CDI_DIR, Node, ROOT};
 use tests::runtime::Options;
 
@@ -46,7 +46,8 @@ pub(super) fn on_containerd(test: impl FnOnce(&mut Ring) + Send) {
 impl Ring {
     fn start() -> Self {
         let (root, cdi) = (Path::new(ROOT).join("containerd"), Path::new(CDI_DIR));
-        let mut containerd = Containerd::new(&told("WEIR_CONTAINERD"), &root, cdi).unwrap();
+        let mut containerd =
+            Containerd::new(&told("WEIR_CONTAINERD"), &root, cdi, EVENT_SECONDS).unwrap();
         containerd.start().unwrap();
         containerd.import_images().unwrap();
         let socket = containerd.nri_socket();

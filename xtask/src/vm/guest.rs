@@ -41,6 +41,10 @@ pub(super) enum Ending {
 pub(super) struct Guest<'a> {
     pub(super) bench: &'a Bench,
     pub(super) kernel: &'a Kernel,
+    /// What the ring calls the kernel.
+    pub(super) series: &'a str,
+    /// Where there is a container runtime.
+    pub(super) containerd: &'a Path,
     /// A folder of its own that it can write to.
     pub(super) share: &'a Path,
 }
@@ -75,6 +79,9 @@ impl Guest<'_> {
         let told = [
             // Where `init` keeps it.
             ("WEIR_MACHINE".into(), "/dev/machine".into()),
+            ("WEIR_CONTAINERD".into(), self.containerd.into()),
+            ("WEIR_SHARE".into(), "/dev/share".into()),
+            ("WEIR_SERIES".into(), self.series.into()),
             ("WEIR_TOOLS".into(), self.bench.tools().into_os_string()),
         ];
         write("run", script(&folder, env::vars_os().chain(told), &words)?.as_bytes())?;

@@ -44,6 +44,8 @@ echo /run/modprobe >/new/proc/sys/kernel/modprobe
 chroot /new /run/modprobe -a igb igbvf virtio_net rdma_rxe ib_uverbs ib_umad rdma_ucm vfio-pci ||
     fail "load the hardware's modules"
 # Tests run in namespaces of their own; what hardware there is, is in this one.
+mkdir /new/dev/share
+mount -o bind /new/run/guest /new/dev/share || fail "mount the share where tests find it"
 touch /new/dev/machine || fail "make /dev/machine"
 mount -o bind /new/proc/self/ns/net /new/dev/machine || fail "keep the network namespace"
 hostname guest

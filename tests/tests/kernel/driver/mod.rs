@@ -16,7 +16,7 @@ mod publish;
 mod refuse;
 mod restart;
 mod shared;
-mod snapshot;
+pub(crate) mod snapshot;
 mod storm;
 mod vm_only;
 mod watched;

@@ -111,7 +111,7 @@ fn a_nic_that_died_with_its_namespace_while_no_driver_ran_is_let_go() {
         });
         node.start_driver().unwrap();
 
-        assert!(node.driver.log_tail().contains("the interface is gone"));
+        assert!(node.driver.log_tail().contains("it is nowhere"));
         node.unprepare(&web.claims()).unwrap();
         nothing_is_left();
         until("only the other NIC is published", || {

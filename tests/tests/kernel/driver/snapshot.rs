@@ -12,11 +12,11 @@ use crate::config::stage::ip;
 
 /// What a namespace has, by what it is.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Snapshot(BTreeMap<String, Value>);
+pub(crate) struct Snapshot(BTreeMap<String, Value>);
 
 impl Snapshot {
     /// Of the calling thread's namespace.
-    pub(super) fn take() -> Self {
+    pub(crate) fn take() -> Self {
         let mut seen = BTreeMap::new();
         for link in list(&["link", "show"]) {
             let name = link["ifname"].as_str().unwrap().to_owned();
@@ -38,7 +38,7 @@ impl Snapshot {
     }
 
     /// What is otherwise now, each thing as it was and as it is.
-    pub(super) fn changes(&self) -> Vec<String> {
+    pub(crate) fn changes(&self) -> Vec<String> {
         let now = Self::take();
         let names = self.0.keys().chain(now.0.keys().filter(|name| !self.0.contains_key(*name)));
         let differing = names.filter(|name| self.0.get(*name) != now.0.get(*name));
@@ -48,7 +48,7 @@ impl Snapshot {
     }
 
     #[track_caller]
-    pub(super) fn is_as_now(&self) {
+    pub(crate) fn is_as_now(&self) {
         let changes = self.changes();
         assert!(changes.is_empty(), "{}", changes.join("\n"));
     }

@@ -128,10 +128,14 @@ pub(crate) fn deploy_interfaces(
     name: &str,
     wanted: &[(String, String, Value)],
 ) -> Deployed {
+    deploy_claim(node, name, &claim_spec(wanted))
+}
+
+/// Has a pod scheduled whose claim says this.
+pub(crate) fn deploy_claim(node: &Node, name: &str, spec: &Value) -> Deployed {
     let claim = json!({
         "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
-        "metadata": { "name": name, "namespace": "default" },
-        "spec": claim_spec(wanted),
+        "metadata": { "name": name, "namespace": "default" }, "spec": spec,
     });
     let uses = json!([{ "name": "nics", "resourceClaimName": name }]);
     let pod = json!({
@@ -146,7 +150,7 @@ pub(crate) fn deploy_interfaces(
 }
 
 /// Prepares a pod's claim; answers the CDI ids that its containers name.
-pub(super) fn prepared_ids(node: &Node, deployed: &Deployed) -> Vec<String> {
+pub(crate) fn prepared_ids(node: &Node, deployed: &Deployed) -> Vec<String> {
     let answers = node.ask_to_prepare(&deployed.claims()).unwrap();
     let devices = answers[deployed.claim.uid.as_str()].clone().unwrap();
     devices.into_iter().flat_map(|device| device.cdi_device_ids).collect()
@@ -169,7 +173,7 @@ impl Deployed {
         [self.claim.clone()]
     }
 
-    pub(super) fn device(&self, nth: usize) -> &str {
+    pub(crate) fn device(&self, nth: usize) -> &str {
         &self.devices[nth]
     }
 
@@ -182,7 +186,7 @@ impl Deployed {
     }
 
     /// What was counted for a device, as its pins tell, driver or not.
-    pub(super) fn pinned_count(&self, nth: usize) -> u64 {
+    pub(crate) fn pinned_count(&self, nth: usize) -> u64 {
         MapCounters::new(Path::new(BPFFS)).read(&self.id(nth)).unwrap().ingress.total.packets
     }
 
