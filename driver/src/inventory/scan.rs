@@ -40,8 +40,8 @@ pub struct Scanner {
     /// another one after they were loaded anew, and then so are their interfaces.
     drivers: BTreeMap<IfIndex, DriverFacts>,
     rules: Rules,
-    /// What they said when devices were last told by them.
-    judged_by: Arc<PublishRules>,
+    /// Those by which the last look was judged.
+    followed: Arc<PublishRules>,
 }
 
 /// What is offered, as it is wished now.
@@ -107,7 +107,7 @@ impl Scanner {
             drivers: BTreeMap::new(),
             // Whoever sent them is gone, so they stay.
             rules: watch::channel(Arc::default()).1,
-            judged_by: Arc::default(),
+            followed: Arc::default(),
         })
     }
 
@@ -219,20 +219,20 @@ impl Scanner {
         Ok(Changes { interfaces, ..Changes::default() })
     }
 
-    /// What was seen last, as the rules have it now. Asks the kernel nothing.
-    pub(super) fn judge(&mut self) -> Scan {
-        self.assemble()
+    /// The rules by which the last look was judged.
+    pub(super) fn followed(&self) -> Arc<PublishRules> {
+        Arc::clone(&self.followed)
     }
 
-    /// What is offered.
-    pub(super) fn rules(&self) -> Arc<PublishRules> {
-        Arc::clone(&self.judged_by)
+    /// Whether the rules are others since.
+    pub(super) fn has_new_rules(&self) -> bool {
+        !Arc::ptr_eq(&self.followed, &self.rules.borrow())
     }
 
     fn assemble(&mut self) -> Scan {
         let rules = Arc::clone(&self.rules.borrow());
-        self.judged_by = Arc::clone(&rules);
         let scan = assemble(&self.observed, &rules);
+        self.followed = rules;
         self.devices = scan.devices.iter().filter_map(|device| device.index).collect();
         scan
     }

@@ -27,15 +27,16 @@ const PERIOD: Duration = Duration::from_mins(1);
 
 type Devices = Arc<Vec<Device>>;
 type Idle = Arc<Vec<IdleFunction>>;
-type Receivers = (watch::Receiver<Devices>, watch::Receiver<Idle>, Rules);
+type Followed = Arc<PublishRules>;
+type Receivers = (watch::Receiver<Devices>, watch::Receiver<Idle>, watch::Receiver<Followed>);
 
 /// The devices of this node, as last seen.
 #[derive(Clone)]
 pub struct Inventory {
     devices: watch::Receiver<Devices>,
     idle: watch::Receiver<Idle>,
-    /// By which rules the devices are told.
-    judged: Rules,
+    /// By which rules the devices were picked.
+    followed: watch::Receiver<Followed>,
     wish: Arc<Notify>,
     /// Where no thread holds it: a receiver must not see its sender go.
     _sender: Option<Arc<(watch::Sender<Devices>, watch::Sender<Idle>)>>,
@@ -56,7 +57,7 @@ impl Inventory {
         Self::start_following(sysfs, shutdown, None)
     }
 
-    /// The same, offering what these rules say, also when they change.
+    /// The same, offering what these rules say. Whoever changes them calls [`Self::follow`].
     ///
     /// # Errors
     ///
@@ -80,17 +81,17 @@ impl Inventory {
             })
             .map_err(InventoryError::Start)?;
         let ended = |_| InventoryError::Start(std::io::Error::other("the thread has ended"));
-        let (devices, idle, judged) = seen.recv().map_err(ended)??;
-        Ok(Self { devices, idle, judged, wish, _sender: None })
+        let (devices, idle, followed) = seen.recv().map_err(ended)??;
+        Ok(Self { devices, idle, followed, wish, _sender: None })
     }
 
     /// An inventory that never changes.
     pub fn fixed(devices: Vec<Device>) -> Self {
         let (sender, devices) = watch::channel(Arc::new(devices));
         let (idle_sender, idle) = watch::channel(Idle::default());
+        let followed = watch::channel(Followed::default()).1;
         let senders = Arc::new((sender, idle_sender));
-        let judged = watch::channel(Arc::default()).1;
-        Self { devices, idle, judged, wish: Arc::default(), _sender: Some(senders) }
+        Self { devices, idle, followed, wish: Arc::default(), _sender: Some(senders) }
     }
 
     /// The devices as last seen, sorted by name.
@@ -114,17 +115,17 @@ impl Inventory {
         while devices.changed().await.is_ok() {}
     }
 
-    /// Returns when the devices are told by these rules, which have been given to whoever started this.
-    /// At once where nobody looks.
-    pub async fn offers(&self, rules: &PublishRules) {
-        // An error means that the thread has ended; others notice that.
-        let _ = self.judged.clone().wait_for(|judged| **judged == *rules).await;
-    }
-
     /// Has the thread look at once at what has changed, as after a device came back from a pod. What
     /// the kernel tells of is there already when whoever made the change asks for this.
     pub fn rescan(&self) {
         self.wish.notify_one();
+    }
+
+    /// Returns when the devices are those that `rules`, which have just been sent, let through; or when
+    /// nobody looks any more.
+    pub async fn follow(&self, rules: &Arc<PublishRules>) {
+        self.wish.notify_one();
+        let _ = self.followed.clone().wait_for(|followed| Arc::ptr_eq(followed, rules)).await;
     }
 }
 
@@ -142,7 +143,7 @@ struct Watcher {
     events: Option<Events>,
     devices: watch::Sender<Devices>,
     idle: watch::Sender<Idle>,
-    judged: watch::Sender<Arc<PublishRules>>,
+    followed: watch::Sender<Followed>,
     left_out: Vec<LeftOut>,
     wish: Arc<Notify>,
     shutdown: CancellationToken,
@@ -150,8 +151,6 @@ struct Watcher {
     times: Times,
     /// Whether the kernel let us list programs at the last attempt; told where it did not.
     can_poll: bool,
-    /// What is to be offered, as far as it changes while we look.
-    rules: Option<Rules>,
 }
 
 /// What there is to do after waiting.
@@ -163,8 +162,6 @@ enum Next {
     LookNow,
     /// At programs alone.
     Poll,
-    /// At nothing: what was seen is offered by other rules.
-    Judge,
     LookAtEverything,
     Stop,
 }
@@ -224,51 +221,40 @@ impl Watcher {
         // Listening begins before the first look, so that no change falls between them.
         let events = runtime.block_on(async { Events::open() })?;
         let mut scanner = Scanner::new(Sysfs::new(sysfs)?)?;
-        if let Some(rules) = &rules {
-            scanner = scanner.following(rules.clone());
+        if let Some(rules) = rules {
+            scanner = scanner.following(rules);
         }
         let Scan { devices, left_out, idle } = scanner.scan()?;
         tell_left_out(&left_out);
         let (sender, devices) = watch::channel(Arc::new(devices));
         let (idle_sender, idle) = watch::channel(Arc::new(idle));
-        let (judged, in_force) = watch::channel(scanner.rules());
+        let (follows, followed) = watch::channel(scanner.followed());
         let watcher = Self {
             scanner,
             runtime,
             events: Some(events),
             devices: sender,
             idle: idle_sender,
-            judged,
+            followed: follows,
             left_out,
             wish,
             shutdown,
             pending: Pending::default(),
             times: Times::from(Instant::now()),
             can_poll: true,
-            rules,
         };
-        Ok((watcher, (devices, idle, in_force)))
+        Ok((watcher, (devices, idle, followed)))
     }
 
     fn run(mut self) {
         loop {
             let events = self.events.as_ref();
-            let waiting = wait(
-                events,
-                (&self.wish, &mut self.rules),
-                &self.shutdown,
-                &mut self.pending,
-                &self.times,
-            );
+            let waiting = wait(events, &self.wish, &self.shutdown, &mut self.pending, &self.times);
             // Looking blocks, so it happens outside the runtime.
             match self.runtime.block_on(waiting) {
                 Ok(Next::Stop) => return,
                 Ok(Next::LookAtEverything) => self.look(&Changes::everything()),
                 Ok(Next::Look) => self.look_at_pending(),
-                Ok(Next::Judge) => {
-                    let scan = self.scanner.judge();
-                    self.publish(scan);
-                }
                 Ok(Next::LookNow) => {
                     let changes = self.poll();
                     self.pending.add(changes, Instant::now());
@@ -307,7 +293,8 @@ impl Watcher {
             None => {}
         }
         let changes = self.pending.take();
-        if !changes.is_empty() {
+        // Rules are wishes, of which the kernel tells nothing.
+        if !changes.is_empty() || self.scanner.has_new_rules() {
             self.look(&changes);
         }
     }
@@ -375,7 +362,8 @@ impl Watcher {
             }
             has_changed
         });
-        self.judged.send_replace(self.scanner.rules());
+        // After the devices, for whoever waits for both.
+        self.followed.send_replace(self.scanner.followed());
     }
 }
 
@@ -383,7 +371,7 @@ impl Watcher {
 /// after the last look), or that it is time to.
 async fn wait(
     events: Option<&Events>,
-    (wish, rules): (&Notify, &mut Option<Rules>),
+    wish: &Notify,
     shutdown: &CancellationToken,
     pending: &mut Pending,
     times: &Times,
@@ -399,7 +387,6 @@ async fn wait(
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(Next::Stop),
-            () = changed(rules) => return Ok(Next::Judge),
             () = wish.notified() => return Ok(Next::LookNow),
             () = sleep_until(times.next_scan) => return Ok(Next::LookAtEverything),
             () = sleep_until(due.unwrap_or(times.next_scan)), if due.is_some() => {
@@ -408,18 +395,6 @@ async fn wait(
             () = sleep_until(times.next_poll) => return Ok(Next::Poll),
             changes = news => pending.add(changes?, Instant::now()),
         }
-    }
-}
-
-/// Returns when other rules hold; never where they cannot change any more.
-async fn changed(rules: &mut Option<Rules>) {
-    let is_there = match rules {
-        Some(rules) => rules.changed().await.is_ok(),
-        None => false,
-    };
-    if !is_there {
-        *rules = None;
-        std::future::pending::<()>().await;
     }
 }
 
@@ -446,8 +421,8 @@ mod tests {
     async fn the_end_of_the_thread_is_noticed() {
         let (sender, devices) = watch::channel(Devices::default());
         let idle = watch::channel(Idle::default()).1;
-        let judged = watch::channel(Arc::default()).1;
-        let inventory = Inventory { devices, idle, judged, wish: Arc::default(), _sender: None };
+        let followed = watch::channel(Followed::default()).1;
+        let inventory = Inventory { devices, idle, followed, wish: Arc::default(), _sender: None };
         // A change is not the end.
         sender.send_replace(Devices::default());
         let ended = tokio::spawn(async move { inventory.ended().await });
@@ -464,7 +439,7 @@ mod tests {
     }
 
     async fn next(pending: &mut Pending, wish: &Notify, times: &Times) -> Next {
-        wait(None, (wish, &mut None), &CancellationToken::new(), pending, times).await.unwrap()
+        wait(None, wish, &CancellationToken::new(), pending, times).await.unwrap()
     }
 
     #[tokio::test]
@@ -488,23 +463,8 @@ mod tests {
 
         let stopped = CancellationToken::new();
         stopped.cancel();
-        let next = wait(None, (&wish, &mut None), &stopped, &mut pending, &times).await.unwrap();
+        let next = wait(None, &wish, &stopped, &mut pending, &times).await.unwrap();
         assert_eq!(next, Next::Stop);
-    }
-
-    #[tokio::test]
-    async fn other_rules_hold_at_once() {
-        let (sender, rules) = watch::channel(Arc::<PublishRules>::default());
-        let (mut rules, wish, stop) = (Some(rules), Notify::new(), CancellationToken::new());
-        let (mut pending, times) = (Pending::default(), Times::from(Instant::now()));
-        sender.send_replace(Arc::default());
-        let next = wait(None, (&wish, &mut rules), &stop, &mut pending, &times).await.unwrap();
-        assert_eq!(next, Next::Judge);
-        // Once nobody can change them, there is nothing to wait for.
-        drop(sender);
-        wish.notify_one();
-        let next = wait(None, (&wish, &mut rules), &stop, &mut pending, &times).await.unwrap();
-        assert_eq!((next, rules.is_none()), (Next::LookNow, true));
     }
 
     #[test]
