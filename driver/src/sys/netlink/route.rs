@@ -147,7 +147,7 @@ fn is_unicast(message: &RouteMessage) -> bool {
 }
 
 /// Whether the route is for so much that there is no other way out: everything, one of its halves, or
-/// 2000::/3.
+/// `2000::/3`.
 fn is_default(family: Family, route: &RouteMessage) -> bool {
     let most = match family {
         Family::Ipv4 => 1,

@@ -201,7 +201,9 @@ mod tests {
         let sysfs = tree.sysfs();
         let mut look = sysfs.look();
         let mut found = look.rdma_devices().unwrap();
-        found.iter_mut().for_each(|device| look.ask_first_port(device).unwrap());
+        for device in &mut found {
+            look.ask_first_port(device).unwrap();
+        }
         found
     }
 
