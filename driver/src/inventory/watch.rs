@@ -149,7 +149,7 @@ struct Watcher {
     shutdown: CancellationToken,
     pending: Pending,
     times: Times,
-    /// Whether the kernel lets us list programs; told once where it does not.
+    /// Whether the kernel let us list programs at the last attempt; told where it did not.
     can_poll: bool,
 }
 
@@ -309,6 +309,8 @@ impl Watcher {
     fn look(&mut self, changes: &Changes) {
         if changes.everything {
             self.listen();
+            // Whatever was in the way may be gone.
+            self.can_poll = true;
         }
         let seen = self.scanner.rescan(changes);
         let is_well = seen.is_ok() && self.events.is_some();
@@ -339,7 +341,8 @@ impl Watcher {
 
     fn publish(&mut self, scan: Scan) {
         if self.left_out != scan.left_out {
-            tell_left_out(&scan.left_out);
+            let is_news = |it: &&LeftOut| !self.left_out.contains(it);
+            tell_left_out(scan.left_out.iter().filter(is_news));
             self.left_out = scan.left_out;
         }
         self.idle.send_if_modified(|idle| {
@@ -395,7 +398,7 @@ async fn wait(
     }
 }
 
-fn tell_left_out(left_out: &[LeftOut]) {
+fn tell_left_out<'a>(left_out: impl IntoIterator<Item = &'a LeftOut>) {
     for LeftOut { interface, reason, detail } in left_out {
         tracing::info!(%interface, reason, detail, "left out of this node's devices");
     }
