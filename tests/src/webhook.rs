@@ -187,13 +187,11 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, Json(body): Json<Va
         "/GetProfileConfig" => {
             let profile = body["config"]["profile"].as_str().unwrap_or_default();
             let of_range = || shared.give(*behaviour.ranges.get(profile)?, &body);
-            match behaviour.profiles.get(profile).cloned().or_else(of_range) {
-                Some(config) => Json(config).into_response(),
-                None => {
-                    let message = format!("profile {profile:?} not found");
-                    (StatusCode::NOT_FOUND, message).into_response()
-                }
+            if let Some(config) = behaviour.profiles.get(profile).cloned().or_else(of_range) {
+                return Json(config).into_response();
             }
+            let message = format!("profile {profile:?} not found");
+            (StatusCode::NOT_FOUND, message).into_response()
         }
         "/ReleaseProfileConfig" if behaviour.refuses_release => {
             (StatusCode::INTERNAL_SERVER_ERROR, "not now").into_response()

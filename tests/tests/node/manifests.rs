@@ -65,6 +65,24 @@ fn the_config_map_holds_what_the_driver_reads() {
     assert!(found.profiles.contains_key("gpu") && found.layer.filter.is_some());
 }
 
+/// A patch's list of arguments takes the place of the one that it is applied to.
+#[test]
+fn the_patch_for_a_config_file_keeps_the_arguments_that_there_are() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let arguments = |file: &str| {
+        let text = fs::read_to_string(deploy.join(file)).unwrap();
+        let documents = serde_saphyr::from_multiple::<Value>(&text).unwrap();
+        let set = documents.into_iter().find(|it| it["kind"] == "DaemonSet").unwrap();
+        let container = &set["spec"]["template"]["spec"]["containers"][0];
+        container["args"].as_array().unwrap().clone()
+    };
+    let patched = arguments("examples/node/daemonset.yaml");
+    for kept in arguments("daemonset.yaml") {
+        assert!(patched.contains(&kept), "{kept}");
+    }
+    assert!(patched.contains(&Value::from("--config=/etc/weir/weir.yaml")));
+}
+
 /// Holds each document of `text` against its type, and the configurations in it against the
 /// driver's own parser. Answers how many there were.
 fn examine(text: &str, place: &str) -> usize {
