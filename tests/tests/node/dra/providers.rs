@@ -268,7 +268,7 @@ async fn a_dead_provider_holds_up_neither_slices_nor_claims_without_a_profile() 
 #[tokio::test]
 async fn a_slow_provider_is_not_waited_for() {
     let directory = TempDir::new().unwrap();
-    let pause = Duration::from_secs(600);
+    let pause = Duration::from_mins(10);
     let behaviour = Behaviour { pause, ..pool_profile() };
     let webhook = Webhook::on_tcp(behaviour).await.unwrap();
     let providers = employed(directory.path(), at(webhook.url())).await;
