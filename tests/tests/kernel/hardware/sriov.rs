@@ -86,7 +86,9 @@ fn virtual_functions_of_two_pods_talk_over_the_nics_switch_and_come_home() {
             })
             .collect();
         pods[0].talks_to(&pods[1], [10, 9, 0, 2]);
-        pods.into_iter().for_each(|pod| pod.end(node));
+        for pod in pods {
+            pod.end(node);
+        }
         before.is_as_now();
         let list = ip(&["link", "show", "dev", &made.pf])[0]["vfinfo_list"].take();
         assert_eq!(list.as_array().map(Vec::len), Some(2), "{list:#}");
@@ -128,7 +130,9 @@ fn what_a_claim_says_of_a_virtual_function_is_told_to_the_physical_one_and_taken
             assert_eq!(told["trust"], true, "{told:#}");
         }
         pods[0].talks_to(&pods[1], [10, 9, 0, 2]);
-        pods.into_iter().for_each(|pod| pod.end(node));
+        for pod in pods {
+            pod.end(node);
+        }
         before.is_as_now();
         nothing_is_left();
     });
