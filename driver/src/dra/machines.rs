@@ -44,8 +44,7 @@ fn published(machine: &str) -> Value {
         assert!(attributes + device.capacity.iter().flatten().count() <= 32, "{}", device.name);
     }
     let idle = scan.idle.iter().map(|it| json!({"pci": it.address.to_string(), "why": it.reason}));
-    let left_out =
-        scan.left_out.iter().map(|it| json!({"interface": it.interface, "why": it.reason}));
+    let left_out = scan.left_out.iter().map(|it| json!({"interface": it.called, "why": it.reason}));
     let left_out: Vec<_> = left_out.chain(idle).collect();
     json!({"devices": devices, "leftOut": left_out})
 }

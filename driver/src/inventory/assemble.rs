@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::naming::{Nameable, device_names};
-use super::publishable::{NOT_IN_SYSFS, Why, left_out};
+use super::publishable::{NOT_IN_SYSFS, Why, excluded, left_out};
 use super::rdma::{function_of_alone, owners};
 use super::{IdleFunction, LeftOut, Scan};
 use crate::model::{
@@ -75,13 +75,13 @@ pub(super) fn assemble(mut observed: Observed, rules: &PublishRules) -> Scan {
                 candidates.push(Candidate::Interface { link, sysfs, rdma });
             }
             Err(Why { reason, detail }) => {
-                scan.left_out.push(LeftOut { interface: link.name, reason, detail });
+                scan.left_out.push(LeftOut { called: link.name.to_string(), reason, detail });
             }
         }
     }
     let nameable: Vec<_> = candidates.iter().map(Candidate::nameable).collect();
     for (candidate, name) in candidates.into_iter().zip(device_names(&nameable)) {
-        scan.devices.push(match candidate {
+        let device = match candidate {
             Candidate::Interface { link, sysfs, rdma } => {
                 let mut addresses = observed.addresses.remove(&link.index).unwrap_or_default();
                 addresses.sort_unstable();
@@ -93,7 +93,13 @@ pub(super) fn assemble(mut observed: Observed, rules: &PublishRules) -> Scan {
             }
             Candidate::Rdma { device: rdma, function } => rdma_alone(name, rdma, &function),
             Candidate::Vfio(function) => bare(name, &function),
-        });
+        };
+        match excluded(&device, rules) {
+            Some(Why { reason, detail }) => {
+                scan.left_out.push(LeftOut { called: device.called().to_owned(), reason, detail });
+            }
+            None => scan.devices.push(device),
+        }
     }
     scan.devices.sort_by(|a, b| a.name.cmp(&b.name));
     scan

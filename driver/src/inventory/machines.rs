@@ -19,13 +19,17 @@ use std::collections::BTreeMap;
 use super::Scan;
 use super::assemble::{Observed, assemble};
 use super::scan::place;
-use crate::model::{IfIndex, Queues};
+use crate::model::{IfIndex, PublishRules, Queues};
 use crate::sys::netlink::LinkFacts;
 use crate::sys::sysfs::tree::SysfsTree;
 
 /// What a scan finds on the machine that `text` describes.
 pub(crate) fn scan(text: &str) -> Scan {
-    assemble(observe(text), &crate::model::PublishRules::default())
+    scan_by(text, &PublishRules::default())
+}
+
+fn scan_by(text: &str, rules: &PublishRules) -> Scan {
+    assemble(observe(text), rules)
 }
 
 fn observe(text: &str) -> Observed {
