@@ -221,7 +221,7 @@ mod tests {
         {
             assert!(right.parse::<NamePattern>().is_ok(), "{right}");
         }
-        for wrong in ["", "a/b", "a\u{301}b", "a b*", &"x".repeat(64)] {
+        for wrong in ["", "a/b", "a b*", &"x".repeat(64)] {
             assert_eq!(wrong.parse::<NamePattern>(), Err(NoPattern), "{wrong}");
         }
     }
