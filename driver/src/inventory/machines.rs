@@ -17,9 +17,10 @@
 use std::collections::BTreeMap;
 
 use super::Scan;
+use super::assemble::DriverSaid;
 use super::assemble::{Observed, assemble};
-use super::scan::place;
-use crate::model::{IfIndex, PublishRules, Queues};
+use super::scan::{place, rdma_devices};
+use crate::model::{IfIndex, PortFacts, PublishRules, Queues};
 use crate::sys::netlink::LinkFacts;
 use crate::sys::sysfs::tree::SysfsTree;
 
@@ -29,7 +30,7 @@ pub(crate) fn scan(text: &str) -> Scan {
 }
 
 fn scan_by(text: &str, rules: &PublishRules) -> Scan {
-    assemble(observe(text), rules)
+    assemble(&observe(text), rules)
 }
 
 fn observe(text: &str) -> Observed {
@@ -45,13 +46,26 @@ fn observe(text: &str) -> Observed {
     }
     let sysfs = tree.sysfs();
     let mut seen = sysfs.look();
-    let links: Vec<_> = here.into_iter().map(link).collect();
+    let mut links: Vec<_> = here.into_iter().map(link).collect();
+    // The kernel tells these by netlink too, which here nobody has to write twice.
+    let drivers = links.iter_mut().map(|link| {
+        let at = |file: &str| tree.text(&format!("class/net/{}/{file}", link.name));
+        link.port = PortFacts {
+            name: at("phys_port_name"),
+            id: at("phys_port_id"),
+            switch_id: at("phys_switch_id"),
+        };
+        let speed_mbps = seen.speed_mbps(&link.name).unwrap();
+        (link.index, DriverSaid { speed_mbps, ..DriverSaid::default() })
+    });
+    let drivers = drivers.collect();
     let places = links.iter().map(|link| (link.index, place(&mut seen, &link.name))).collect();
     Observed {
-        rdma: seen.rdma_devices().unwrap(),
+        rdma: rdma_devices(&mut seen),
         functions: seen.functions_without_interface().unwrap(),
         links,
         places,
+        drivers,
         ..Observed::default()
     }
 }

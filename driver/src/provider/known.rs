@@ -149,7 +149,7 @@ impl Providers {
                         return sleep(SETTLE).await;
                     }
                 }
-                std::future::pending().await
+                std::future::pending::<()>().await;
             };
             let _ = timeout(refresh, news).await;
             self.round(nth, &inventory.devices()).await;
