@@ -205,6 +205,7 @@ impl Publisher {
         let records = self.worker.records();
         let mut devices = self.inventory.devices().to_vec();
         self.offer.providers.fill(&mut devices);
+        devices.retain(|device| self.offer.vocabulary.names.has(device));
         let devices = published(&devices, &records);
         let (taints, again) = self.taints(mirror);
         let sieve = self.offer.sieve.borrow().clone();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::naming::{Nameable, device_names};
-use super::publishable::{NOT_IN_SYSFS, Why, left_out};
+use super::publishable::{NOT_IN_SYSFS, Why, excluded, left_out};
 use super::rdma::{function_of_alone, owners};
 use super::{IdleFunction, LeftOut, Scan};
 use crate::model::{
@@ -76,8 +76,7 @@ pub(super) fn assemble(observed: &Observed, rules: &PublishRules) -> Scan {
                 candidates.push(Candidate::Interface { link, sysfs, rdma });
             }
             Err(Why { reason, detail }) => {
-                let interface = link.name.clone();
-                scan.left_out.push(LeftOut { interface, reason, detail });
+                scan.left_out.push(LeftOut { called: link.name.to_string(), reason, detail });
             }
         }
     }
@@ -94,7 +93,14 @@ pub(super) fn assemble(observed: &Observed, rules: &PublishRules) -> Scan {
         Candidate::Rdma { device, function } => rdma_alone(name, device, function),
         Candidate::Vfio(function) => bare(name, function),
     };
-    scan.devices = named.into_iter().map(device).collect();
+    for device in named.into_iter().map(device) {
+        match excluded(&device, rules) {
+            Some(Why { reason, detail }) => {
+                scan.left_out.push(LeftOut { called: device.called().to_owned(), reason, detail });
+            }
+            None => scan.devices.push(device),
+        }
+    }
     scan
 }
 

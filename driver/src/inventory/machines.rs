@@ -20,13 +20,17 @@ use super::Scan;
 use super::assemble::DriverSaid;
 use super::assemble::{Observed, assemble};
 use super::scan::{place, rdma_devices};
-use crate::model::{IfIndex, PortFacts, Queues};
+use crate::model::{IfIndex, PortFacts, PublishRules, Queues};
 use crate::sys::netlink::LinkFacts;
 use crate::sys::sysfs::tree::SysfsTree;
 
 /// What a scan finds on the machine that `text` describes.
 pub(crate) fn scan(text: &str) -> Scan {
-    assemble(&observe(text), &crate::model::PublishRules::default())
+    scan_by(text, &PublishRules::default())
+}
+
+fn scan_by(text: &str, rules: &PublishRules) -> Scan {
+    assemble(&observe(text), rules)
 }
 
 fn observe(text: &str) -> Observed {

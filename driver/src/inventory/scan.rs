@@ -69,10 +69,11 @@ pub struct IdleFunction {
     pub reason: &'static str,
 }
 
-/// An interface that claims cannot have.
+/// What claims cannot have.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LeftOut {
-    pub interface: IfName,
+    /// As [`Device::called`] calls it: its interface, where there is one.
+    pub called: String,
     /// One of a closed set.
     pub reason: &'static str,
     /// Whose it is, or which rule says so.

@@ -399,8 +399,8 @@ async fn wait(
 }
 
 fn tell_left_out<'a>(left_out: impl IntoIterator<Item = &'a LeftOut>) {
-    for LeftOut { interface, reason, detail } in left_out {
-        tracing::info!(%interface, reason, detail, "left out of this node's devices");
+    for LeftOut { called, reason, detail } in left_out {
+        tracing::info!(interface = called, reason, detail, "left out of this node's devices");
     }
 }
 

@@ -43,7 +43,7 @@ fn device_names(scan: &Scan) -> Vec<&str> {
 }
 
 fn left_out(scan: &Scan) -> Vec<(&str, &str)> {
-    scan.left_out.iter().map(|left| (left.interface.as_str(), left.reason)).collect()
+    scan.left_out.iter().map(|left| (left.called.as_str(), left.reason)).collect()
 }
 
 /// Major and minor number of the running kernel.

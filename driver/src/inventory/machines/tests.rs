@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{place, rdma_devices, scan};
+use super::{place, rdma_devices, scan, scan_by};
 use crate::inventory::Scan;
-use crate::model::{Device, Form, IfName, RdmaLinkLayer};
+use crate::model::{Device, Form, IfName, PublishRules, RdmaLinkLayer};
 use crate::sys::asked;
 use crate::sys::sysfs::tree::SysfsTree;
 
@@ -250,6 +250,26 @@ fn a_function_has_its_name_whatever_it_is_bound_to() {
     assert_eq!(bound("numa_node = 1"), (vec![], Some((address, "no driver"))));
     // Its driver made an interface, which is in a pod.
     assert_eq!(bound("driver => bus/pci/drivers/igb"), (vec![], None));
+}
+
+#[test]
+fn devices_without_an_interface_are_excluded_by_what_they_are_known_by() {
+    let left = |machine: &str, pattern: &str| {
+        let rules = PublishRules { exclude: vec![pattern.parse().unwrap()], ..Default::default() };
+        let scan = scan_by(machine, &rules);
+        scan.left_out.into_iter().map(|it| (it.called, it.reason)).collect::<Vec<_>>()
+    };
+    let of = |called: &str| vec![(called.to_owned(), "excluded")];
+    let infiniband = include_str!("infiniband_only.txt");
+    for pattern in ["mlx5_1", "0000:3a:*", "*_1"] {
+        assert_eq!(left(infiniband, pattern), of("mlx5_1"), "{pattern}");
+    }
+    assert_eq!(left(infiniband, "mlx5_0"), [], "which has an interface");
+    assert_eq!(left(infiniband, "0000:18:00.0"), []);
+    let vfio = include_str!("ice_vf_and_vfio.txt");
+    for pattern in ["0000:3b:01.1", "pci-0000-3b-01-1"] {
+        assert_eq!(left(vfio, pattern), of("pci-0000-3b-01-1"), "{pattern}");
+    }
 }
 
 #[test]
