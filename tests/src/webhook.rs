@@ -33,6 +33,8 @@ pub struct Behaviour {
     pub pause: Duration,
     /// Instead of releasing.
     pub refuses_release: bool,
+    /// Releases, and is silent about it.
+    pub loses_release: bool,
 }
 
 impl Default for Behaviour {
@@ -45,6 +47,7 @@ impl Default for Behaviour {
             profiles: BTreeMap::new(),
             pause: Duration::ZERO,
             refuses_release: false,
+            loses_release: false,
         }
     }
 }
@@ -149,6 +152,7 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, Json(body): Json<Va
         "/ReleaseProfileConfig" if behaviour.refuses_release => {
             (StatusCode::INTERNAL_SERVER_ERROR, "not now").into_response()
         }
+        "/ReleaseProfileConfig" if behaviour.loses_release => std::future::pending().await,
         "/ReleaseProfileConfig" => StatusCode::OK.into_response(),
         _ => StatusCode::NOT_FOUND.into_response(),
     }

@@ -116,9 +116,20 @@ impl Grants {
         })
     }
 
+    /// Records that a grant is about to be given back, so that its answer is nobody's any more: the
+    /// release may be carried out and its confirmation lost. Blocks until that is on disk.
+    pub(super) fn void(&self, grant: &Grant) -> Result<(), ProviderError> {
+        if grant.answer.is_none() {
+            return Ok(());
+        }
+        self.change(|grants| {
+            grants.iter_mut().filter(|it| it.is_same(grant)).for_each(|it| it.answer = None);
+        })
+    }
+
     /// Forgets a grant that has been given back. Blocks until that is on disk.
     pub(super) fn forget(&self, grant: &Grant) -> Result<(), ProviderError> {
-        self.change(|grants| grants.retain(|it| it != grant))
+        self.change(|grants| grants.retain(|it| !it.is_same(grant)))
     }
 
     /// What is to be given back: grants of claims that are neither recorded nor being prepared. They
@@ -170,6 +181,13 @@ impl Grants {
 }
 
 impl Grant {
+    /// Whether both stand for the same, whatever has come of it.
+    fn is_same(&self, other: &Self) -> bool {
+        self.is(&other.claim, &other.device.name, other.share.as_ref())
+            && self.provider == other.provider
+            && self.profile == other.profile
+    }
+
     fn is(&self, claim: &ClaimUid, device: &str, share: Option<&ShareId>) -> bool {
         self.claim == *claim && self.device.name == device && self.share.as_ref() == share
     }
@@ -253,6 +271,19 @@ mod tests {
         assert!(!grants.is_releasing(&claim("claim-b").uid));
         let left = Grants::open(directory.path()).unwrap().due(&[], Instant::now());
         assert_eq!(left, [Grant { answer: Some(json!({})), ..grant("claim-a") }]);
+    }
+
+    #[test]
+    fn what_is_about_to_be_given_back_is_nobodys_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let grants = Grants::open(directory.path()).unwrap();
+        let answered = Grant { answer: Some(json!({})), ..grant("claim-a") };
+        grants.record(answered.clone()).unwrap();
+        grants.void(&answered).unwrap();
+        let left = Grants::open(directory.path()).unwrap().due(&[], Instant::now());
+        assert_eq!(left, [grant("claim-a")]);
+        grants.forget(&answered).unwrap();
+        assert_eq!(grants.due(&[], Instant::now()), []);
     }
 
     #[test]

@@ -273,11 +273,23 @@ impl Providers {
         &self.0.grants
     }
 
-    /// Waiting for the disk is for another thread.
     async fn record(&self, grant: Grant) -> Result<(), ProviderError> {
         let grants = self.0.grants.clone();
-        let recording = tokio::task::spawn_blocking(move || grants.record(grant));
-        recording.await.unwrap_or(Ok(()))
+        on_disk(move || grants.record(grant)).await
+    }
+}
+
+/// Waiting for the disk is for another thread.
+pub(super) async fn on_disk(
+    change: impl FnOnce() -> Result<(), ProviderError> + Send + 'static,
+) -> Result<(), ProviderError> {
+    match tokio::task::spawn_blocking(change).await {
+        Ok(outcome) => outcome,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The process is about to end, and nothing comes of whatever was going to follow.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::grants::Grant;
+use super::known::on_disk;
 use super::{ProviderError, Providers};
 use crate::attach::Worker;
 use crate::model::ClaimUid;
@@ -57,6 +58,8 @@ async fn release(providers: &Providers, grant: &Grant) -> Result<(), ProviderErr
         let profile = grant.profile.clone();
         return Err(ProviderError::NotYet { profile });
     };
+    let (grants, going) = (providers.grants().clone(), grant.clone());
+    on_disk(move || grants.void(&going)).await?;
     let question = json!({
         "device": grant.device, "claim_uid": grant.claim, "config": grant.config,
     });
@@ -69,6 +72,5 @@ async fn release(providers: &Providers, grant: &Grant) -> Result<(), ProviderErr
         Err(error) => return Err(error),
     }
     let (grants, grant) = (providers.grants().clone(), grant.clone());
-    let forgetting = tokio::task::spawn_blocking(move || grants.forget(&grant));
-    forgetting.await.unwrap_or(Ok(()))
+    on_disk(move || grants.forget(&grant)).await
 }

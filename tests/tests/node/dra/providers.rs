@@ -224,6 +224,37 @@ async fn a_release_that_fails_is_tried_again_also_by_the_next_driver() {
 }
 
 #[tokio::test]
+async fn what_may_have_been_given_back_is_asked_for_anew() {
+    let directory = TempDir::new().unwrap();
+    let behaviour = Behaviour { loses_release: true, ..pool_profile() };
+    let webhook = Webhook::on_tcp(behaviour).await.unwrap();
+    let providers = employed(directory.path(), at(webhook.url())).await;
+    let (world, _kubelet, driver) = World::registered_asking(providers.clone()).await;
+    let first = running(&providers, &world);
+    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "pool" })]));
+    let nics = [claim_ref("nics", "c1")];
+    assert!(driver.prepare(&nics).await.unwrap()["c1"].is_ok());
+    let file = directory.path().join("profiles.json");
+    let text = || std::fs::read_to_string(&file).unwrap();
+    assert!(!text().contains("\"answer\":null"));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(driver.unprepare(&nics).await.unwrap()["c1"], Ok(()));
+    eventually("it is released", || webhook.asked("/ReleaseProfileConfig").len() == 1).await;
+    // Before the answer, and without it.
+    assert!(text().contains("\"answer\":null"), "{}", text());
+    drop(first);
+
+    let other = json!({ "interface": { "addresses": ["10.88.0.9/24"] } });
+    webhook.behave(|it| drop(it.profiles.insert("pool".to_owned(), other)));
+    let next = employed(directory.path(), at(webhook.url())).await;
+    let (world, _kubelet, driver) = World::registered_asking(next).await;
+    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "pool" })]));
+    assert!(driver.prepare(&nics).await.unwrap()["c1"].is_ok());
+    let addresses = world.worker.records()[0].wishes.interface.addresses.clone();
+    assert_eq!(addresses, Some(vec!["10.88.0.9/24".parse().unwrap()]));
+}
+
+#[tokio::test]
 async fn a_dead_provider_holds_up_neither_slices_nor_claims_without_a_profile() {
     let directory = TempDir::new().unwrap();
     let nobody = format!("unix://{}", directory.path().join("nobody.sock").display());
