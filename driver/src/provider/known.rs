@@ -84,6 +84,11 @@ impl Providers {
         }
     }
 
+    /// Returns when it is known whom to ask.
+    pub(super) async fn employed(&self) {
+        let _ = self.0.employed.subscribe().wait_for(|is_so| *is_so).await;
+    }
+
     fn servers(&self) -> &[Server] {
         self.0.servers.get().map_or(&[], Vec::as_slice)
     }
@@ -120,7 +125,7 @@ impl Providers {
             let releasing = releasing::run(&self, &worker);
             let asking = async {
                 // Whom to ask is known later.
-                let _ = self.0.employed.subscribe().wait_for(|is_so| *is_so).await;
+                self.employed().await;
                 let all = 0..self.servers().len();
                 join_all(all.map(|nth| self.ask(nth, &inventory).boxed())).await
             };
@@ -206,19 +211,30 @@ impl Providers {
         profile: &str,
         config: &Value,
     ) -> Result<Value, ProviderError> {
-        if self.0.servers.get().is_none() {
-            return Err(ProviderError::NotYet { profile: profile.to_owned() });
-        }
         if self.0.grants.is_releasing(uid) {
             return Err(ProviderError::Releasing { profile: profile.to_owned() });
         }
         let identity = Identity::from(device);
         let before = self.0.grants.find(uid, &identity, share);
-        let same = before.filter(|it| it.profile == profile);
-        if let Some(Grant { answer: Some(answer), .. }) = same {
-            return Ok(answer);
+        if let Some(Grant { answer: Some(answer), profile: granted, .. }) = &before
+            && granted == profile
+        {
+            return Ok(answer.clone());
         }
-        let (provider, caller) = self.resolver(profile).await?;
+        if self.0.servers.get().is_none() {
+            return Err(ProviderError::NotYet { profile: profile.to_owned() });
+        }
+        let (provider, caller) = match before {
+            // It may have granted something, and nobody else could give that back.
+            Some(before) if before.profile == profile && self.is_there(&before.provider) => {
+                let caller = self.caller(&before.provider)?;
+                (before.provider, caller)
+            }
+            before => {
+                self.clear(uid, (&identity, share), before, profile).await?;
+                self.resolver(profile).await?
+            }
+        };
         let mut grant = Grant {
             claim: uid.clone(),
             device: identity,
@@ -227,6 +243,7 @@ impl Providers {
             profile: profile.to_owned(),
             config: config.clone(),
             answer: None,
+            superseded: false,
         };
         self.record(grant.clone()).await?;
         let question = json!({
@@ -247,26 +264,49 @@ impl Providers {
         Ok(answer)
     }
 
-    /// The first provider that says it resolves profiles.
+    /// Makes room for another grant of the same device: what is there has to be given back first,
+    /// because a provider may know by claim and device what it granted. Where its provider is no
+    /// longer asked, nobody waits for that.
+    async fn clear(
+        &self,
+        uid: &ClaimUid,
+        (device, share): (&Identity, Option<&ShareId>),
+        before: Option<Grant>,
+        profile: &str,
+    ) -> Result<(), ProviderError> {
+        if let Some(before) = before {
+            let grants = self.0.grants.clone();
+            on_disk(move || grants.supersede(&before)).await?;
+        }
+        let left = self.0.grants.superseded(uid, device, share);
+        if left.iter().any(|provider| self.is_there(provider)) {
+            return Err(ProviderError::Releasing { profile: profile.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// The first provider that says it resolves profiles. One that cannot say whether it does hides
+    /// those after it: it is not for an outage to decide who grants.
     async fn resolver(&self, profile: &str) -> Result<(String, Caller), ProviderError> {
-        let mut failed = ProviderError::NoProfiles { profile: profile.to_owned() };
         for server in self.servers() {
             let Some(caller) = &server.caller else { continue };
-            match abilities(caller).await {
-                Ok(abilities) if abilities.has_profiles => {
-                    return Ok((server.rule.name.clone(), caller.clone()));
-                }
-                Ok(_) => {}
-                Err(error) => failed = error,
+            if abilities(caller).await?.has_profiles {
+                return Ok((server.rule.name.clone(), caller.clone()));
             }
         }
-        Err(failed)
+        Err(ProviderError::NoProfiles { profile: profile.to_owned() })
+    }
+
+    /// Whether it is one of those who are asked.
+    fn is_there(&self, provider: &str) -> bool {
+        self.servers().iter().any(|server| server.rule.name == provider)
     }
 
     /// The way to a provider that granted something.
-    pub(super) fn caller(&self, provider: &str) -> Option<&Caller> {
-        let server = self.servers().iter().find(|server| server.rule.name == provider)?;
-        server.caller.as_ref()
+    pub(super) fn caller(&self, provider: &str) -> Result<Caller, ProviderError> {
+        let server = self.servers().iter().find(|server| server.rule.name == provider);
+        let caller = server.and_then(|server| server.caller.clone());
+        caller.ok_or_else(|| ProviderError::Gone { provider: provider.to_owned() })
     }
 
     pub(super) fn grants(&self) -> &Grants {

@@ -27,6 +27,8 @@ type Later = BTreeMap<(ClaimUid, String), (Instant, Duration)>;
 pub(super) async fn run(providers: &Providers, worker: &Worker) -> Infallible {
     let mut records = worker.watch();
     let mut later = Later::new();
+    // Before that nobody knows who is there to take anything back.
+    providers.employed().await;
     loop {
         let now = Instant::now();
         let present = records.borrow_and_update().clone();
@@ -54,10 +56,7 @@ pub(super) async fn run(providers: &Providers, worker: &Worker) -> Infallible {
 }
 
 async fn release(providers: &Providers, grant: &Grant) -> Result<(), ProviderError> {
-    let Some(caller) = providers.caller(&grant.provider) else {
-        let profile = grant.profile.clone();
-        return Err(ProviderError::NotYet { profile });
-    };
+    let caller = providers.caller(&grant.provider)?;
     let (grants, going) = (providers.grants().clone(), grant.clone());
     on_disk(move || grants.void(&going)).await?;
     let question = json!({

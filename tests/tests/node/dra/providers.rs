@@ -224,6 +224,85 @@ async fn a_release_that_fails_is_tried_again_also_by_the_next_driver() {
 }
 
 #[tokio::test]
+async fn what_was_granted_is_known_while_nobody_knows_whom_to_ask() {
+    let directory = TempDir::new().unwrap();
+    let webhook = Webhook::on_tcp(pool_profile()).await.unwrap();
+    for is_employed in [true, false] {
+        let providers = if is_employed {
+            employed(directory.path(), at(webhook.url())).await
+        } else {
+            Providers::open(DRIVER, directory.path()).unwrap()
+        };
+        let (world, _kubelet, driver) = World::registered_asking(providers).await;
+        world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "pool" })]));
+        let nics = [claim_ref("nics", "c1")];
+        assert_eq!(driver.prepare(&nics).await.unwrap()["c1"].as_ref().err(), None);
+        assert_eq!(world.worker.records()[0].wishes.interface.mtu, Some(1450));
+        assert_eq!(webhook.asked("/GetProfileConfig").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_outage_does_not_make_another_provider_grant_the_same() {
+    let directory = TempDir::new().unwrap();
+    let slow = Behaviour { pause: Duration::from_secs(600), ..pool_profile() };
+    let socket = directory.path().join("first.sock");
+    let first = Webhook::on_socket(&socket, slow).unwrap();
+    let second = Webhook::on_tcp(pool_profile()).await.unwrap();
+    let rules = [at(first.url()), ProviderRule { name: "second".to_owned(), ..at(second.url()) }];
+    let providers = Providers::open(DRIVER, directory.path()).unwrap();
+    providers.employ(&rules, &[]).await;
+    let (world, _kubelet, driver) = World::registered_asking(providers).await;
+    let profile = [json!({ "profile": "pool" })];
+    world.api.add_claim(claim("nics", "c1", &["eth1"], &profile));
+    world.api.add_claim(claim("nics-b", "c2", &["eth2"], &profile));
+    let error = driver.prepare(&[claim_ref("nics", "c1")]).await.unwrap()["c1"].clone();
+    assert!(error.unwrap_err().contains("provider facts: no answer to /GetProfileConfig"));
+
+    drop(first);
+    let claims = [claim_ref("nics", "c1"), claim_ref("nics-b", "c2")];
+    let answers = driver.prepare(&claims).await.unwrap();
+    for uid in ["c1", "c2"] {
+        let error = answers[uid].clone().unwrap_err();
+        assert!(error.contains("provider facts: /"), "{error}");
+    }
+    assert!(second.asked("/GetProfileConfig").is_empty());
+}
+
+#[tokio::test]
+async fn another_profile_of_the_same_device_waits_until_the_first_is_given_back() {
+    let directory = TempDir::new().unwrap();
+    let webhook = Webhook::on_tcp(pool_profile()).await.unwrap();
+    let providers = employed(directory.path(), at(webhook.url())).await;
+    let (world, _kubelet, driver) = World::registered_asking(providers.clone()).await;
+    let nics = [claim_ref("nics", "c1")];
+    let wish = |profile: &str| {
+        world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": profile })]));
+    };
+    wish("other");
+    assert!(driver.prepare(&nics).await.unwrap()["c1"].is_err());
+    wish("pool");
+    let error = driver.prepare(&nics).await.unwrap()["c1"].clone().unwrap_err();
+    assert!(error.ends_with("of an earlier try is being given back"), "{error}");
+    assert_eq!(webhook.asked("/GetProfileConfig").len(), 1);
+
+    let _running = running(&providers, &world);
+    eventually("the first is given back", || {
+        let released = webhook.asked("/ReleaseProfileConfig");
+        released.iter().any(|it| it["config"]["profile"] == "other")
+    })
+    .await;
+    let file = directory.path().join("profiles.json");
+    eventually("it is forgotten", || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\"grants\":[]"))
+    })
+    .await;
+    // The round of releases has its end a little later.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(driver.prepare(&nics).await.unwrap()["c1"].as_ref().err(), None);
+}
+
+#[tokio::test]
 async fn what_may_have_been_given_back_is_asked_for_anew() {
     let directory = TempDir::new().unwrap();
     let behaviour = Behaviour { loses_release: true, ..pool_profile() };
