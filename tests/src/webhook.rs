@@ -31,6 +31,8 @@ pub struct Behaviour {
     pub profiles: BTreeMap<String, Value>,
     /// Before each answer but that about its health.
     pub pause: Duration,
+    /// No answer about the device of this name.
+    pub silent_about: Option<String>,
     /// Instead of releasing.
     pub refuses_release: bool,
     /// Releases, and is silent about it.
@@ -46,6 +48,7 @@ impl Default for Behaviour {
             config: json!({}),
             profiles: BTreeMap::new(),
             pause: Duration::ZERO,
+            silent_about: None,
             refuses_release: false,
             loses_release: false,
         }
@@ -136,6 +139,9 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, Json(body): Json<Va
     locked(&shared.calls).push((path.clone(), body.clone()));
     let behaviour = locked(&shared.behaviour).clone();
     sleep(behaviour.pause).await;
+    if behaviour.silent_about.is_some_and(|name| body["name"] == name) {
+        return std::future::pending().await;
+    }
     match path.as_str() {
         "/GetDeviceAttributes" => Json(behaviour.attributes).into_response(),
         "/GetDeviceConfig" => Json(behaviour.config).into_response(),

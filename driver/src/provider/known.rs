@@ -10,7 +10,7 @@ use futures::future::join_all;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::call::Caller;
@@ -27,6 +27,8 @@ const PROFILE: &str = "/GetProfileConfig";
 const FIRST: Duration = Duration::from_secs(3);
 /// How long to wait for more after new devices have come.
 const SETTLE: Duration = Duration::from_millis(500);
+/// That pause doubles with each failure, up to this.
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// All providers of this node. Clones share everything.
 #[derive(Clone)]
@@ -76,7 +78,7 @@ impl Providers {
         if self.0.servers.set(servers).is_err() {
             return;
         }
-        let rounds = (0..self.servers().len()).map(|nth| self.round(nth, devices).boxed());
+        let rounds = (0..self.servers().len()).map(|nth| self.round(nth, devices, devices).boxed());
         let first = timeout(FIRST, join_all(rounds)).await;
         self.0.employed.send_replace(true);
         if first.is_err() {
@@ -143,30 +145,40 @@ impl Providers {
             let known = self.0.known.borrow();
             known.get(nth).is_none_or(|said| !said.contains_key(&device.name))
         };
-        // It may have been too slow for the first publication.
-        if inventory.devices().iter().any(is_new) {
-            self.round(nth, &inventory.devices()).await;
-        }
+        let (mut all_at, mut pause) = (Instant::now() + refresh, SETTLE);
         loop {
+            // It may have been too slow for the first publication.
             let news = async {
-                while changes.changed().await.is_ok() {
-                    if inventory.devices().iter().any(is_new) {
-                        return sleep(SETTLE).await;
+                while !inventory.devices().iter().any(is_new) {
+                    if changes.changed().await.is_err() {
+                        return std::future::pending().await;
                     }
                 }
-                std::future::pending().await
+                sleep(pause).await;
             };
-            let _ = timeout(refresh, news).await;
-            self.round(nth, &inventory.devices()).await;
+            if timeout_at(all_at, news).await.is_err() {
+                let devices = inventory.devices();
+                self.round(nth, &devices, &devices).await;
+                all_at = Instant::now() + refresh;
+                continue;
+            }
+            let devices = inventory.devices();
+            let new: Vec<_> = devices.iter().filter(|device| is_new(device)).cloned().collect();
+            let is_whole = self.round(nth, &new, &devices).await;
+            pause = if is_whole { SETTLE } else { (pause * 2).min(LONGEST_PAUSE) };
         }
     }
 
-    async fn round(&self, nth: usize, devices: &[Device]) {
-        let Some(server) = self.servers().get(nth) else { return };
-        match server.round(devices, &self.0.driver).await {
-            Ok(round) => self.learn(nth, round, devices),
-            Err(error) => tracing::warn!(%error, "what was known of devices stays"),
+    /// Asks one provider about devices, which are some of `all`; whether it had something to say of
+    /// each.
+    async fn round(&self, nth: usize, devices: &[Device], all: &[Device]) -> bool {
+        let Some(server) = self.servers().get(nth) else { return true };
+        let learn = |round| self.learn(nth, round, all);
+        let outcome = server.round(devices, &self.0.driver, &learn).await;
+        if let Err(error) = &outcome {
+            tracing::warn!(%error, "what was known of devices stays");
         }
+        outcome.is_ok()
     }
 
     /// What it could not say this time stays as it was. A device that is gone may be in a pod, and

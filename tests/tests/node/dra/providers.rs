@@ -107,6 +107,33 @@ async fn what_changes_is_published_and_what_was_known_outlives_the_provider() {
 }
 
 #[tokio::test]
+async fn one_late_answer_costs_no_other() {
+    let directory = TempDir::new().unwrap();
+    let behaviour = Behaviour {
+        attributes: json!({ "gen": 1 }),
+        silent_about: Some("eth1".to_owned()),
+        ..Behaviour::default()
+    };
+    let webhook = Webhook::on_tcp(behaviour).await.unwrap();
+    let rule = ProviderRule { refresh: Duration::from_secs(600), ..at(webhook.url()) };
+    let providers = employed(directory.path(), rule).await;
+    let provided = || {
+        let mut devices = vec![device("eth1"), device("eth2")];
+        providers.fill(&mut devices);
+        [devices[0].provided.len(), devices[1].provided.len()]
+    };
+    assert_eq!(provided(), [0, 1]);
+
+    // Long before the next time of all, and of nobody else.
+    let world = World::start(Duration::ZERO);
+    let _running = running(&providers, &world);
+    webhook.behave(|it| it.silent_about = None);
+    eventually("the late one is known", || provided() == [1, 1]).await;
+    let asked = webhook.asked("/GetDeviceAttributes");
+    assert_eq!(asked.iter().filter(|it| it["name"] == "eth2").count(), 1);
+}
+
+#[tokio::test]
 async fn a_profile_arrives_in_the_record_and_is_given_back_at_the_end() {
     let directory = TempDir::new().unwrap();
     let webhook = Webhook::on_tcp(pool_profile()).await.unwrap();
