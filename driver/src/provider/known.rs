@@ -151,7 +151,7 @@ impl Providers {
             let news = async {
                 while !inventory.devices().iter().any(is_new) {
                     if changes.changed().await.is_err() {
-                        return std::future::pending().await;
+                        return std::future::pending::<()>().await;
                     }
                 }
                 sleep(pause).await;

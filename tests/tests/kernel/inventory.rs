@@ -157,7 +157,7 @@ fn speed_of_every_kind() {
         let netlink = Netlink::open().unwrap();
         netlink.add_veth(&name("nic0"), &name("wire0")).unwrap();
         let sysfs = Sysfs::new(sysfs).unwrap();
-        let speed = |of: &str| sysfs.look().interface(&name(of)).unwrap().unwrap().speed_mbps;
+        let speed = |of: &str| sysfs.look().speed_mbps(&name(of)).unwrap();
         assert_eq!(speed("lo"), None);
         assert_eq!(speed("nic0"), None, "down");
         netlink.set_up(index(&netlink, "nic0")).unwrap();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{FunctionFacts, Look, SysfsError, entries, some_text, text};
+use super::{FunctionFacts, Look, SysfsError, entries, is_there, some_text, text};
 use crate::model::{RdmaFacts, RdmaLinkLayer};
 
 /// What sysfs tells of an RDMA device.
@@ -20,10 +20,17 @@ pub struct RdmaDevice {
     pub interface: Option<String>,
     /// The first GID of its first port, such as `fe80:0000:0000:0000:0200:00ff:fe00:0002`.
     pub first_gid: Option<String>,
-    /// `state` of its first port is `ACTIVE`.
+    /// Whether there is a place for interfaces of its bus device, which there is as long as it has
+    /// one, in whichever namespace: an interface of another one is not shown in it, but the directory
+    /// stays (`get_device_parent()` and `cleanup_glue_dir()` in `drivers/base/core.c`, Linux 6.12).
+    pub has_interface: bool,
+    /// `state` of its first port is `ACTIVE`. Not known before [`Look::ask_first_port`].
     pub is_active: bool,
-    /// `rate` of its first port, in megabits per second (10^6 bit/s).
+    /// `rate` of its first port, in megabits per second (10^6 bit/s). Not known before
+    /// [`Look::ask_first_port`].
     pub speed_mbps: Option<u32>,
+    /// The directory of its first port.
+    pub(super) first_port: PathBuf,
     /// Its character devices below `/dev/infiniband`, and the one by which connections are made, which
     /// all share, if there is one; sorted.
     pub nodes: Vec<PathBuf>,
@@ -102,6 +109,10 @@ fn rdma_device(
         Some(parent) => Some(parent),
         None => some_text(&first.join("gid_attrs/ndevs/0"))?,
     };
+    let has_interface = match home {
+        RdmaHome::Virtual => interface.is_some(),
+        RdmaHome::Bus { .. } => is_there(&below.join("net")),
+    };
     Ok(Some(RdmaDevice {
         facts: RdmaFacts {
             link_layer: link_layer(layer.as_deref(), node_type),
@@ -110,13 +121,27 @@ fn rdma_device(
         },
         has_ethernet,
         interface,
-        first_gid: some_text(&first.join("gids/0"))?,
-        is_active: text(&first.join("state"))?.is_some_and(|state| state.ends_with(": ACTIVE")),
-        speed_mbps: text(&first.join("rate"))?.as_deref().and_then(rate),
+        // Only what is of software has to be found by it.
+        first_gid: match home {
+            RdmaHome::Virtual => some_text(&first.join("gids/0"))?,
+            RdmaHome::Bus { .. } => None,
+        },
+        has_interface,
+        is_active: false,
+        speed_mbps: None,
         nodes: nodes(below, &name, &home, has_cm)?,
+        first_port: first,
         name,
         home,
     }))
+}
+
+/// See [`Look::ask_first_port`].
+pub(super) fn ask_first_port(device: &mut RdmaDevice) -> Result<(), SysfsError> {
+    let state = text(&device.first_port.join("state"))?;
+    device.is_active = state.is_some_and(|state| state.ends_with(": ACTIVE"));
+    device.speed_mbps = text(&device.first_port.join("rate"))?.as_deref().and_then(rate);
+    Ok(())
 }
 
 const ETHERNET: &str = "Ethernet";
@@ -173,7 +198,11 @@ mod tests {
     use crate::sys::sysfs::tree::SysfsTree;
 
     fn devices(tree: &SysfsTree) -> Vec<RdmaDevice> {
-        tree.sysfs().look().rdma_devices().unwrap()
+        let sysfs = tree.sysfs();
+        let mut look = sysfs.look();
+        let mut found = look.rdma_devices().unwrap();
+        found.iter_mut().for_each(|device| look.ask_first_port(device).unwrap());
+        found
     }
 
     fn nodes(names: &[&str]) -> Vec<PathBuf> {

@@ -85,6 +85,28 @@ async fn attributes_of_a_webhook_arrive_in_the_slice_over_tcp_and_over_a_socket(
     }
 }
 
+/// The server's certificate is signed by `ca.pem`; `other-ca.pem` is an authority of the same name.
+#[tokio::test]
+async fn a_provider_behind_tls_is_believed_only_by_the_authority_that_is_named() {
+    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tls");
+    let webhook = Webhook::on_tls(&tls, pool_profile()).await.unwrap();
+    for (authority, is_believed) in [("other-ca.pem", false), ("ca.pem", true)] {
+        let directory = TempDir::new().unwrap();
+        let ca = Some(tls.join(authority));
+        let place = ProviderPlace::Url { url: webhook.url().to_owned(), ca };
+        let rule = ProviderRule { place, ..at(webhook.url()) };
+        let providers = employed(directory.path(), rule).await;
+        let (world, _kubelet, driver) = World::registered_asking(providers).await;
+        world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "pool" })]));
+        let answer = driver.prepare(&[claim_ref("nics", "c1")]).await.unwrap()["c1"].clone();
+        assert_eq!(answer.is_ok(), is_believed, "{authority}: {answer:?}");
+        assert_eq!(webhook.asked("/GetProfileConfig").len(), usize::from(is_believed));
+        if let Err(error) = answer {
+            assert!(error.contains("invalid peer certificate"), "{error}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_changes_is_published_and_what_was_known_outlives_the_provider() {
     let directory = TempDir::new().unwrap();
