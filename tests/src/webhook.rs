@@ -36,8 +36,12 @@ pub struct Behaviour {
     pub ranges: BTreeMap<String, Ipv4Net>,
     /// Before each answer but that about its health.
     pub pause: Duration,
+    /// No answer about the device of this name.
+    pub silent_about: Option<String>,
     /// Instead of releasing.
     pub refuses_release: bool,
+    /// Releases, and is silent about it.
+    pub loses_release: bool,
 }
 
 impl Default for Behaviour {
@@ -50,7 +54,9 @@ impl Default for Behaviour {
             profiles: BTreeMap::new(),
             ranges: BTreeMap::new(),
             pause: Duration::ZERO,
+            silent_about: None,
             refuses_release: false,
+            loses_release: false,
         }
     }
 }
@@ -181,6 +187,9 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, Json(body): Json<Va
     locked(&shared.calls).push((path.clone(), body.clone()));
     let behaviour = locked(&shared.behaviour).clone();
     sleep(behaviour.pause).await;
+    if behaviour.silent_about.is_some_and(|name| body["name"] == name) {
+        return std::future::pending().await;
+    }
     match path.as_str() {
         "/GetDeviceAttributes" => Json(behaviour.attributes).into_response(),
         "/GetDeviceConfig" => Json(behaviour.config).into_response(),
@@ -196,6 +205,7 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, Json(body): Json<Va
         "/ReleaseProfileConfig" if behaviour.refuses_release => {
             (StatusCode::INTERNAL_SERVER_ERROR, "not now").into_response()
         }
+        "/ReleaseProfileConfig" if behaviour.loses_release => std::future::pending().await,
         "/ReleaseProfileConfig" => {
             let holder = holder(&body);
             locked(&shared.given).retain(|_, has| *has != holder);
