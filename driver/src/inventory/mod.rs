@@ -24,6 +24,7 @@ use crate::sys::ethtool::EthtoolError;
 use crate::sys::netlink::NetlinkError;
 use crate::sys::sysfs::SysfsError;
 
+pub use self::publishable::needed_for;
 pub use self::scan::{IdleFunction, LeftOut, Rules, Scan, Scanner};
 pub use self::watch::Inventory;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cni;
-use crate::model::{Device, IfIndex, NamePattern, PublishRules, SUBINTERFACE_PREFIX};
+use crate::model::{Device, IfIndex, IfName, NamePattern, PublishRules, SUBINTERFACE_PREFIX};
 use crate::sys::netlink::LinkFacts;
 
 pub(super) const LOOPBACK: &str = "loopback";
@@ -91,6 +91,27 @@ pub(super) fn excluded(device: &Device, rules: &PublishRules) -> Option<Why> {
     let is_it = |pattern: &&NamePattern| names.iter().flatten().any(|name| pattern.matches(name));
     let pattern = rules.exclude.iter().find(is_it)?;
     Some(Why { reason: EXCLUDED, detail: Some(pattern.to_string()) })
+}
+
+/// What the host needs the interface called `name` for, if anything: a route out or a container network
+/// goes by it, it is a member of another interface, or something is stacked on it.
+pub fn needed_for(
+    links: &[LinkFacts],
+    default_routes: &[IfIndex],
+    name: &IfName,
+) -> Option<String> {
+    let link = links.iter().find(|link| link.name == *name)?;
+    let reasons = left_out(links, default_routes, &PublishRules::default());
+    let reason = reasons.get(&link.index).map(|why| why.reason.to_owned());
+    let called = |index: &IfIndex| {
+        let found = links.iter().find(|link| link.index == *index);
+        found.map_or_else(|| format!("index {index}"), |link| link.name.to_string())
+    };
+    let reason = reason.or_else(|| {
+        let upper = above(links, link.index);
+        upper.first().map(|upper| format!("{} is above it", called(upper)))
+    });
+    reason.map(|reason| format!("{name}: {reason}"))
 }
 
 /// What `next` leads to from `start`, however many steps away.
@@ -337,6 +358,27 @@ mod tests {
             links.left_out(&[4]),
             [(1, LOOPBACK), (2, BELOW_DEFAULT_ROUTE), (3, NETWORK), (4, DEFAULT_ROUTE)]
         );
+    }
+
+    #[test]
+    fn what_the_host_lives_by_is_needed() {
+        let links = Links::new()
+            .with(2, "eth0", "device", None, None)
+            .with(3, "eth1", "device", Some(4), None)
+            .with(4, "bond0", "bond", None, None)
+            .with(5, "eth2", "device", None, None)
+            .with(6, "eth2.7", "vlan", None, Some(5))
+            .with(7, "eth3", "device", None, None);
+        let needed = |routes: &[u32], name: &str| {
+            let routes: Vec<_> = routes.iter().copied().map(IfIndex).collect();
+            needed_for(&links.0, &routes, &name.parse().unwrap())
+        };
+        assert_eq!(needed(&[2], "eth0").as_deref(), Some("eth0: default route"));
+        assert_eq!(needed(&[4], "eth1").as_deref(), Some("eth1: below the default route"));
+        assert_eq!(needed(&[2], "eth1").as_deref(), Some("eth1: bond0 is above it"));
+        assert_eq!(needed(&[2], "eth2").as_deref(), Some("eth2: eth2.7 is above it"));
+        assert_eq!(needed(&[2], "eth3"), None);
+        assert_eq!(needed(&[2], "eth9"), None, "it is not here");
     }
 
     #[test]

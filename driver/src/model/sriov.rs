@@ -158,8 +158,11 @@ pub struct RdmaPlace {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PfState {
     pub address: PciAddress,
+    pub driver: Option<String>,
     /// Its interfaces on the host.
     pub interfaces: Vec<IfName>,
+    /// What the host needs one of these interfaces for, if anything.
+    pub needed: Option<String>,
     /// Four hexadecimal digits each.
     pub vendor: Option<String>,
     pub device: Option<String>,
@@ -173,6 +176,8 @@ pub struct PfState {
 pub struct VfUse {
     pub address: PciAddress,
     pub driver: Option<String>,
+    /// Whether an RDMA device is on it.
+    pub has_rdma: bool,
     /// Its interfaces on the host, and whether each is up.
     pub interfaces: Vec<(IfName, bool)>,
 }

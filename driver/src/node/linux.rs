@@ -82,8 +82,8 @@ impl LinuxNode {
             Subject::Rdma { name, index } => Observed::Rdma(function::rdma(name, *index)?),
             Subject::Namespace(netns) => Observed::Namespace(!observe::is_gone(netns)?),
             Subject::PhysicalFunctions => {
-                let functions = self.sysfs.as_ref().map(Sysfs::physical_functions).transpose()?;
-                Observed::PhysicalFunctions(functions.unwrap_or_default())
+                let all = self.sysfs.as_ref().map(|sysfs| function::physical(places, sysfs));
+                Observed::PhysicalFunctions(all.transpose()?.unwrap_or_default())
             }
             Subject::AllCdi => Observed::AllCdi(self.cdi.all()?),
             Subject::AllSubinterfaces => {

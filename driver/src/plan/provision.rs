@@ -30,7 +30,7 @@ pub enum Provision {
 }
 
 /// Decides for each rule and each function that it selects. The first rule for a function counts.
-/// `held` are the functions that claims have.
+/// `held` are the functions that claims have; where `is_partial`, there may be others.
 ///
 /// The kernel changes a number only by way of 0 (`sriov_numvfs_store()` in `drivers/pci/iov.c`, Linux
 /// 6.12), so whatever is not 0 stays as long as one of the functions is in use.
@@ -38,6 +38,7 @@ pub fn provision(
     rules: &[SriovRule],
     pfs: &[PfState],
     held: &BTreeSet<PciAddress>,
+    is_partial: bool,
 ) -> Vec<Provision> {
     let mut done = BTreeSet::new();
     let mut all = Vec::new();
@@ -47,7 +48,7 @@ pub fn provision(
             all.push(Provision::Unmatched { rule: rule.clone() });
         }
         let new = selected.into_iter().filter(|pf| done.insert(pf.address));
-        all.extend(new.map(|pf| decide(rule.num_vfs, pf, held)));
+        all.extend(new.map(|pf| decide(rule.num_vfs, pf, held, is_partial)));
     }
     all
 }
@@ -65,7 +66,7 @@ fn is_selected(selector: &PfSelector, pf: &PfState) -> bool {
     }
 }
 
-fn decide(wished: u32, pf: &PfState, held: &BTreeSet<PciAddress>) -> Provision {
+fn decide(wished: u32, pf: &PfState, held: &BTreeSet<PciAddress>, is_partial: bool) -> Provision {
     let address = pf.address;
     let refuse = |reason| Provision::Refuse { pf: address, reason };
     if pf.num_vfs == wished {
@@ -77,11 +78,33 @@ fn decide(wished: u32, pf: &PfState, held: &BTreeSet<PciAddress>) -> Provision {
     if held.contains(&address) {
         return refuse("it is in use by a claim itself".to_owned());
     }
+    if let Some(reason) = own_use(pf) {
+        return refuse(reason);
+    }
+    if is_partial && pf.num_vfs != 0 {
+        let is = pf.num_vfs;
+        let lost = "the checkpoint was lost in this boot, so pods may have them unknown to us";
+        return refuse(format!("it has {is}, which all would go first, and {lost}"));
+    }
     if let Some(reason) = pf.vfs.iter().find_map(|vf| use_of(vf, held)) {
         let is = pf.num_vfs;
         return refuse(format!("it has {is}, which all would go first, and {reason}"));
     }
     Provision::Set { pf: address, from: pf.num_vfs, to: wished }
+}
+
+/// Why the physical function itself may be in use. Drivers may close its interface and open it again
+/// when the number changes (`igb_sriov_reinit()` in `drivers/net/ethernet/intel/igb/igb_main.c`,
+/// Linux 6.12), and whoever lives by it is cut off.
+fn own_use(pf: &PfState) -> Option<String> {
+    match pf.driver.as_deref() {
+        None => Some("it has no driver".to_owned()),
+        Some(VFIO_DRIVER) => Some(format!("it is bound to {VFIO_DRIVER}")),
+        Some(_) if pf.interfaces.is_empty() => {
+            Some("it has no interface here: it may be in another namespace".to_owned())
+        }
+        Some(_) => pf.needed.clone(),
+    }
 }
 
 /// Why a virtual function may be in use.
@@ -101,6 +124,10 @@ fn use_of(vf: &VfUse, held: &BTreeSet<PciAddress>) -> Option<String> {
         }
         Some(_) => {}
     }
+    if vf.has_rdma {
+        // Where RDMA devices are shared among namespaces, they are used from anywhere.
+        return Some(format!("{address} has an RDMA device, which somebody may have open"));
+    }
     let (name, _) = vf.interfaces.iter().find(|(_, is_up)| *is_up)?;
     Some(format!("{name} is up"))
 }
@@ -118,6 +145,7 @@ mod tests {
         VfUse {
             address: address(function),
             driver: Some("igbvf".to_owned()),
+            has_rdma: false,
             interfaces: vec![(interface, false)],
         }
     }
@@ -125,7 +153,9 @@ mod tests {
     fn pf(vfs: Vec<VfUse>) -> PfState {
         PfState {
             address: address(0),
+            driver: Some("igb".to_owned()),
             interfaces: vec!["eth1".parse().unwrap()],
+            needed: None,
             vendor: Some("8086".to_owned()),
             device: Some("10c9".to_owned()),
             total_vfs: 7,
@@ -139,7 +169,7 @@ mod tests {
     }
 
     fn decided(wished: u32, pf: &PfState) -> Provision {
-        decide(wished, pf, &BTreeSet::new())
+        decide(wished, pf, &BTreeSet::new(), false)
     }
 
     fn refusal(wished: u32, pf: &PfState) -> String {
@@ -165,6 +195,14 @@ mod tests {
     }
 
     #[test]
+    fn after_a_lost_checkpoint_there_are_only_first_ones() {
+        let decided = |pf: &PfState| decide(4, pf, &BTreeSet::new(), true);
+        let Provision::Refuse { reason, .. } = decided(&pf(vec![vf(1)])) else { panic!() };
+        assert!(reason.contains("the checkpoint was lost"), "{reason}");
+        assert_eq!(decided(&pf(Vec::new())), Provision::Set { pf: address(0), from: 0, to: 4 });
+    }
+
+    #[test]
     fn a_virtual_function_in_use_keeps_all_of_them() {
         let with = |change: fn(&mut VfUse)| {
             let mut second = vf(2);
@@ -179,10 +217,31 @@ mod tests {
         assert!(refusal(4, &with(away)).contains("may be in another namespace"));
         let up: fn(&mut VfUse) = |vf| vf.interfaces[0].1 = true;
         assert!(refusal(1, &with(up)).contains("eth1v2 is up"));
+        let rdma: fn(&mut VfUse) = |vf| vf.has_rdma = true;
+        assert!(refusal(1, &with(rdma)).contains("0000:3b:00.2 has an RDMA device"));
         for held in [address(0), address(2)] {
-            let decided = decide(4, &pf(vec![vf(1), vf(2)]), &BTreeSet::from([held]));
+            let decided = decide(4, &pf(vec![vf(1), vf(2)]), &BTreeSet::from([held]), false);
             assert!(matches!(decided, Provision::Refuse { .. }), "{decided:?}");
         }
+    }
+
+    #[test]
+    fn a_physical_function_that_somebody_lives_by_is_left_alone() {
+        let with = |change: fn(&mut PfState)| {
+            let mut pf = pf(Vec::new());
+            change(&mut pf);
+            refusal(2, &pf)
+        };
+        assert!(with(|pf| pf.driver = None).contains("no driver"));
+        assert!(with(|pf| pf.driver = Some(VFIO_DRIVER.to_owned())).contains("bound to vfio-pci"));
+        assert!(with(|pf| pf.interfaces.clear()).contains("may be in another namespace"));
+        let needed = |pf: &mut PfState| pf.needed = Some("eth1: default route".to_owned());
+        assert_eq!(with(needed), "eth1: default route");
+        // What is right already is nobody's harm.
+        let mut right = pf(vec![vf(1), vf(2)]);
+        needed(&mut right);
+        let keep = Provision::Keep { pf: address(0), count: 2 };
+        assert_eq!(decided(2, &right), keep);
     }
 
     #[test]
@@ -192,7 +251,7 @@ mod tests {
             vendor: "8086".to_owned(),
             device: Some(device.to_owned()),
         };
-        let of = |rules: &[SriovRule]| provision(rules, &pfs, &BTreeSet::new());
+        let of = |rules: &[SriovRule]| provision(rules, &pfs, &BTreeSet::new(), false);
         for selector in [
             PfSelector::Interface("eth1".parse().unwrap()),
             PfSelector::PciAddress(address(0)),

@@ -117,6 +117,25 @@ proptest! {
 }
 
 #[test]
+fn that_records_were_lost_is_known_until_the_node_restarts() {
+    let directory = TempDir::new().unwrap();
+    let is_partial = |boot: &str| {
+        let (mut checkpoint, _) = Checkpoint::open(directory.path(), boot).unwrap();
+        checkpoint.put(records()).unwrap();
+        checkpoint.is_partial()
+    };
+    assert!(!is_partial(BOOT));
+    fs::write(directory.path().join(file::NAME), "{").unwrap();
+    assert!(!is_partial(BOOT), "the mirror has them");
+    for name in [file::NAME, file::MIRROR] {
+        fs::write(directory.path().join(name), "{").unwrap();
+    }
+    assert!(is_partial(BOOT));
+    assert!(is_partial(BOOT), "the next start knows no more");
+    assert!(!is_partial("boot-2"));
+}
+
+#[test]
 fn the_next_checkpoint_is_written_beside_the_damaged_one() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join(file::NAME);

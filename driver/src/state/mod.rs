@@ -52,6 +52,7 @@ pub struct Checkpoint {
     records: BTreeMap<AttachmentId, Record>,
     /// Oldest first.
     kept: Vec<KeptPolicy>,
+    is_partial: bool,
     timings: Timings,
     _lock: Flock<File>,
 }
@@ -105,12 +106,19 @@ impl Checkpoint {
                     Some((read, records)) => {
                         (read, Found::Mirrored { records, to: Some(to), reason })
                     }
-                    None => (Held::default(), Found::SetAside { to, reason }),
+                    None => {
+                        // Later starts of this boot find whole files, and know no more than this one.
+                        let marker = directory.join(PARTIAL);
+                        fs::write(&marker, boot_id).map_err(|e| io_error("write", &marker, e))?;
+                        (Held::default(), Found::SetAside { to, reason })
+                    }
                 }
             }
         };
-        let boot_id = boot_id.to_owned();
-        Ok((Self { path, boot_id, records, kept, timings: Timings::default(), _lock: lock }, found))
+        let marked = fs::read_to_string(directory.join(PARTIAL));
+        let is_partial = marked.is_ok_and(|marked| marked == boot_id);
+        let (boot_id, timings) = (boot_id.to_owned(), Timings::default());
+        Ok((Self { path, boot_id, records, kept, is_partial, timings, _lock: lock }, found))
     }
 
     /// Has it report how long writing takes.
@@ -121,6 +129,11 @@ impl Checkpoint {
 
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.values()
+    }
+
+    /// Whether records of this boot were lost, so that pods may have what no record knows.
+    pub fn is_partial(&self) -> bool {
+        self.is_partial
     }
 
     pub fn record(&self, id: &AttachmentId) -> Option<&Record> {
@@ -194,6 +207,9 @@ impl Checkpoint {
         Ok(())
     }
 }
+
+/// Says in which boot a checkpoint was lost.
+const PARTIAL: &str = "checkpoint.lost";
 
 /// Records and kept policies.
 type Held = (BTreeMap<AttachmentId, Record>, Vec<KeptPolicy>);

@@ -24,7 +24,7 @@ impl<N: Node> Engine<N> {
         };
         let places = self.checkpoint.records().filter_map(|record| record.device.pci.as_ref());
         let held: BTreeSet<_> = places.map(|pci| pci.address).collect();
-        let decided = plan::provision(rules, &pfs, &held);
+        let decided = plan::provision(rules, &pfs, &held, self.checkpoint.is_partial());
         decided.into_iter().map(|decided| self.carry_out(decided)).collect()
     }
 

@@ -3,12 +3,29 @@
 use std::sync::Once;
 
 use super::places::Places;
-use crate::model::{By, Place, RdmaPlace, VfPlace, VfSettings};
+use crate::inventory;
+use crate::model::{By, PfState, Place, RdmaPlace, VfPlace, VfSettings};
 use crate::node::StepError;
 use crate::plan::{RdmaSeen, Was};
 use crate::sys::netlink::NetlinkError;
 use crate::sys::netns::{Netns, NetnsError};
 use crate::sys::rdma::{NetnsMode, Rdma, RdmaDevice};
+use crate::sys::sysfs::Sysfs;
+
+/// All physical functions, and what the host needs their interfaces for.
+pub(super) fn physical(places: &mut Places, sysfs: &Sysfs) -> Result<Vec<PfState>, StepError> {
+    let mut functions = sysfs.physical_functions()?;
+    if functions.is_empty() {
+        return Ok(functions);
+    }
+    let netlink = places.netlink(&Place::Host)?;
+    let (links, routes) = (netlink.links()?, netlink.default_route_interfaces()?);
+    for function in &mut functions {
+        let mut names = function.interfaces.iter();
+        function.needed = names.find_map(|name| inventory::needed_for(&links, &routes, name));
+    }
+    Ok(functions)
+}
 
 /// What a physical function tells of a virtual one; `None` where either is not there.
 pub(super) fn vf(places: &mut Places, vf: &VfPlace) -> Result<Option<VfSettings>, StepError> {

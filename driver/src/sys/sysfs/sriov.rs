@@ -44,7 +44,10 @@ impl Sysfs {
         let interfaces = interfaces(path)?.into_iter().map(|(name, _)| name).collect();
         Ok(Some(PfState {
             address,
+            driver: self.link_name(&path.join("driver"))?,
             interfaces,
+            // Sysfs knows no routes.
+            needed: None,
             vendor: identifier(&path.join("vendor"))?,
             device: identifier(&path.join("device"))?,
             total_vfs,
@@ -56,7 +59,8 @@ impl Sysfs {
     fn virtual_function(&self, path: &Path) -> Result<Option<VfUse>, SysfsError> {
         let Some(address) = pci_address(path) else { return Ok(None) };
         let driver = self.link_name(&path.join("driver"))?;
-        Ok(Some(VfUse { address, driver, interfaces: interfaces(path)? }))
+        let has_rdma = !entries(&path.join("infiniband"))?.is_empty();
+        Ok(Some(VfUse { address, driver, has_rdma, interfaces: interfaces(path)? }))
     }
 
     /// Has a physical function have as many virtual ones. Those that there are go first: the kernel
@@ -117,8 +121,11 @@ mod tests {
         devices/pci0000:00/0000:00:02.0/0000:01:00.0/sriov_numvfs = 1
         devices/pci0000:00/0000:00:02.0/0000:01:00.0/virtfn0 -> ../0000:01:10.0
         devices/pci0000:00/0000:00:02.0/0000:01:00.0/net/eth1/flags = 0x1003
+        devices/pci0000:00/0000:00:02.0/0000:01:00.0/driver -> ../../../../bus/pci/drivers/igb
+        bus/pci/drivers/igb/
         devices/pci0000:00/0000:00:02.0/0000:01:10.0/driver -> ../../../../bus/pci/drivers/igbvf
         devices/pci0000:00/0000:00:02.0/0000:01:10.0/net/eth2/flags = 0x1002
+        devices/pci0000:00/0000:00:02.0/0000:01:10.0/infiniband/rdma0/node_type = 1: CA
         bus/pci/drivers/igbvf/
     ";
 
@@ -128,11 +135,14 @@ mod tests {
         let vf = VfUse {
             address: "0000:01:10.0".parse().unwrap(),
             driver: Some("igbvf".to_owned()),
+            has_rdma: true,
             interfaces: vec![("eth2".parse().unwrap(), false)],
         };
         let pf = PfState {
             address: "0000:01:00.0".parse().unwrap(),
+            driver: Some("igb".to_owned()),
             interfaces: vec!["eth1".parse().unwrap()],
+            needed: None,
             vendor: Some("8086".to_owned()),
             device: Some("10c9".to_owned()),
             total_vfs: 7,

@@ -303,7 +303,9 @@ fn virtual_functions_are_made_by_configuration_unless_a_claim_would_lose_one() {
     let rule = |num_vfs| SriovRule { pf: PfSelector::PciAddress(pci(0)), num_vfs };
     bench.node.world().physical_functions = vec![PfState {
         address: pci(0),
+        driver: Some("igb".to_owned()),
         interfaces: vec!["pf0".parse().unwrap()],
+        needed: None,
         vendor: None,
         device: None,
         total_vfs: 8,
