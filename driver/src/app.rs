@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use nix::sys::utsname;
 use tokio::net::TcpListener;
@@ -168,6 +169,52 @@ struct Shared {
     readiness: Readiness,
 }
 
+impl Shared {
+    async fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Self, AppError> {
+        Ok(Self {
+            pool: Pool { driver: config.driver_name.clone(), node: config.node_name.clone() },
+            client: client(config).await?,
+            providers: Providers::open(&config.driver_name, &config.state_dir)?,
+            metrics,
+            readiness: Readiness::default(),
+        })
+    }
+}
+
+/// All that runs, and how it is told to end.
+struct Tasks {
+    all: JoinSet<Result<(), AppError>>,
+    shutdown: CancellationToken,
+}
+
+impl Tasks {
+    /// Starts what ends soon after its token is cancelled.
+    fn spawn<F>(&mut self, run: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let running = run(self.shutdown.clone());
+        self.all.spawn(running.map(Ok));
+    }
+
+    /// The same, for what can fail; the driver stops then.
+    fn spawn_fallible<F>(&mut self, run: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = Result<(), AppError>> + Send + 'static,
+    {
+        self.all.spawn(run(self.shutdown.clone()));
+    }
+
+    /// Tells all to end, and waits until they have, or for as long as that may take.
+    async fn end(mut self) {
+        self.shutdown.cancel();
+        let ended = async { while self.all.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_TASKS, ended).await.is_err() {
+            tracing::warn!("not all tasks have ended in time");
+        }
+    }
+}
+
 async fn serve(
     config: &Config,
     worker: &Worker,
@@ -179,59 +226,25 @@ async fn serve(
     let listen = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AppError::Listen { address: config.listen, source })?;
-    let shared = Shared {
-        pool: Pool { driver: config.driver_name.clone(), node: config.node_name.clone() },
-        client: client(config).await?,
-        providers: Providers::open(&config.driver_name, &config.state_dir)?,
-        metrics,
-        readiness: Readiness::default(),
-    };
-    let mut background = JoinSet::new();
+    let shared = Shared::open(config, metrics).await?;
+    let mut tasks = Tasks { all: JoinSet::new(), shutdown };
 
     let (attached, to_report) = mpsc::unbounded_channel();
     let (seen, sightings) = watch::channel(Sightings::default());
     let (felt, vitals) = watch::channel(AllVitals::default());
     let shown = Shown { sightings: seen, vitals: felt };
-    spawn_watch(config, &shared, worker, (shown, attached.clone()), &shutdown, &mut background);
+    spawn_watch(config, &shared, worker, (shown, attached.clone()), &mut tasks);
     let keeper = Keeper::new(worker.clone(), attached.clone());
-    let stop = shutdown.clone();
-    background.spawn(async move {
-        keeper.run(stop).await;
-        Ok(())
-    });
+    tasks.spawn(|stop| keeper.run(stop));
     let health = dra::HealthSources::new(&inventory, worker, vitals, sightings.clone());
-
-    let source = Arc::new(MapCounters::new(&config.bpffs));
-    let (metrics, readiness) = (Arc::clone(&shared.metrics), shared.readiness.clone());
-    let (scraped, shown, stop) = (worker.clone(), sightings.clone(), shutdown.clone());
-    background.spawn(async move {
-        telemetry::serve(listen, metrics, readiness, source, shown, scraped, stop)
-            .await
-            .map_err(AppError::Metrics)
-    });
-
-    let door = Door::open(&config.state_dir)?;
-    let (asked, stop) = (worker.clone(), shutdown.clone());
-    background.spawn(async move { door.serve(asked, stop).await.map_err(AppError::Operator) });
-
-    let news = (to_report, to_tell);
-    spawn_tellers(&shared, worker, news, sightings, &shutdown, &mut background);
-
+    spawn_doors(config, &shared, worker, (listen, sightings.clone()), &mut tasks)?;
+    spawn_tellers(&shared, worker, (to_report, to_tell), sightings, &mut tasks);
     let (client, grace) = (shared.client.clone(), dra::Grace::default());
     let sweeper = dra::Sweeper::new(client, worker.clone(), notices.clone(), grace);
-    let stop = shutdown.clone();
-    background.spawn(async move {
-        sweeper.run(stop).await;
-        Ok(())
-    });
-
+    tasks.spawn(|stop| sweeper.run(stop));
     if config.log_drops {
         let log = DropLog::new(&config.bpffs, worker);
-        let stop = shutdown.clone();
-        background.spawn(async move {
-            log.run(stop).await;
-            Ok(())
-        });
+        tasks.spawn(|stop| log.run(stop));
     }
 
     let offer = dra::Offer {
@@ -242,27 +255,40 @@ async fn serve(
         sieve: boarded.sieve,
         providers: shared.providers.clone(),
     };
-    spawn_rules(config, &shared, worker, (&inventory, board), &shutdown, &mut background);
-    spawn_publisher(&shared, worker, (&inventory, offer), &shutdown, &mut background);
-    let watched = inventory.clone();
-    let edges = Edges::start(
-        config,
-        &shared,
-        worker,
-        (inventory, health),
-        (attached, notices),
-        &mut background,
-    );
+    spawn_rules(config, &shared, worker, (&inventory, board), &mut tasks);
+    spawn_publisher(&shared, worker, (&inventory, offer), &mut tasks);
+    let (watched, told) = (inventory.clone(), (attached, notices));
+    let edges = Edges::start(config, &shared, worker, (inventory, health), told, &mut tasks);
 
-    let outcome = until_stopped(worker, &watched, &mut background).await;
+    let outcome = until_stopped(worker, &watched, &mut tasks.all).await;
     tracing::info!("stopping");
     edges.stop(worker).await;
-    shutdown.cancel();
-    let ended = async { while background.join_next().await.is_some() {} };
-    if tokio::time::timeout(LAST_TASKS, ended).await.is_err() {
-        tracing::warn!("not all tasks have ended in time");
-    }
+    tasks.end().await;
     outcome
+}
+
+/// Serves whoever scrapes, and whoever runs the node.
+fn spawn_doors(
+    config: &Config,
+    shared: &Shared,
+    worker: &Worker,
+    (listen, shown): (TcpListener, watch::Receiver<Sightings>),
+    tasks: &mut Tasks,
+) -> Result<(), AppError> {
+    let source = Arc::new(MapCounters::new(&config.bpffs));
+    let (metrics, readiness) = (Arc::clone(&shared.metrics), shared.readiness.clone());
+    let scraped = worker.clone();
+    tasks.spawn_fallible(|stop| async move {
+        telemetry::serve(listen, metrics, readiness, source, shown, scraped, stop)
+            .await
+            .map_err(AppError::Metrics)
+    });
+    let door = Door::open(&config.state_dir)?;
+    let asked = worker.clone();
+    tasks.spawn_fallible(|stop| async move {
+        door.serve(asked, stop).await.map_err(AppError::Operator)
+    });
+    Ok(())
 }
 
 /// Looks for what may have changed without us, tells scrapes of it, and has statuses written anew.
@@ -271,19 +297,14 @@ fn spawn_watch(
     shared: &Shared,
     worker: &Worker,
     (shown, changed): (Shown, mpsc::UnboundedSender<Vec<Record>>),
-    shutdown: &CancellationToken,
-    background: &mut JoinSet<Result<(), AppError>>,
+    tasks: &mut Tasks,
 ) {
     let bpffs = config.bpffs.clone();
     let look =
         move |record: &Record| (datapath::ahead(&bpffs, record), datapath::vitals(&bpffs, record));
     let metrics = Arc::clone(&shared.metrics);
     let watch = Watch::new(worker.clone(), Arc::new(look), metrics, shown, changed);
-    let stop = shutdown.clone();
-    background.spawn(async move {
-        watch.run(stop).await;
-        Ok(())
-    });
+    tasks.spawn(|stop| watch.run(stop));
 }
 
 /// Starts who writes events and statuses.
@@ -292,27 +313,18 @@ fn spawn_tellers(
     worker: &Worker,
     (attached, to_tell): (mpsc::UnboundedReceiver<Vec<Record>>, mpsc::Receiver<Notice>),
     sightings: watch::Receiver<Sightings>,
-    shutdown: &CancellationToken,
-    background: &mut JoinSet<Result<(), AppError>>,
+    tasks: &mut Tasks,
 ) {
     let (told, also) = mpsc::unbounded_channel();
     let (pool, client) = (shared.pool.clone(), shared.client.clone());
     let events = dra::Events::new(pool, client, to_tell, told, Arc::clone(&shared.metrics));
-    let stop = shutdown.clone();
-    background.spawn(async move {
-        events.run(stop).await;
-        Ok(())
-    });
+    tasks.spawn(|stop| events.run(stop));
 
     let (client, present) = (shared.client.clone(), worker.watch());
     let news = dra::News { attached, notices: also };
     let driver = &shared.pool.driver;
     let status = dra::StatusWriter::new(driver, client, news, sightings, present);
-    let stop = shutdown.clone();
-    background.spawn(async move {
-        status.run(stop).await;
-        Ok(())
-    });
+    tasks.spawn(|stop| status.run(stop));
 }
 
 /// Starts who follows the configuration files.
@@ -321,32 +333,24 @@ fn spawn_rules(
     shared: &Shared,
     worker: &Worker,
     (inventory, board): (&Inventory, RuleBoard),
-    shutdown: &CancellationToken,
-    background: &mut JoinSet<Result<(), AppError>>,
+    tasks: &mut Tasks,
 ) {
     let (pool, client, files) = (shared.pool.clone(), shared.client.clone(), config.files.clone());
     let state_dir = config.state_dir.clone();
     let providers = shared.providers.clone();
     let asked = (inventory.clone(), providers.clone(), worker.clone());
-    let follower = RuleFollower::new(pool, client, files, state_dir, asked, board);
-    let stop = shutdown.clone();
-    background.spawn(async move {
-        follower.run(stop).await;
-        Ok(())
-    });
-    let (inventory, worker, stop) = (inventory.clone(), worker.clone(), shutdown.clone());
-    background.spawn(async move {
-        providers.run(inventory, worker, stop).await;
-        Ok(())
-    });
+    let metrics = Arc::clone(&shared.metrics);
+    let follower = RuleFollower::new(pool, client, files, state_dir, asked, board, metrics);
+    tasks.spawn(|stop| follower.run(stop));
+    let (inventory, worker) = (inventory.clone(), worker.clone());
+    tasks.spawn(|stop| providers.run(inventory, worker, stop));
 }
 
 fn spawn_publisher(
     shared: &Shared,
     worker: &Worker,
     (inventory, offer): (&Inventory, dra::Offer),
-    shutdown: &CancellationToken,
-    background: &mut JoinSet<Result<(), AppError>>,
+    tasks: &mut Tasks,
 ) {
     let (first_time, has_slices) = watch::channel(false);
     let publisher = dra::Publisher::new(
@@ -358,12 +362,8 @@ fn spawn_publisher(
         Arc::clone(&shared.metrics),
         first_time,
     );
-    follow(has_slices, shared.readiness.clone(), Condition::SlicesPublished, background);
-    let stop = shutdown.clone();
-    background.spawn(async move {
-        publisher.run(stop).await;
-        Ok(())
-    });
+    follow(has_slices, shared.readiness.clone(), Condition::SlicesPublished, tasks);
+    tasks.spawn(|stop| publisher.run(stop));
 }
 
 /// The two sides that ask for changes, and how to stop each.
@@ -380,7 +380,7 @@ impl Edges {
         worker: &Worker,
         (inventory, health): (Inventory, dra::HealthSources),
         (attached, notices): (mpsc::UnboundedSender<Vec<Record>>, Notices),
-        background: &mut JoinSet<Result<(), AppError>>,
+        tasks: &mut Tasks,
     ) -> Self {
         let nri_config = NriConfig {
             socket: config.nri_socket.clone(),
@@ -392,16 +392,14 @@ impl Edges {
         let nri = nri::Plugin::new(worker.clone(), nri_config, attached, Arc::clone(&metrics));
         let connection = nri.connection();
         let readiness = shared.readiness.clone();
-        follow(connection.clone(), readiness.clone(), Condition::NriConnected, background);
+        follow(connection.clone(), readiness.clone(), Condition::NriConnected, tasks);
         let nri_stop = CancellationToken::new();
         let stop = nri_stop.clone();
-        background.spawn(async move {
-            nri.run(stop).await;
-            Ok(())
-        });
+        // It ends before the rest does.
+        tasks.spawn(|_| nri.run(stop));
 
         let (registered, has_registered) = watch::channel(false);
-        follow(has_registered, readiness, Condition::DraRegistered, background);
+        follow(has_registered, readiness, Condition::DraRegistered, tasks);
         let plugin = dra::Plugin::new(
             shared.pool.clone(),
             shared.client.clone(),
@@ -414,7 +412,7 @@ impl Edges {
         let dra_stop = CancellationToken::new();
         let (stop, root) = (dra_stop.clone(), config.kubelet_root.clone());
         let (stopped, dra_stopped) = watch::channel(false);
-        background.spawn(async move {
+        tasks.spawn_fallible(|_| async move {
             let outcome = dra::serve(plugin, health, &root, registered, stop).await;
             stopped.send_replace(true);
             Ok(outcome?)
@@ -441,14 +439,14 @@ fn follow(
     mut flag: watch::Receiver<bool>,
     readiness: Readiness,
     condition: Condition,
-    background: &mut JoinSet<Result<(), AppError>>,
+    tasks: &mut Tasks,
 ) {
-    background.spawn(async move {
+    tasks.spawn(|_| async move {
         loop {
             readiness.set(condition, *flag.borrow_and_update());
             if flag.changed().await.is_err() {
                 readiness.set(condition, false);
-                return Ok(());
+                return;
             }
         }
     });

@@ -41,6 +41,25 @@ pub(crate) fn text(thousandths: i128) -> String {
     }
 }
 
+/// A quantity as the API server writes it (`CanonicalizeBytes` in `k8s.io/apimachinery/pkg/api/resource`,
+/// Kubernetes 1.36): with the largest suffix of its kind that leaves a whole number, and from 1024 on
+/// with binary suffixes if it came with one. `None` where [`thousandths`] cannot read it.
+pub(crate) fn canonical(quantity: &str) -> Option<String> {
+    let amount = thousandths(quantity)?;
+    if !quantity.ends_with('i') || amount < 1024 * 1000 {
+        return Some(text(amount));
+    }
+    let mut number = (amount + 999) / 1000;
+    let mut suffix = "";
+    for larger in ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"] {
+        if number % 1024 != 0 {
+            break;
+        }
+        (number, suffix) = (number / 1024, larger);
+    }
+    Some(format!("{number}{suffix}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +78,19 @@ mod tests {
         }
         for wrong in ["", "G", "-1", "1e3", "1 G", "1.2.3"] {
             assert_eq!(thousandths(wrong), None, "{wrong}");
+        }
+        for (quantity, written) in [
+            ("1000", "1k"),
+            ("1024", "1024"),
+            ("1000M", "1G"),
+            ("2.5G", "2500M"),
+            ("0.5", "500m"),
+            ("0G", "0"),
+            ("1024Mi", "1Gi"),
+            ("1.5Gi", "1536Mi"),
+            ("0.5Ki", "512"),
+        ] {
+            assert_eq!(canonical(quantity).as_deref(), Some(written), "{quantity}");
         }
         let written = ["1", "2500M", "1G", "100m", "0"];
         assert_eq!(written.map(|quantity| text(thousandths(quantity).unwrap())), written);

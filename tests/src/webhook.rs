@@ -1,6 +1,8 @@
 //! A provider in `DraNet`'s protocol, over TCP or a unix socket: it says what it is told to say, and
 //! writes down what it was asked.
 
+mod tls;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
@@ -13,6 +15,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
@@ -29,10 +32,16 @@ pub struct Behaviour {
     pub config: Value,
     /// Configurations by the names of profiles; others are not found.
     pub profiles: BTreeMap<String, Value>,
+    /// Profiles that are an address of a range, which nobody else has until it is released.
+    pub ranges: BTreeMap<String, Ipv4Net>,
     /// Before each answer but that about its health.
     pub pause: Duration,
+    /// No answer about the device of this name.
+    pub silent_about: Option<String>,
     /// Instead of releasing.
     pub refuses_release: bool,
+    /// Releases, and is silent about it.
+    pub loses_release: bool,
 }
 
 impl Default for Behaviour {
@@ -43,8 +52,11 @@ impl Default for Behaviour {
             attributes: json!({}),
             config: json!({}),
             profiles: BTreeMap::new(),
+            ranges: BTreeMap::new(),
             pause: Duration::ZERO,
+            silent_about: None,
             refuses_release: false,
+            loses_release: false,
         }
     }
 }
@@ -62,7 +74,12 @@ pub struct Webhook {
 struct Shared {
     behaviour: Mutex<Behaviour>,
     calls: Mutex<Vec<(String, Value)>>,
+    /// Which claim and device has an address.
+    given: Mutex<BTreeMap<Ipv4Addr, Holder>>,
 }
+
+/// A claim's UID and a device's name.
+type Holder = (String, String);
 
 impl Webhook {
     /// On a port of the loopback interface.
@@ -70,6 +87,16 @@ impl Webhook {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let (shared, router) = Self::router(behaviour);
+        let serving = tokio::spawn(axum::serve(listener, router).into_future());
+        Ok(Self { shared, serving, url, socket: None })
+    }
+
+    /// On a port of the loopback interface, behind TLS. `directory` has `server.pem` and `server.key`.
+    pub async fn on_tls(directory: &Path, behaviour: Behaviour) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let url = format!("https://{}", listener.local_addr()?);
+        let (shared, router) = Self::router(behaviour);
+        let listener = tls::Listener::new(listener, directory)?;
         let serving = tokio::spawn(axum::serve(listener, router).into_future());
         Ok(Self { shared, serving, url, socket: None })
     }
@@ -84,7 +111,11 @@ impl Webhook {
     }
 
     fn router(behaviour: Behaviour) -> (Arc<Shared>, Router) {
-        let shared = Arc::new(Shared { behaviour: Mutex::new(behaviour), calls: Mutex::default() });
+        let shared = Arc::new(Shared {
+            behaviour: Mutex::new(behaviour),
+            calls: Mutex::default(),
+            given: Mutex::default(),
+        });
         let router = Router::new()
             .route("/health", get(health))
             .fallback(post(answer))
@@ -101,11 +132,34 @@ impl Webhook {
         change(&mut locked(&self.shared.behaviour));
     }
 
+    /// The addresses of ranges that somebody has.
+    pub fn given(&self) -> Vec<Ipv4Addr> {
+        locked(&self.shared.given).keys().copied().collect()
+    }
+
     /// The questions that were asked under a path such as `/GetProfileConfig`, in their order.
     pub fn asked(&self, path: &str) -> Vec<Value> {
         let calls = locked(&self.shared.calls);
         calls.iter().filter(|(called, _)| called == path).map(|(_, body)| body.clone()).collect()
     }
+}
+
+impl Shared {
+    /// An address of the range, the same one for whoever asks again; `None` where none is left.
+    fn give(&self, range: Ipv4Net, body: &Value) -> Option<Value> {
+        let holder = holder(body);
+        let mut given = locked(&self.given);
+        let has = given.iter().find(|(_, has)| **has == holder).map(|(address, _)| *address);
+        let address = has.or_else(|| range.hosts().find(|it| !given.contains_key(it)))?;
+        given.insert(address, holder);
+        let address = format!("{address}/{}", range.prefix_len());
+        Some(json!({ "interface": { "addresses": [address] } }))
+    }
+}
+
+fn holder(body: &Value) -> Holder {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    (text(&body["claim_uid"]), text(&body["device"]["name"]))
 }
 
 /// It dies with everything that it was about to say.
@@ -133,23 +187,30 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, Json(body): Json<Va
     locked(&shared.calls).push((path.clone(), body.clone()));
     let behaviour = locked(&shared.behaviour).clone();
     sleep(behaviour.pause).await;
+    if behaviour.silent_about.is_some_and(|name| body["name"] == name) {
+        return std::future::pending().await;
+    }
     match path.as_str() {
         "/GetDeviceAttributes" => Json(behaviour.attributes).into_response(),
         "/GetDeviceConfig" => Json(behaviour.config).into_response(),
         "/GetProfileConfig" => {
             let profile = body["config"]["profile"].as_str().unwrap_or_default();
-            match behaviour.profiles.get(profile) {
-                Some(config) => Json(config.clone()).into_response(),
-                None => {
-                    let message = format!("profile {profile:?} not found");
-                    (StatusCode::NOT_FOUND, message).into_response()
-                }
+            let of_range = || shared.give(*behaviour.ranges.get(profile)?, &body);
+            if let Some(config) = behaviour.profiles.get(profile).cloned().or_else(of_range) {
+                return Json(config).into_response();
             }
+            let message = format!("profile {profile:?} not found");
+            (StatusCode::NOT_FOUND, message).into_response()
         }
         "/ReleaseProfileConfig" if behaviour.refuses_release => {
             (StatusCode::INTERNAL_SERVER_ERROR, "not now").into_response()
         }
-        "/ReleaseProfileConfig" => StatusCode::OK.into_response(),
+        "/ReleaseProfileConfig" if behaviour.loses_release => std::future::pending().await,
+        "/ReleaseProfileConfig" => {
+            let holder = holder(&body);
+            locked(&shared.given).retain(|_, has| *has != holder);
+            StatusCode::OK.into_response()
+        }
         _ => StatusCode::NOT_FOUND.into_response(),
     }
 }

@@ -45,7 +45,7 @@ const NEEDS: [(&str, &str, [u32; 2]); 4] = [
 ];
 
 /// Set where golden files are to be made of what guests saw.
-const BLESS: &str = "WEIR_BLESS";
+const WRITES: &str = "WEIR_GOLDEN";
 const GOLDEN: &str = "tests/fixtures/hardware";
 
 #[derive(clap::Args)]
@@ -100,7 +100,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         let output = read_lossy(&guest.output())?;
         let outcome = Outcome::parse(&output);
         let verdict = judge(ending, outcome.as_ref());
-        if env::var_os(BLESS).is_some() {
+        if env::var_os(WRITES).is_some() {
             bless(workspace, series, &share)?;
         }
         for line in report::told(&output) {

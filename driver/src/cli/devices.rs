@@ -45,8 +45,7 @@ fn table(scan: &Scan) -> String {
     let mut text = columns(&TITLES, scan.devices.iter().map(row));
     if !scan.left_out.is_empty() || !scan.idle.is_empty() {
         text.push('\n');
-        let interfaces =
-            scan.left_out.iter().map(|it| (it.interface.to_string(), explain::why(it)));
+        let interfaces = scan.left_out.iter().map(|it| (it.called.clone(), explain::why(it)));
         let functions = scan.idle.iter().map(|it| (it.address.to_string(), it.reason.to_owned()));
         let rows = interfaces.chain(functions).map(|(what, why)| vec![what, why]);
         text.push_str(&columns(&["NOT OFFERED", "WHY"], rows));
@@ -109,7 +108,7 @@ fn xdp(ebpf: &EbpfAbilities) -> String {
 fn json(scan: &Scan) -> Value {
     let left_out = scan.left_out.iter();
     let left_out: Vec<_> = left_out
-        .map(|it| json!({ "interface": it.interface, "reason": it.reason, "detail": it.detail }))
+        .map(|it| json!({ "interface": it.called, "reason": it.reason, "detail": it.detail }))
         .collect();
     let idle = scan.idle.iter();
     let idle: Vec<_> =
@@ -130,8 +129,7 @@ mod tests {
         nic.kind = "device".to_owned();
         (nic.driver, nic.numa_node, nic.mac) = (Some("ice".to_owned()), Some(1), None);
         nic.ebpf = EbpfAbilities { xdp: None, ..EbpfAbilities::default() };
-        let left_out =
-            LeftOut { interface: "eth0".parse().unwrap(), reason: "default route", detail: None };
+        let left_out = LeftOut { called: "eth0".to_owned(), reason: "default route", detail: None };
         let function = "0000:3b:01.2".parse().unwrap();
         let idle = vec![IdleFunction { address: function, reason: "no driver" }];
         Scan { devices: vec![nic, device("veth7"), hca()], left_out: vec![left_out], idle }

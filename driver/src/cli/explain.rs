@@ -62,7 +62,7 @@ fn said(scan: &Scan, verdicts: &[Verdict], filter: Option<&str>) -> Vec<Said> {
     let devices = scan.devices.iter().zip(verdicts);
     let offered = devices.map(|(device, verdict)| of_device(device, verdict, filter));
     let left_out = scan.left_out.iter().map(|it| Said {
-        interface: it.interface.to_string(),
+        interface: it.called.clone(),
         device: None,
         published: false,
         reason: Some(it.reason),
@@ -125,7 +125,7 @@ mod tests {
 
     fn scan() -> Scan {
         let left_out = LeftOut {
-            interface: "cni0".parse().unwrap(),
+            called: "cni0".to_owned(),
             reason: "interface of a container network",
             detail: Some("the bridge plugin".to_owned()),
         };

@@ -148,7 +148,7 @@ fn cells(record: &Record, flow: &Flow) -> [String; 11] {
     let (from, to) = ports(flow.ends);
     [
         record.pod.to_string(),
-        record.pod_interface().to_string(),
+        record.called().to_owned(),
         flow.direction.to_owned(),
         protocol(flow),
         end(flow.source, from),
@@ -232,7 +232,7 @@ fn who(record: &Record) -> Value {
         "pod": record.pod.name,
         "claim": record.claim.name,
         "device": record.device.name,
-        "interface": record.pod_interface(),
+        "interface": record.called(),
     })
 }
 

@@ -132,7 +132,7 @@ impl Line {
         let Record { pod, device, datapath, phase, .. } = &self.record;
         vec![
             pod.to_string(),
-            self.record.pod_interface().to_string(),
+            self.record.called().to_owned(),
             device.name.to_string(),
             datapath.as_ref().map_or("none", |spec| spec.ingress.name()).to_owned(),
             phase.name().to_owned(),
@@ -224,7 +224,7 @@ fn json(now: &Reading, before: Option<&Reading>) -> Value {
             "pod": pod.name,
             "claim": claim.name,
             "device": device.name,
-            "interface": line.record.pod_interface(),
+            "interface": line.record.called(),
             "hook": datapath.as_ref().map_or("none", |spec| spec.ingress.name()),
             "phase": phase.name(),
             "traffic": line.counted.traffic().map(traffic_json),

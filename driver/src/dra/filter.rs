@@ -286,7 +286,7 @@ mod tests {
     fn judge(source: &str) -> Verdict {
         let pool = pool();
         let slices = render(&[device("eth1")], &Terms::of(&pool), 1);
-        let devices = slices.into_iter().flat_map(|slice| slice.spec.devices).flatten().collect();
+        let devices = slices.into_iter().filter_map(|slice| slice.spec.devices).flatten().collect();
         Filter::compile(source)?.judge("weir.dev", devices).remove(0)
     }
 

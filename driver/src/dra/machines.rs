@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::attributes::{Names, Vocabulary, attributes};
 use super::fixtures::{pool, record};
 use super::golden::is_golden;
 use super::slices::{Terms, render};
@@ -44,10 +45,38 @@ fn published(machine: &str) -> Value {
         assert!(attributes + device.capacity.iter().flatten().count() <= 32, "{}", device.name);
     }
     let idle = scan.idle.iter().map(|it| json!({"pci": it.address.to_string(), "why": it.reason}));
-    let left_out =
-        scan.left_out.iter().map(|it| json!({"interface": it.interface, "why": it.reason}));
+    let left_out = scan.left_out.iter().map(|it| json!({"interface": it.called, "why": it.reason}));
     let left_out: Vec<_> = left_out.chain(idle).collect();
     json!({"devices": devices, "leftOut": left_out})
+}
+
+/// As DraNet has them: nothing that user space drives, and of RDMA alone no word about an interface.
+#[test]
+fn for_dranet_only_interfaces_and_rdma_devices_are_devices() {
+    let vocabulary = Vocabulary { names: Names::Dranet, domain: "dra.net".to_owned() };
+    let offered = |machine| -> Vec<_> {
+        let all = scan(machine).devices.into_iter();
+        all.filter(|device| vocabulary.names.has(device)).collect()
+    };
+    let functions = offered(include_str!("../inventory/machines/ice_vf_and_vfio.txt"));
+    assert_eq!(functions.len(), 3);
+    assert!(functions.iter().all(|device| device.form() == Form::Interface));
+
+    let adapters = offered(include_str!("../inventory/machines/infiniband_only.txt"));
+    let names = |device: &Device| -> Vec<_> {
+        attributes(device, &vocabulary, None, 32).into_keys().collect()
+    };
+    let of_interfaces =
+        ["ifName", "virtual", "type", "state", "mtu", "mac", "alias", "ebpf", "sriov"];
+    let of_interfaces = of_interfaces.map(|name| format!("dra.net/{name}"));
+    let [with, without] = &adapters[..] else { panic!() };
+    let (with, without) = (names(with), names(without));
+    for name in of_interfaces {
+        assert!(with.contains(&name) && !without.contains(&name), "{name}");
+    }
+    for name in ["rdma", "rdmaDevice", "pciAddress", "numaNode"] {
+        assert!(without.contains(&format!("dra.net/{name}")), "{name}");
+    }
 }
 
 /// The machine of the fixture whose second virtual function is in a pod: its RDMA device is still to be

@@ -127,10 +127,14 @@ impl Plugin {
         if wanted.devices.iter().all(|device| device.wishes.profile.is_none()) {
             return Ok(Some((wanted, None)));
         }
+        // Before the records are looked at, so that what they have is not given back meanwhile.
+        let granting = providers.granting(&claim.uid);
         let (driver, records) = (pool.driver.as_str(), self.0.worker.records());
         let place = (driver, &records[..]);
-        let granting = profiles::resolve(providers, &object, &wanted, place, &mut below).await?;
-        Ok(read(claim, &below)?.map(|wanted| (wanted, Some(granting))))
+        profiles::resolve(providers, &object, &wanted, place, &mut below).await?;
+        let Some(mut wanted) = read(claim, &below)? else { return Ok(None) };
+        profiles::keep(&mut wanted, &records);
+        Ok(Some((wanted, Some(granting))))
     }
 
     async fn hand_over(&self, wanted: PrepareClaim) -> Result<Vec<Record>, ClaimError> {

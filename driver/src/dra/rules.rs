@@ -23,6 +23,7 @@ use crate::config::{NodeFiles, UnknownProfile};
 use crate::inventory::Inventory;
 use crate::model::{NodeRules, Problems, PublishRules};
 use crate::provider::Providers;
+use crate::telemetry::Metrics;
 
 /// How often the files are looked at. A changed `ConfigMap` takes about a minute to get here anyway.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -33,7 +34,7 @@ const IN_FORCE: &str = "publish.json";
 /// Where what holds is shown.
 #[derive(Debug)]
 pub struct RuleBoard {
-    /// What the inventory offers by name; it has to be told by [`Inventory::rescan`].
+    /// What the inventory offers by name; it has to be told by [`Inventory::follow`].
     pub publish: watch::Sender<Arc<PublishRules>>,
     pub sieve: watch::Sender<Sieve>,
     /// All of it, as soon as it is known. Only its `publish` changes after that.
@@ -50,6 +51,7 @@ pub struct RuleFollower {
     providers: Providers,
     worker: Worker,
     board: RuleBoard,
+    metrics: Arc<Metrics>,
     /// `None` where the process cannot have the signal.
     hangups: Option<Signal>,
 }
@@ -75,11 +77,23 @@ impl RuleFollower {
         state_dir: PathBuf,
         (inventory, providers, worker): (Inventory, Providers, Worker),
         board: RuleBoard,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let hangups = signal(SignalKind::hangup())
             .inspect_err(|error| tracing::warn!(%error, "SIGHUP will not be heard"))
             .ok();
-        Self { pool, client, files, state_dir, inventory, providers, worker, board, hangups }
+        Self {
+            pool,
+            client,
+            files,
+            state_dir,
+            inventory,
+            providers,
+            worker,
+            board,
+            metrics,
+            hangups,
+        }
     }
 
     /// Follows until `shutdown`. What is wrong is logged, and what held before goes on to hold; at
@@ -152,13 +166,16 @@ impl RuleFollower {
     /// Makes it known. The first time virtual functions are made, and providers asked, before anything
     /// is published.
     async fn post(&self, rules: NodeRules, sieve: Sieve) {
+        let publish = Arc::new(rules.publish.clone());
+        self.board.publish.send_replace(Arc::clone(&publish));
+        self.inventory.follow(&publish).await;
         let before = self.board.rules.borrow().clone();
         let rules = match before {
             None => {
-                self.board.publish.send_replace(Arc::new(rules.publish.clone()));
                 if !rules.sriov.is_empty() {
-                    // It logs what came of each. What is new is seen by the next scan.
-                    self.worker.provision(rules.sriov.clone()).await;
+                    // It logs what came of each. The kernel tells the inventory what is new.
+                    let outcomes = self.worker.provision(rules.sriov.clone()).await;
+                    self.metrics.provisioned(&outcomes);
                 }
                 let devices = self.inventory.devices();
                 self.providers.employ(&rules.providers, &devices).await;
@@ -171,12 +188,11 @@ impl RuleFollower {
                 NodeRules { publish: rules.publish, ..(*before).clone() }
             }
         };
-        tracing::info!(publish = ?rules.publish, "what is offered");
-        self.show(&rules.publish);
-        self.board.publish.send_replace(Arc::new(rules.publish.clone()));
+        tracing::info!(?publish, "what is offered");
+        self.show(&publish);
+        // Last, so that nothing is published by names that are not offered.
         self.board.sieve.send_replace(sieve);
         self.board.rules.send_replace(Some(Arc::new(rules)));
-        self.inventory.rescan();
     }
 
     /// Without it `weir devices` shows what would hold without a file.

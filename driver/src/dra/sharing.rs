@@ -35,18 +35,18 @@ pub(super) fn capacity(
     }
     match count {
         Some(count) => {
-            let one = || Quantity("1".to_owned());
+            let one = || quantity(1);
             let policy = CapacityRequestPolicy {
                 default: Some(one()),
                 valid_values: Some(vec![one()]),
                 valid_range: None,
             };
-            add("shares", Quantity(count.to_string()), Some(policy));
+            add("shares", quantity(count.into()), Some(policy));
         }
         None => {
             if let Some(sriov) = device.sriov {
                 let left = sriov.total_vfs.saturating_sub(sriov.num_vfs);
-                add("virtualFunctions", Quantity(left.to_string()), None);
+                add("virtualFunctions", quantity(left.into()), None);
             }
         }
     }
@@ -65,12 +65,17 @@ fn equal_parts(mbps: u32, count: u32) -> CapacityRequestPolicy {
     }
 }
 
-/// In the form in which the API server would write it, or else each of our writes would look altered.
 fn megabits(mbps: u32) -> Quantity {
-    let mut number = mbps;
-    let mut suffixes = ["M", "G", "T"].into_iter();
-    let mut suffix = suffixes.next().unwrap_or_default();
-    for larger in suffixes {
+    quantity(u64::from(mbps) * 1_000_000)
+}
+
+/// In the form in which the API server would write it, or else each of our writes would look altered:
+/// with the largest suffix that leaves a whole number (`CanonicalizeBytes` in
+/// `k8s.io/apimachinery/pkg/api/resource`, Kubernetes 1.36).
+fn quantity(amount: u64) -> Quantity {
+    let mut number = amount;
+    let mut suffix = "";
+    for larger in ["k", "M", "G", "T", "P", "E"] {
         if number == 0 || !number.is_multiple_of(1000) {
             break;
         }
@@ -89,6 +94,15 @@ mod tests {
     fn quantities_are_written_in_their_canonical_form() {
         let written = [1, 25, 1000, 2500, 100_000, 400_000, 1_000_000].map(|mbps| megabits(mbps).0);
         assert_eq!(written, ["1M", "25M", "1G", "2500M", "100G", "400G", "1T"]);
+        let amounts = |count, total_vfs| {
+            let sriov = Some(Sriov { total_vfs, num_vfs: 0 });
+            let all = capacity(&Device { sriov, ..device("eth1") }, "weir.dev", count);
+            all.into_values().map(|it| it.value.0).collect::<Vec<_>>()
+        };
+        assert_eq!(amounts(Some(1000), 0), ["10G", "1k"]);
+        assert_eq!(amounts(None, 2000), ["10G", "2k"]);
+        assert_eq!(amounts(None, 1024), ["10G", "1024"]);
+        assert_eq!(amounts(None, 0), ["10G", "0"]);
     }
 
     #[test]

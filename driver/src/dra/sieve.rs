@@ -64,7 +64,7 @@ impl Sieve {
 /// Devices as selectors see them.
 fn seen(devices: &[Device], terms: &Terms<'_>) -> Vec<k8s_openapi::api::resource::v1::Device> {
     let slices = render(devices, terms, 0);
-    slices.into_iter().flat_map(|slice| slice.spec.devices).flatten().collect()
+    slices.into_iter().filter_map(|slice| slice.spec.devices).flatten().collect()
 }
 
 /// What a filter says of each device where `driver` is the driver's name and `kernel` what

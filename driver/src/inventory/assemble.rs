@@ -1,16 +1,17 @@
 //! From what the kernel said to devices. Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::naming::{Nameable, device_names};
-use super::publishable::{NOT_IN_SYSFS, Why, left_out};
+use super::publishable::{NOT_IN_SYSFS, Why, excluded, left_out};
 use super::rdma::{function_of_alone, owners};
 use super::{IdleFunction, LeftOut, Scan};
 use crate::model::{
-    Controller, Cpus, Device, DeviceName, EbpfAbilities, IfIndex, IfName, PciFacts, PortFacts,
+    Controller, Cpus, Device, DeviceName, EbpfAbilities, IfIndex, PciFacts, PortFacts,
     PublishRules, Queues, RdmaLinkLayer,
 };
 use crate::sys::netlink::LinkFacts;
@@ -26,9 +27,10 @@ const NO_IOMMU: &str = "no IOMMU group";
 const LEVELS: usize = 8;
 
 /// Everything that one scan is made of, as the kernel told it.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Observed {
     pub(super) default_routes: Vec<IfIndex>,
+    /// By index.
     pub(super) links: Vec<LinkFacts>,
     pub(super) addresses: BTreeMap<IfIndex, Vec<IpNet>>,
     /// What sysfs has of each link, or why there is nothing.
@@ -46,81 +48,74 @@ pub(super) struct DriverSaid {
     pub(super) driver: Option<String>,
     pub(super) firmware: Option<String>,
     pub(super) queues: Option<Queues>,
-    /// Asked only where sysfs does not tell.
+    /// In megabits per second (10^6 bit/s).
     pub(super) speed_mbps: Option<u32>,
 }
 
 /// What may become a device.
-enum Candidate {
-    Interface { link: LinkFacts, sysfs: SysfsFacts, rdma: Option<RdmaDevice> },
-    Rdma { device: RdmaDevice, function: FunctionFacts },
-    Vfio(FunctionFacts),
+enum Candidate<'a> {
+    Interface { link: &'a LinkFacts, sysfs: &'a SysfsFacts, rdma: Option<&'a RdmaDevice> },
+    Rdma { device: &'a RdmaDevice, function: &'a FunctionFacts },
+    Vfio(&'a FunctionFacts),
 }
 
-pub(super) fn assemble(mut observed: Observed, rules: &PublishRules) -> Scan {
+pub(super) fn assemble(observed: &Observed, rules: &PublishRules) -> Scan {
     let mut reasons = left_out(&observed.links, &observed.default_routes, rules);
     let mut scan = Scan::default();
-    let mut candidates = candidates_without_interface(&observed, &mut scan.idle);
-    let mut rdma = owned(&observed);
-    let surroundings = Surroundings::of(&observed);
-    for link in std::mem::take(&mut observed.links) {
-        let place = observed.places.remove(&link.index).unwrap_or(Err(NOT_IN_SYSFS));
-        let found = match reasons.remove(&link.index) {
-            Some(why) => Err(why),
-            None => place.map_err(Why::from),
+    let mut candidates = candidates_without_interface(observed, &mut scan.idle);
+    let rdma = owners(&observed.rdma, &observed.links, &observed.places);
+    for link in &observed.links {
+        let found = match (reasons.remove(&link.index), observed.places.get(&link.index)) {
+            (Some(why), _) => Err(why),
+            (None, Some(place)) => place.as_ref().map_err(|reason| Why::from(*reason)),
+            (None, None) => Err(Why::from(NOT_IN_SYSFS)),
         };
         match found {
             Ok(sysfs) => {
-                let rdma = rdma.remove(&link.index);
+                let rdma = rdma.get(&link.index).copied();
                 candidates.push(Candidate::Interface { link, sysfs, rdma });
             }
             Err(Why { reason, detail }) => {
-                scan.left_out.push(LeftOut { interface: link.name, reason, detail });
+                scan.left_out.push(LeftOut { called: link.name.to_string(), reason, detail });
             }
         }
     }
     let nameable: Vec<_> = candidates.iter().map(Candidate::nameable).collect();
-    for (candidate, name) in candidates.into_iter().zip(device_names(&nameable)) {
-        scan.devices.push(match candidate {
-            Candidate::Interface { link, sysfs, rdma } => {
-                let mut addresses = observed.addresses.remove(&link.index).unwrap_or_default();
-                addresses.sort_unstable();
-                let ebpf = observed.ebpf.remove(&link.index).unwrap_or_default();
-                let said = observed.drivers.remove(&link.index).unwrap_or_default();
-                let mut device = interface(name, link, sysfs, said, &surroundings);
-                add_rdma(&mut device, rdma);
-                Device { addresses, ebpf, ..device }
+    let mut named: Vec<_> = device_names(&nameable).into_iter().zip(&candidates).collect();
+    named.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let surroundings = Surroundings::of(observed);
+    let device = |(name, candidate): (_, &Candidate<'_>)| match candidate {
+        Candidate::Interface { link, sysfs, rdma } => {
+            let mut device = interface(name, link, sysfs, observed, &surroundings);
+            add_rdma(&mut device, *rdma);
+            device
+        }
+        Candidate::Rdma { device, function } => rdma_alone(name, device, function),
+        Candidate::Vfio(function) => bare(name, function),
+    };
+    for device in named.into_iter().map(device) {
+        match excluded(&device, rules) {
+            Some(Why { reason, detail }) => {
+                scan.left_out.push(LeftOut { called: device.called().to_owned(), reason, detail });
             }
-            Candidate::Rdma { device: rdma, function } => rdma_alone(name, rdma, &function),
-            Candidate::Vfio(function) => bare(name, &function),
-        });
+            None => scan.devices.push(device),
+        }
     }
-    scan.devices.sort_by(|a, b| a.name.cmp(&b.name));
     scan
 }
 
-/// What each interface has of RDMA.
-fn owned(observed: &Observed) -> BTreeMap<IfIndex, RdmaDevice> {
-    let Observed { rdma, links, places, .. } = observed;
-    let owners = owners(rdma, links, places).into_iter();
-    owners.map(|(index, number)| (index, rdma[number].clone())).collect()
-}
-
-fn candidates_without_interface(
-    observed: &Observed,
+fn candidates_without_interface<'a>(
+    observed: &'a Observed,
     idle: &mut Vec<IdleFunction>,
-) -> Vec<Candidate> {
-    let mut candidates = Vec::new();
-    for device in &observed.rdma {
-        if let Some(function) = function_of_alone(device, &observed.places) {
-            let (device, function) = (device.clone(), function.clone());
-            candidates.push(Candidate::Rdma { device, function });
-        }
-    }
+) -> Vec<Candidate<'a>> {
+    let alone = observed.rdma.iter().filter_map(|device| {
+        function_of_alone(device).map(|function| Candidate::Rdma { device, function })
+    });
+    let mut candidates: Vec<_> = alone.collect();
     for function in &observed.functions {
         let reason = match (&function.driver, function.iommu_group) {
             (Some(_), Some(_)) => {
-                candidates.push(Candidate::Vfio(FunctionFacts::clone(function)));
+                candidates.push(Candidate::Vfio(function));
                 continue;
             }
             (Some(_), None) => NO_IOMMU,
@@ -133,20 +128,20 @@ fn candidates_without_interface(
 }
 
 /// What an interface has to be told about others.
-struct Surroundings {
-    names: BTreeMap<IfIndex, (IfName, String)>,
+struct Surroundings<'a> {
+    links: BTreeMap<IfIndex, &'a LinkFacts>,
     /// What the hardware below a sub-interface is behind, and how near that is.
-    inherited: BTreeMap<IfIndex, Inherited>,
+    inherited: BTreeMap<IfIndex, Inherited<'a>>,
 }
 
-struct Inherited {
-    pcie_root: Option<String>,
+struct Inherited<'a> {
+    pcie_root: Option<&'a str>,
     numa_node: Option<u32>,
-    local_cpus: Option<Cpus>,
+    local_cpus: Option<&'a Cpus>,
 }
 
-impl Surroundings {
-    fn of(observed: &Observed) -> Self {
+impl<'a> Surroundings<'a> {
+    fn of(observed: &'a Observed) -> Self {
         let links: BTreeMap<_, _> = observed.links.iter().map(|link| (link.index, link)).collect();
         let place = |index: &IfIndex| observed.places.get(index)?.as_ref().ok();
         let inherited = |link: &LinkFacts| {
@@ -154,29 +149,25 @@ impl Surroundings {
             let hardware = |place: &&SysfsFacts| !place.is_virtual();
             let below = ancestors.take(LEVELS).find_map(|it| place(&it).filter(hardware))?;
             let inherited = Inherited {
-                pcie_root: below.function.as_ref().map(|function| function.pci.root.clone()),
+                pcie_root: below.function.as_ref().map(|function| function.pci.root.as_str()),
                 numa_node: below.numa_node,
-                local_cpus: below.local_cpus.clone(),
+                local_cpus: below.local_cpus.as_ref(),
             };
             Some((link.index, inherited))
         };
-        let names = links.values().map(|link| (link.index, (link.name.clone(), link.kind.clone())));
-        Self {
-            names: names.collect(),
-            inherited: links
-                .values()
-                .filter(|link| place(&link.index).is_some_and(SysfsFacts::is_virtual))
-                .filter_map(|link| inherited(link))
-                .collect(),
-        }
+        let virtual_ones = observed
+            .links
+            .iter()
+            .filter(|link| place(&link.index).is_some_and(SysfsFacts::is_virtual));
+        Self { inherited: virtual_ones.filter_map(inherited).collect(), links }
     }
 }
 
-impl Candidate {
-    fn nameable(&self) -> Nameable {
+impl Candidate<'_> {
+    fn nameable(&self) -> Nameable<'_> {
         match self {
             Self::Interface { link, sysfs, .. } => Nameable {
-                called: link.name.to_string(),
+                called: Cow::Borrowed(link.name.as_str()),
                 // What is stacked on another interface may claim the other's place on the bus, as the
                 // children of IPoIB do, but does not have it.
                 pci: sysfs
@@ -184,15 +175,15 @@ impl Candidate {
                     .as_ref()
                     .filter(|_| link.parent.is_none())
                     .map(|function| function.pci.address),
-                port: sysfs.label(),
+                port: sysfs.label(&link.port),
             },
             Self::Rdma { device, function } => Nameable {
-                called: device.name.clone(),
+                called: Cow::Borrowed(&device.name),
                 pci: Some(function.pci.address),
                 port: None,
             },
             Self::Vfio(function) => Nameable {
-                called: function.pci.address.to_string(),
+                called: Cow::Owned(function.pci.address.to_string()),
                 pci: Some(function.pci.address),
                 port: None,
             },
@@ -202,56 +193,61 @@ impl Candidate {
 
 fn interface(
     name: DeviceName,
-    link: LinkFacts,
-    sysfs: SysfsFacts,
-    said: DriverSaid,
-    surroundings: &Surroundings,
+    link: &LinkFacts,
+    sysfs: &SysfsFacts,
+    observed: &Observed,
+    surroundings: &Surroundings<'_>,
 ) -> Device {
-    let controller = link.controller.and_then(|index| surroundings.names.get(&index));
-    let parent = link.parent.and_then(|index| surroundings.names.get(&index));
+    let nothing = DriverSaid::default();
+    let said = observed.drivers.get(&link.index).unwrap_or(&nothing);
+    let controller = link.controller.and_then(|index| surroundings.links.get(&index));
+    let parent = link.parent.and_then(|index| surroundings.links.get(&index));
     let inherited = surroundings.inherited.get(&link.index);
-    let is_virtual = sysfs.is_virtual();
+    let mut addresses = observed.addresses.get(&link.index).cloned().unwrap_or_default();
+    addresses.sort_unstable();
     // What the function offers is not offered again by its representors and other ports.
-    let is_functions_own = sysfs.label().is_none();
+    let is_functions_own = sysfs.label(&link.port).is_none();
     let function = sysfs.function.as_deref();
     let bare = at_function(name, function);
     Device {
         sriov: bare.sriov.filter(|_| is_functions_own),
-        interface: Some(link.name),
+        interface: Some(link.name.clone()),
         index: Some(link.index),
-        altnames: link.altnames,
-        alias: link.alias,
+        altnames: link.altnames.clone(),
+        alias: link.alias.clone(),
         carrier: link.carrier,
         mac: link.mac,
         mtu: link.mtu,
         is_up: link.up,
-        state: link.oper_state,
-        kind: link.kind,
-        encapsulation: link.encapsulation,
-        parent: parent.map(|(name, _)| name.clone()),
+        state: link.oper_state.clone(),
+        kind: link.kind.clone(),
+        encapsulation: link.encapsulation.clone(),
+        parent: parent.map(|it| it.name.clone()),
         controller: controller
-            .map(|(name, kind)| Controller { interface: name.clone(), kind: kind.clone() }),
-        is_virtual,
-        parent_pcie_root: inherited.and_then(|it| it.pcie_root.clone()),
+            .map(|it| Controller { interface: it.name.clone(), kind: it.kind.clone() }),
+        is_virtual: sysfs.is_virtual(),
+        addresses,
+        parent_pcie_root: inherited.and_then(|it| it.pcie_root.map(str::to_owned)),
         numa_node: sysfs.numa_node.or(inherited.and_then(|it| it.numa_node)),
-        local_cpus: sysfs.local_cpus.or_else(|| inherited.and_then(|it| it.local_cpus.clone())),
-        driver: sysfs.driver.or(said.driver),
-        firmware: said.firmware,
+        local_cpus: sysfs.local_cpus.as_ref().or(inherited.and_then(|it| it.local_cpus)).cloned(),
+        driver: sysfs.driver.as_ref().or(said.driver.as_ref()).cloned(),
+        firmware: said.firmware.clone(),
         queues: said.queues.or(Some(link.queues)),
-        speed_mbps: sysfs.speed_mbps.or(said.speed_mbps),
-        port: sysfs.port,
+        speed_mbps: said.speed_mbps,
+        port: link.port.clone(),
+        ebpf: observed.ebpf.get(&link.index).cloned().unwrap_or_default(),
         ..bare
     }
 }
 
-fn add_rdma(device: &mut Device, rdma: Option<RdmaDevice>) {
+fn add_rdma(device: &mut Device, rdma: Option<&RdmaDevice>) {
     let Some(rdma) = rdma else { return };
-    device.rdma_device = Some(rdma.name);
-    device.rdma_nodes = rdma.nodes;
-    device.rdma = Some(rdma.facts);
+    device.rdma_device = Some(rdma.name.clone());
+    device.rdma_nodes.clone_from(&rdma.nodes);
+    device.rdma = Some(rdma.facts.clone());
 }
 
-fn rdma_alone(name: DeviceName, rdma: RdmaDevice, function: &FunctionFacts) -> Device {
+fn rdma_alone(name: DeviceName, rdma: &RdmaDevice, function: &FunctionFacts) -> Device {
     let encapsulation = match rdma.facts.link_layer {
         RdmaLinkLayer::InfiniBand => "infiniband",
         RdmaLinkLayer::RoCE | RdmaLinkLayer::IWarp | RdmaLinkLayer::Unspecified => NO_LINK_LAYER,

@@ -64,7 +64,10 @@ const ANY_PORT: &str = "veth";
 /// Whose network an interface belongs to, by itself.
 pub(super) fn owner(link: &LinkFacts) -> Option<&'static str> {
     let name = link.name.as_str();
-    let named = NAMES.iter().find(|(pattern, _)| matches(pattern, name));
+    // All begin with a letter, by which most are ruled out: this is asked about every interface.
+    let named = NAMES.iter().find(|(pattern, _)| {
+        pattern.as_bytes().first() == name.as_bytes().first() && matches(pattern, name)
+    });
     if let Some((_, owner)) = named {
         return Some(owner);
     }

@@ -17,15 +17,20 @@
 use std::collections::BTreeMap;
 
 use super::Scan;
+use super::assemble::DriverSaid;
 use super::assemble::{Observed, assemble};
-use super::scan::place;
-use crate::model::{IfIndex, Queues};
+use super::scan::{place, rdma_devices};
+use crate::model::{IfIndex, PortFacts, PublishRules, Queues};
 use crate::sys::netlink::LinkFacts;
 use crate::sys::sysfs::tree::SysfsTree;
 
 /// What a scan finds on the machine that `text` describes.
 pub(crate) fn scan(text: &str) -> Scan {
-    assemble(observe(text), &crate::model::PublishRules::default())
+    scan_by(text, &PublishRules::default())
+}
+
+fn scan_by(text: &str, rules: &PublishRules) -> Scan {
+    assemble(&observe(text), rules)
 }
 
 fn observe(text: &str) -> Observed {
@@ -41,13 +46,26 @@ fn observe(text: &str) -> Observed {
     }
     let sysfs = tree.sysfs();
     let mut seen = sysfs.look();
-    let links: Vec<_> = here.into_iter().map(link).collect();
+    let mut links: Vec<_> = here.into_iter().map(link).collect();
+    // The kernel tells these by netlink too, which here nobody has to write twice.
+    let drivers = links.iter_mut().map(|link| {
+        let at = |file: &str| tree.text(&format!("class/net/{}/{file}", link.name));
+        link.port = PortFacts {
+            name: at("phys_port_name"),
+            id: at("phys_port_id"),
+            switch_id: at("phys_switch_id"),
+        };
+        let speed_mbps = seen.speed_mbps(&link.name).unwrap();
+        (link.index, DriverSaid { speed_mbps, ..DriverSaid::default() })
+    });
+    let drivers = drivers.collect();
     let places = links.iter().map(|link| (link.index, place(&mut seen, &link.name))).collect();
     Observed {
-        rdma: seen.rdma_devices().unwrap(),
+        rdma: rdma_devices(&mut seen),
         functions: seen.functions_without_interface().unwrap(),
         links,
         places,
+        drivers,
         ..Observed::default()
     }
 }

@@ -1,14 +1,15 @@
 //! Names for devices: DNS labels that stay the same over scans, reboots and absences of neighbours.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::model::{DeviceName, PciAddress};
 
 /// What a device's name is made of.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Nameable {
+pub(super) struct Nameable<'a> {
     /// Its interface, or else its RDMA device; nobody else on its PCI function is called so.
-    pub(super) called: String,
+    pub(super) called: Cow<'a, str>,
     pub(super) pci: Option<PciAddress>,
     /// Tells apart interfaces of one PCI function where something does: `pf0vf1`, `1`.
     pub(super) port: Option<String>,
@@ -20,7 +21,7 @@ pub(super) struct Nameable {
 /// interface's name if that is a DNS label; else `net-` and that name in base32. So no name depends
 /// on what else is there, with one exception: of interfaces that share a PCI function and a port the
 /// first in the given order keeps the plain name, and the others add their own.
-pub(super) fn device_names(interfaces: &[Nameable]) -> Vec<DeviceName> {
+pub(super) fn device_names(interfaces: &[Nameable<'_>]) -> Vec<DeviceName> {
     let mut taken = BTreeSet::new();
     interfaces
         .iter()
@@ -38,8 +39,8 @@ pub(super) fn device_names(interfaces: &[Nameable]) -> Vec<DeviceName> {
         .collect()
 }
 
-fn plain_name(interface: &Nameable) -> DeviceName {
-    let name = interface.called.as_str();
+fn plain_name(interface: &Nameable<'_>) -> DeviceName {
+    let name: &str = &interface.called;
     let Some(pci) = interface.pci else {
         return match name.parse() {
             // What begins like our own encoding has to be encoded itself, to be told from it.
@@ -96,7 +97,7 @@ mod tests {
         let nameable: Vec<_> = interfaces
             .iter()
             .map(|(interface, pci, port)| Nameable {
-                called: (*interface).to_owned(),
+                called: Cow::Borrowed(*interface),
                 pci: pci.map(|text| text.parse().unwrap()),
                 port: port.map(str::to_owned),
             })
@@ -169,7 +170,7 @@ mod tests {
             let nameable: Vec<_> = interfaces
                 .into_iter()
                 .map(|(name, (is_on_pci, port))| Nameable {
-                    called: name,
+                    called: Cow::Owned(name),
                     pci: is_on_pci.then(|| "10000000:8a:00.0".parse().unwrap()),
                     port,
                 })

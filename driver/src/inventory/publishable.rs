@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cni;
-use crate::model::{IfIndex, IfName, NamePattern, PublishRules, SUBINTERFACE_PREFIX};
+use crate::model::{Device, IfIndex, IfName, NamePattern, PublishRules, SUBINTERFACE_PREFIX};
 use crate::sys::netlink::LinkFacts;
 
 pub(super) const LOOPBACK: &str = "loopback";
@@ -78,6 +78,19 @@ pub(super) fn left_out(
         }
     };
     links.iter().filter_map(|link| Some((link.index, judge(link)?))).collect()
+}
+
+/// Why a device without an interface is left out: by its RDMA device or its place on the bus, by which
+/// people know it. The rules of [`left_out`] have been applied to any other.
+pub(super) fn excluded(device: &Device, rules: &PublishRules) -> Option<Why> {
+    if device.interface.is_some() {
+        return None;
+    }
+    let address = device.pci.as_ref().map(|pci| pci.address.to_string());
+    let names = [Some(device.called()), address.as_deref()];
+    let is_it = |pattern: &&NamePattern| names.iter().flatten().any(|name| pattern.matches(name));
+    let pattern = rules.exclude.iter().find(is_it)?;
+    Some(Why { reason: EXCLUDED, detail: Some(pattern.to_string()) })
 }
 
 /// What the host needs the interface called `name` for, if anything: a route out or a container network

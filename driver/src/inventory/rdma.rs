@@ -1,6 +1,7 @@
 //! Which interface an RDMA device belongs to, and which devices have none. Pure.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 
 use crate::model::{IfIndex, MacAddr};
 use crate::sys::netlink::LinkFacts;
@@ -13,48 +14,61 @@ type Places = BTreeMap<IfIndex, Result<SysfsFacts, &'static str>>;
 /// the interface of another function (`drivers/infiniband/hw/erdma/erdma_main.c`, Linux 6.12).
 const NEVER_AN_INTERFACE: [&str; 2] = ["efa", "erdma"];
 
-/// The interface of each RDMA device that has one here.
+/// The RDMA device of each interface that has one.
 ///
 /// A device of several ports goes with its first port's interface: whoever has its character device can
 /// use all of them, and two pods should not meet there.
-pub(super) fn owners(
-    devices: &[RdmaDevice],
+pub(super) fn owners<'a>(
+    devices: &'a [RdmaDevice],
     links: &[LinkFacts],
     places: &Places,
-) -> BTreeMap<IfIndex, usize> {
-    let owned = devices
-        .iter()
-        .enumerate()
-        .filter_map(|(number, device)| Some((owner(device, links, places)?, number)));
-    // Of several over one interface the first is taken, as `rdma link add` allows them.
+) -> BTreeMap<IfIndex, &'a RdmaDevice> {
     let mut owners = BTreeMap::new();
-    for (index, number) in owned {
-        owners.entry(index).or_insert(number);
+    if devices.is_empty() {
+        return owners;
+    }
+    let first_ports = first_ports(links, places);
+    for device in devices {
+        // Of several over one interface the first is taken, as `rdma link add` allows them.
+        if let Some(index) = owner(device, links, &first_ports) {
+            owners.entry(index).or_insert(device);
+        }
     }
     owners
 }
 
-fn owner(device: &RdmaDevice, links: &[LinkFacts], places: &Places) -> Option<IfIndex> {
+/// By the path of its bus device, which interfaces its first port has.
+type FirstPorts<'a> = BTreeMap<&'a OsStr, Vec<&'a LinkFacts>>;
+
+fn first_ports<'a>(links: &'a [LinkFacts], places: &'a Places) -> FirstPorts<'a> {
+    let mut first_ports = FirstPorts::new();
+    for link in links {
+        let place = places.get(&link.index).and_then(|place| place.as_ref().ok());
+        let is_first = |place: &&SysfsFacts| {
+            place.dev_port == 0 && !link.port.is_representor() && link.parent.is_none()
+        };
+        if let Some(path) = place.filter(is_first).and_then(|place| place.bus_device.as_ref()) {
+            first_ports.entry(path.as_os_str()).or_default().push(link);
+        }
+    }
+    first_ports
+}
+
+fn owner(
+    device: &RdmaDevice,
+    links: &[LinkFacts],
+    first_ports: &FirstPorts<'_>,
+) -> Option<IfIndex> {
     let RdmaHome::Bus { path, .. } = &device.home else {
         return links.iter().find(|link| is_over(device, link)).map(|link| link.index);
     };
-    let of_first_port: Vec<_> = links
-        .iter()
-        .filter(|link| {
-            let place = places.get(&link.index).and_then(|place| place.as_ref().ok());
-            place.is_some_and(|place| {
-                place.bus_device.as_ref() == Some(path)
-                    && place.dev_port == 0
-                    && !place.port.is_representor()
-                    && link.parent.is_none()
-            })
-        })
-        .collect();
+    let of_first_port = first_ports.get(path.as_os_str())?;
     let named = |link: &&&LinkFacts| device.interface.as_deref() == Some(link.name.as_str());
     let link = of_first_port.iter().find(named).or(of_first_port.first())?;
     // A bond of two ports has one RDMA device, on the function of the first of them
     // (`mlx5_lag_add_devices()` in `drivers/net/ethernet/mellanox/mlx5/core/lag/lag.c`, Linux 6.12).
-    let bond = links.iter().find(|bond| Some(bond.index) == link.controller && bond.kind == "bond");
+    let controller = link.controller.and_then(|of| links.iter().find(|it| it.index == of));
+    let bond = controller.filter(|controller| controller.kind == "bond");
     let is_bonds = |bond: &&LinkFacts| {
         device.interface.as_deref() == Some(bond.name.as_str()) || device.name.contains("_bond_")
     };
@@ -81,19 +95,15 @@ fn eui_64(MacAddr(mac): MacAddr) -> String {
 
 /// The function of an RDMA device that has no interface, neither here nor anywhere.
 ///
-/// One that runs over Ethernet has an interface somewhere, in a pod if not here; so has nobody to ask
-/// whether a claim holds it.
-pub(super) fn function_of_alone<'a>(
-    device: &'a RdmaDevice,
-    places: &Places,
-) -> Option<&'a FunctionFacts> {
-    let RdmaHome::Bus { path, function } = &device.home else { return None };
+/// One that runs over Ethernet has an interface somewhere, in a pod if not here; so has one of InfiniBand
+/// while there is a directory for interfaces of its bus device. Nobody has to be asked whether a claim
+/// holds it.
+pub(super) fn function_of_alone(device: &RdmaDevice) -> Option<&FunctionFacts> {
+    let RdmaHome::Bus { function, .. } = &device.home else { return None };
     let function = function.as_deref()?;
-    let has_interface =
-        places.values().flatten().any(|place| place.bus_device.as_ref() == Some(path));
     let driver = function.driver.as_deref();
     let never = driver.is_some_and(|driver| NEVER_AN_INTERFACE.contains(&driver));
-    (!has_interface && (never || !device.has_ethernet)).then_some(function)
+    (!device.has_interface && (never || !device.has_ethernet)).then_some(function)
 }
 
 #[cfg(test)]

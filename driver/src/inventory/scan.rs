@@ -14,12 +14,13 @@ use super::InventoryError;
 use super::assemble::{DriverSaid, Observed, assemble};
 use super::attached::Attached;
 use super::publishable::{NOT_IN_SYSFS, UNREADABLE};
+use super::rdma::function_of_alone;
 use crate::model::{By, Device, EbpfAbilities, IfIndex, IfName, PciAddress, PublishRules, Queues};
 use crate::sys::asked::asked;
 use crate::sys::ethtool::{self, DriverFacts, Ethtool, EthtoolError};
 use crate::sys::netdev::{Netdev, NetdevFacts};
 use crate::sys::netlink::{Changes, LinkFacts, Netlink};
-use crate::sys::sysfs::{Look, Sysfs, SysfsError, SysfsFacts};
+use crate::sys::sysfs::{Look, RdmaDevice, Sysfs, SysfsError, SysfsFacts};
 use crate::sys::xdp::{self, XdpError};
 
 /// Looks at the interfaces of one namespace, again and again.
@@ -39,6 +40,8 @@ pub struct Scanner {
     /// another one after they were loaded anew, and then so are their interfaces.
     drivers: BTreeMap<IfIndex, DriverFacts>,
     rules: Rules,
+    /// Those by which the last look was judged.
+    followed: Arc<PublishRules>,
 }
 
 /// What is offered, as it is wished now.
@@ -66,10 +69,11 @@ pub struct IdleFunction {
     pub reason: &'static str,
 }
 
-/// An interface that claims cannot have.
+/// What claims cannot have.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LeftOut {
-    pub interface: IfName,
+    /// As [`Device::called`] calls it: its interface, where there is one.
+    pub called: String,
     /// One of a closed set.
     pub reason: &'static str,
     /// Whose it is, or which rule says so.
@@ -104,6 +108,7 @@ impl Scanner {
             drivers: BTreeMap::new(),
             // Whoever sent them is gone, so they stay.
             rules: watch::channel(Arc::default()).1,
+            followed: Arc::default(),
         })
     }
 
@@ -138,9 +143,9 @@ impl Scanner {
             Some(netdev) => netdev.devices()?,
             None => BTreeMap::new(),
         };
-        let mut queues = match &self.ethtool {
-            Some(ethtool) => ethtool.all_queues()?,
-            None => BTreeMap::new(),
+        let (mut queues, speeds) = match &self.ethtool {
+            Some(ethtool) => (ethtool.all_queues()?, ethtool.all_speeds()?),
+            None => Default::default(),
         };
         let (has_loose, with_tcx) = (self.attached.has_loose(), self.attached.with_tcx());
         let sysfs = self.sysfs.clone();
@@ -151,9 +156,14 @@ impl Scanner {
                 self.look_at_tcx(&link);
             }
             let place = place(&mut look, &link.name);
-            self.note(link, place, features.remove(&index), queues.remove(&index));
+            let said = Said {
+                features: features.remove(&index),
+                queues: queues.remove(&index),
+                speed_mbps: speeds.get(&index).copied(),
+            };
+            self.note(link, place, said);
         }
-        self.observed.rdma = told("RDMA devices", look.rdma_devices());
+        self.observed.rdma = rdma_devices(&mut look);
         self.observed.functions = told("PCI functions", look.functions_without_interface());
         tracing::debug!(requests = asked() - before, "looked at everything");
         Ok(self.assemble())
@@ -168,13 +178,18 @@ impl Scanner {
         if changes.everything || changes.interfaces.len() > MANY {
             return self.scan();
         }
+        let mut interfaces = changes.interfaces.clone();
+        if changes.filters {
+            // A program may have come just now that only a filter holds.
+            interfaces.extend(self.attached()?.interfaces);
+        }
         // A route goes without a word when its interface or its address does (`fib_table_flush()` in
         // `net/ipv4/fib_trie.c`, Linux 6.12).
         let carries = |index: &IfIndex| self.observed.default_routes.contains(index);
-        if changes.default_routes || changes.interfaces.iter().any(carries) {
+        if changes.default_routes || interfaces.iter().any(carries) {
             self.observed.default_routes = self.netlink.default_route_interfaces()?;
         }
-        for &index in &changes.interfaces {
+        for index in interfaces {
             self.look_at(index)?;
         }
         Ok(self.assemble())
@@ -205,9 +220,20 @@ impl Scanner {
         Ok(Changes { interfaces, ..Changes::default() })
     }
 
+    /// The rules by which the last look was judged.
+    pub(super) fn followed(&self) -> Arc<PublishRules> {
+        Arc::clone(&self.followed)
+    }
+
+    /// Whether the rules are others since.
+    pub(super) fn has_new_rules(&self) -> bool {
+        !Arc::ptr_eq(&self.followed, &self.rules.borrow())
+    }
+
     fn assemble(&mut self) -> Scan {
         let rules = Arc::clone(&self.rules.borrow());
-        let scan = assemble(self.observed.clone(), &rules);
+        let scan = assemble(&self.observed, &rules);
+        self.followed = rules;
         self.devices = scan.devices.iter().filter_map(|device| device.index).collect();
         scan
     }
@@ -225,13 +251,13 @@ impl Scanner {
             Some(netdev) => netdev.device(index)?,
             None => None,
         };
-        let queues = match &self.ethtool {
-            Some(ethtool) => ethtool.queues(index)?,
-            None => None,
+        let (queues, speed_mbps) = match &self.ethtool {
+            Some(ethtool) => (ethtool.queues(index)?, ethtool.speed_mbps(index)?),
+            None => (None, None),
         };
         self.look_at_tcx(&link);
         let place = place(&mut self.sysfs.look(), &link.name);
-        self.note(link, place, features, queues);
+        self.note(link, place, Said { features, queues, speed_mbps });
         Ok(())
     }
 
@@ -247,15 +273,9 @@ impl Scanner {
     }
 
     /// Takes what was told of an interface, and asks what has to be asked about each by itself.
-    fn note(
-        &mut self,
-        link: LinkFacts,
-        place: Result<SysfsFacts, &'static str>,
-        features: Option<NetdevFacts>,
-        queues: Option<Queues>,
-    ) {
-        let said = self.said(&link, place.as_ref().ok(), queues);
-        let ebpf = self.ebpf(&link, features);
+    fn note(&mut self, link: LinkFacts, place: Result<SysfsFacts, &'static str>, said: Said) {
+        let ebpf = self.ebpf(&link, said.features);
+        let said = self.said(&link, place.as_ref().ok(), &said);
         let index = link.index;
         self.observed.places.insert(index, place);
         self.observed.drivers.insert(index, said);
@@ -265,28 +285,20 @@ impl Scanner {
     }
 
     /// What is made of software has no firmware, and a driver that says no more than its name.
-    fn said(
-        &mut self,
-        link: &LinkFacts,
-        place: Option<&SysfsFacts>,
-        queues: Option<Queues>,
-    ) -> DriverSaid {
-        let mut said = DriverSaid { queues, ..DriverSaid::default() };
-        let Some(place) = place.filter(|place| !place.is_virtual()) else { return said };
+    fn said(&mut self, link: &LinkFacts, place: Option<&SysfsFacts>, said: &Said) -> DriverSaid {
+        let is_virtual = place.is_none_or(SysfsFacts::is_virtual);
+        let speed_mbps = match &self.ethtool {
+            // A driver of hardware knows also how fast what is set down would be.
+            Some(_) => said.speed_mbps.filter(|_| link.up || !is_virtual),
+            None => speed_by_sysfs(&self.sysfs.look(), &link.name),
+        };
+        let mut said = DriverSaid { queues: said.queues, speed_mbps, ..DriverSaid::default() };
+        if is_virtual {
+            return said;
+        }
         let facts = self.drivers.entry(link.index).or_insert_with(|| about_driver(&link.name));
         said.driver.clone_from(&facts.driver);
         said.firmware.clone_from(&facts.firmware);
-        // Sysfs has no speed of what is set down (`speed_show()` in `net/core/net-sysfs.c`, Linux
-        // 6.12), and of what is up it has what the driver says.
-        if let Some(ethtool) = self.ethtool.as_ref().filter(|_| !link.up)
-            && place.speed_mbps.is_none()
-        {
-            said.speed_mbps = ethtool.speed_mbps(link.index).unwrap_or_else(|error| {
-                let error = &error as &dyn Error;
-                tracing::warn!(error, interface = %link.name, "cannot tell a speed");
-                None
-            });
-        }
         said
     }
 
@@ -328,6 +340,23 @@ impl Scanner {
     }
 }
 
+/// What the kernel lists of all interfaces, of one of them.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    features: Option<NetdevFacts>,
+    queues: Option<Queues>,
+    speed_mbps: Option<u32>,
+}
+
+/// For kernels whose drivers cannot be asked by netlink.
+fn speed_by_sysfs(look: &Look<'_>, interface: &IfName) -> Option<u32> {
+    look.speed_mbps(interface).unwrap_or_else(|error| {
+        let error = &error as &dyn Error;
+        tracing::warn!(error, %interface, "cannot tell a speed");
+        None
+    })
+}
+
 /// Nothing, where the driver cannot be asked.
 fn about_driver(interface: &IfName) -> DriverFacts {
     let said = ethtool::driver(interface).unwrap_or_else(|error| {
@@ -365,6 +394,18 @@ pub(super) fn place(look: &mut Look<'_>, interface: &IfName) -> Result<SysfsFact
             Err(UNREADABLE)
         }
     }
+}
+
+/// All of them; how their ports are doing is asked only of those that no interface tells for.
+pub(super) fn rdma_devices(look: &mut Look<'_>) -> Vec<RdmaDevice> {
+    let mut devices = told("RDMA devices", look.rdma_devices());
+    for device in devices.iter_mut().filter(|it| function_of_alone(it).is_some()) {
+        if let Err(error) = look.ask_first_port(device) {
+            let error = &error as &dyn Error;
+            tracing::warn!(error, device = device.name, "cannot tell how a port is doing");
+        }
+    }
+    devices
 }
 
 /// Nor must anything that is no interface.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{IdleFunction, InventoryError, LeftOut, Rules, Scan, Scanner};
-use crate::model::Device;
+use crate::model::{Device, PublishRules};
 use crate::sys::netlink::{Changes, Events, NetlinkError};
 use crate::sys::sysfs::Sysfs;
 
@@ -27,13 +27,16 @@ const PERIOD: Duration = Duration::from_mins(1);
 
 type Devices = Arc<Vec<Device>>;
 type Idle = Arc<Vec<IdleFunction>>;
-type Receivers = (watch::Receiver<Devices>, watch::Receiver<Idle>);
+type Followed = Arc<PublishRules>;
+type Receivers = (watch::Receiver<Devices>, watch::Receiver<Idle>, watch::Receiver<Followed>);
 
 /// The devices of this node, as last seen.
 #[derive(Clone)]
 pub struct Inventory {
     devices: watch::Receiver<Devices>,
     idle: watch::Receiver<Idle>,
+    /// By which rules the devices were picked.
+    followed: watch::Receiver<Followed>,
     wish: Arc<Notify>,
     /// Where no thread holds it: a receiver must not see its sender go.
     _sender: Option<Arc<(watch::Sender<Devices>, watch::Sender<Idle>)>>,
@@ -54,7 +57,7 @@ impl Inventory {
         Self::start_following(sysfs, shutdown, None)
     }
 
-    /// The same, offering what these rules say. Whoever changes them calls [`Self::rescan`].
+    /// The same, offering what these rules say. Whoever changes them calls [`Self::follow`].
     ///
     /// # Errors
     ///
@@ -78,16 +81,17 @@ impl Inventory {
             })
             .map_err(InventoryError::Start)?;
         let ended = |_| InventoryError::Start(std::io::Error::other("the thread has ended"));
-        let (devices, idle) = seen.recv().map_err(ended)??;
-        Ok(Self { devices, idle, wish, _sender: None })
+        let (devices, idle, followed) = seen.recv().map_err(ended)??;
+        Ok(Self { devices, idle, followed, wish, _sender: None })
     }
 
     /// An inventory that never changes.
     pub fn fixed(devices: Vec<Device>) -> Self {
         let (sender, devices) = watch::channel(Arc::new(devices));
         let (idle_sender, idle) = watch::channel(Idle::default());
+        let followed = watch::channel(Followed::default()).1;
         let senders = Arc::new((sender, idle_sender));
-        Self { devices, idle, wish: Arc::default(), _sender: Some(senders) }
+        Self { devices, idle, followed, wish: Arc::default(), _sender: Some(senders) }
     }
 
     /// The devices as last seen, sorted by name.
@@ -116,6 +120,13 @@ impl Inventory {
     pub fn rescan(&self) {
         self.wish.notify_one();
     }
+
+    /// Returns when the devices are those that `rules`, which have just been sent, let through; or when
+    /// nobody looks any more.
+    pub async fn follow(&self, rules: &Arc<PublishRules>) {
+        self.wish.notify_one();
+        let _ = self.followed.clone().wait_for(|followed| Arc::ptr_eq(followed, rules)).await;
+    }
 }
 
 impl fmt::Debug for Inventory {
@@ -132,12 +143,13 @@ struct Watcher {
     events: Option<Events>,
     devices: watch::Sender<Devices>,
     idle: watch::Sender<Idle>,
+    followed: watch::Sender<Followed>,
     left_out: Vec<LeftOut>,
     wish: Arc<Notify>,
     shutdown: CancellationToken,
     pending: Pending,
     times: Times,
-    /// Whether the kernel lets us list programs; told once where it does not.
+    /// Whether the kernel let us list programs at the last attempt; told where it did not.
     can_poll: bool,
 }
 
@@ -216,12 +228,14 @@ impl Watcher {
         tell_left_out(&left_out);
         let (sender, devices) = watch::channel(Arc::new(devices));
         let (idle_sender, idle) = watch::channel(Arc::new(idle));
+        let (follows, followed) = watch::channel(scanner.followed());
         let watcher = Self {
             scanner,
             runtime,
             events: Some(events),
             devices: sender,
             idle: idle_sender,
+            followed: follows,
             left_out,
             wish,
             shutdown,
@@ -229,7 +243,7 @@ impl Watcher {
             times: Times::from(Instant::now()),
             can_poll: true,
         };
-        Ok((watcher, (devices, idle)))
+        Ok((watcher, (devices, idle, followed)))
     }
 
     fn run(mut self) {
@@ -279,7 +293,8 @@ impl Watcher {
             None => {}
         }
         let changes = self.pending.take();
-        if !changes.is_empty() {
+        // Rules are wishes, of which the kernel tells nothing.
+        if !changes.is_empty() || self.scanner.has_new_rules() {
             self.look(&changes);
         }
     }
@@ -294,6 +309,8 @@ impl Watcher {
     fn look(&mut self, changes: &Changes) {
         if changes.everything {
             self.listen();
+            // Whatever was in the way may be gone.
+            self.can_poll = true;
         }
         let seen = self.scanner.rescan(changes);
         let is_well = seen.is_ok() && self.events.is_some();
@@ -324,7 +341,8 @@ impl Watcher {
 
     fn publish(&mut self, scan: Scan) {
         if self.left_out != scan.left_out {
-            tell_left_out(&scan.left_out);
+            let is_news = |it: &&LeftOut| !self.left_out.contains(it);
+            tell_left_out(scan.left_out.iter().filter(is_news));
             self.left_out = scan.left_out;
         }
         self.idle.send_if_modified(|idle| {
@@ -344,6 +362,8 @@ impl Watcher {
             }
             has_changed
         });
+        // After the devices, for whoever waits for both.
+        self.followed.send_replace(self.scanner.followed());
     }
 }
 
@@ -378,9 +398,9 @@ async fn wait(
     }
 }
 
-fn tell_left_out(left_out: &[LeftOut]) {
-    for LeftOut { interface, reason, detail } in left_out {
-        tracing::info!(%interface, reason, detail, "left out of this node's devices");
+fn tell_left_out<'a>(left_out: impl IntoIterator<Item = &'a LeftOut>) {
+    for LeftOut { called, reason, detail } in left_out {
+        tracing::info!(interface = called, reason, detail, "left out of this node's devices");
     }
 }
 
@@ -401,7 +421,8 @@ mod tests {
     async fn the_end_of_the_thread_is_noticed() {
         let (sender, devices) = watch::channel(Devices::default());
         let idle = watch::channel(Idle::default()).1;
-        let inventory = Inventory { devices, idle, wish: Arc::default(), _sender: None };
+        let followed = watch::channel(Followed::default()).1;
+        let inventory = Inventory { devices, idle, followed, wish: Arc::default(), _sender: None };
         // A change is not the end.
         sender.send_replace(Devices::default());
         let ended = tokio::spawn(async move { inventory.ended().await });

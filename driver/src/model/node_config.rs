@@ -75,14 +75,14 @@ pub struct PublishRules {
     pub exclude: Vec<NamePattern>,
 }
 
-/// Names of interfaces, `*` standing for any number of any characters.
+/// Names of interfaces or, of devices without one, of RDMA devices, or places on the PCI bus; `*` standing for any number of any characters.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NamePattern(String);
 
 /// Why a text is no pattern.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("is no name of an interface, with or without *")]
+#[error("is no name of an interface or an RDMA device and no PCI address, with or without *")]
 pub struct NoPattern;
 
 impl NamePattern {
@@ -107,13 +107,20 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     left.ends_with(end)
 }
 
+/// `IB_DEVICE_NAME_MAX` in `include/uapi/rdma/ib_user_verbs.h` (Linux 6.12), with the zero at the end.
+const MAX_RDMA_NAME_LEN: usize = 64;
+
 impl FromStr for NamePattern {
     type Err = NoPattern;
 
     fn from_str(text: &str) -> Result<Self, NoPattern> {
         // A star stands for nothing as well, so what is left must be able to be a name.
         let rest = text.replace('*', "");
-        let is_name = rest.is_empty() && !text.is_empty() || rest.parse::<IfName>().is_ok();
+        // Names of RDMA devices and of functions as devices, and parts of PCI addresses.
+        let is_longer = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+        let is_name = rest.is_empty() && !text.is_empty()
+            || rest.parse::<IfName>().is_ok()
+            || (1..MAX_RDMA_NAME_LEN).contains(&rest.len()) && rest.chars().all(is_longer);
         if is_name { Ok(Self(text.to_owned())) } else { Err(NoPattern) }
     }
 }
@@ -209,10 +216,12 @@ mod tests {
 
     #[test]
     fn a_pattern_could_be_a_name() {
-        for right in ["eth0", "*", "enp*s0", "flannel.1"] {
+        for right in
+            ["eth0", "*", "enp*s0", "flannel.1", "0000:3b:*", "0000:3b:00.0", "pci-0000-3b-00-0"]
+        {
             assert!(right.parse::<NamePattern>().is_ok(), "{right}");
         }
-        for wrong in ["", "a/b", "longer-than-any-name", "a b*"] {
+        for wrong in ["", "a/b", "a b*", &"x".repeat(64)] {
             assert_eq!(wrong.parse::<NamePattern>(), Err(NoPattern), "{wrong}");
         }
     }

@@ -83,12 +83,9 @@ impl Caller {
         *request.uri_mut() = hyper::Uri::from_static(path);
         let json = hyper::header::HeaderValue::from_static("application/json");
         request.headers_mut().insert(CONTENT_TYPE, json);
-        let answered = match timeout(self.limit, self.exchange(request)).await {
-            Ok(answered) => answered,
-            Err(_) => {
-                let limit = self.limit;
-                return Err(ProviderError::Late { provider: provider(), path, limit });
-            }
+        let Ok(answered) = timeout(self.limit, self.exchange(request)).await else {
+            let limit = self.limit;
+            return Err(ProviderError::Late { provider: provider(), path, limit });
         };
         let (status, body) = answered.map_err(failed)?;
         if status != 200 {

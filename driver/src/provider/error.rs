@@ -12,6 +12,8 @@ pub enum ProviderError {
     Client { provider: String, reason: String },
     #[error("provider {provider}: no answer to {path} within {} s", .limit.as_secs())]
     Late { provider: String, path: &'static str, limit: Duration },
+    #[error("profile {profile:?} was not resolved within {} s", .limit.as_secs())]
+    Slow { profile: String, limit: Duration },
     #[error("provider {provider}: {path}: {reason}")]
     Call { provider: String, path: &'static str, reason: String },
     #[error("provider {provider}: {path} was answered with {status}: {body}")]
@@ -28,6 +30,11 @@ pub enum ProviderError {
     /// It may still be the start.
     #[error("it is not known yet whom to ask for profile {profile:?}")]
     NotYet { profile: String },
+    /// What it granted can be given back by nobody else.
+    #[error(
+        "provider {provider}: it granted a profile and is no longer asked; configure it again, or give back by hand"
+    )]
+    Gone { provider: String },
     #[error("profile {profile:?} of an earlier try is being given back")]
     Releasing { profile: String },
     #[error("record in {} what a provider grants", .path.display())]
@@ -39,13 +46,14 @@ impl ProviderError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Client { .. } => "client",
-            Self::Late { .. } => "late",
+            Self::Late { .. } | Self::Slow { .. } => "late",
             Self::Call { .. } => "call",
             Self::Refused { .. } => "refused",
             Self::Nonsense { .. } | Self::Format { .. } => "nonsense",
             Self::File { .. } => "file",
             Self::NoProfiles { .. } => "no_profiles",
             Self::NotYet { .. } => "not_yet",
+            Self::Gone { .. } => "gone",
             Self::Releasing { .. } => "releasing",
             Self::Record { .. } => "record",
         }

@@ -33,8 +33,12 @@ pub(super) struct Grant {
     pub(super) profile: String,
     /// What the provider was asked with, and then what came of it.
     pub(super) config: Value,
-    /// `None` until it has answered.
+    /// `None` until it has answered, and from the moment on when it is given back.
     pub(super) answer: Option<Value>,
+    /// Whether another profile or provider is to take its place: it is given back although its claim
+    /// is still there.
+    #[serde(default)]
+    pub(super) superseded: bool,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -100,8 +104,30 @@ impl Grants {
         device: &Identity,
         share: Option<&ShareId>,
     ) -> Option<Grant> {
-        let is_same = |it: &&Grant| it.is(claim, &device.name, share);
-        self.state().grants.iter().find(is_same).cloned()
+        let is_it = |it: &&Grant| !it.superseded && it.is(claim, &device.name, share);
+        self.state().grants.iter().find(is_it).cloned()
+    }
+
+    /// Which providers have yet to be told that something else takes the place of what they granted.
+    pub(super) fn superseded(
+        &self,
+        claim: &ClaimUid,
+        device: &Identity,
+        share: Option<&ShareId>,
+    ) -> Vec<String> {
+        let state = self.state();
+        let left =
+            state.grants.iter().filter(|it| it.superseded && it.is(claim, &device.name, share));
+        left.map(|it| it.provider.clone()).collect()
+    }
+
+    /// Has a grant given back although its claim is still there. Blocks until that is on disk.
+    pub(super) fn supersede(&self, grant: &Grant) -> Result<(), ProviderError> {
+        self.change(|grants| {
+            for it in grants.iter_mut().filter(|it| it.is_same(grant)) {
+                (it.answer, it.superseded) = (None, true);
+            }
+        })
     }
 
     pub(super) fn is_releasing(&self, claim: &ClaimUid) -> bool {
@@ -111,14 +137,25 @@ impl Grants {
     /// Records a grant, in the place of an earlier one for the same. Blocks until it is on disk.
     pub(super) fn record(&self, grant: Grant) -> Result<(), ProviderError> {
         self.change(|grants| {
-            grants.retain(|it| !it.is(&grant.claim, &grant.device.name, grant.share.as_ref()));
+            grants.retain(|it| !it.is_same(&grant));
             grants.push(grant);
+        })
+    }
+
+    /// Records that a grant is about to be given back, so that its answer is nobody's any more: the
+    /// release may be carried out and its confirmation lost. Blocks until that is on disk.
+    pub(super) fn void(&self, grant: &Grant) -> Result<(), ProviderError> {
+        if grant.answer.is_none() {
+            return Ok(());
+        }
+        self.change(|grants| {
+            grants.iter_mut().filter(|it| it.is_same(grant)).for_each(|it| it.answer = None);
         })
     }
 
     /// Forgets a grant that has been given back. Blocks until that is on disk.
     pub(super) fn forget(&self, grant: &Grant) -> Result<(), ProviderError> {
-        self.change(|grants| grants.retain(|it| it != grant))
+        self.change(|grants| grants.retain(|it| !it.is_same(grant)))
     }
 
     /// What is to be given back: grants of claims that are neither recorded nor being prepared. They
@@ -137,7 +174,8 @@ impl Grants {
                 && !open.contains_key(claim)
                 && (recorded.contains(claim) || !is_late(claim))
         };
-        let due: Vec<_> = grants.iter().filter(|it| is_due(&it.claim)).cloned().collect();
+        let is_due = |it: &&Grant| it.superseded || is_due(&it.claim);
+        let due: Vec<_> = grants.iter().filter(is_due).cloned().collect();
         *releasing = due.iter().map(|it| it.claim.clone()).collect();
         due
     }
@@ -170,6 +208,14 @@ impl Grants {
 }
 
 impl Grant {
+    /// Whether both stand for the same, whatever has come of it.
+    fn is_same(&self, other: &Self) -> bool {
+        self.is(&other.claim, &other.device.name, other.share.as_ref())
+            && self.provider == other.provider
+            && self.profile == other.profile
+            && self.superseded == other.superseded
+    }
+
     fn is(&self, claim: &ClaimUid, device: &str, share: Option<&ShareId>) -> bool {
         self.claim == *claim && self.device.name == device && self.share.as_ref() == share
     }
@@ -231,6 +277,7 @@ mod tests {
             profile: "pool".to_owned(),
             config: json!({}),
             answer: None,
+            superseded: false,
         }
     }
 
@@ -253,6 +300,19 @@ mod tests {
         assert!(!grants.is_releasing(&claim("claim-b").uid));
         let left = Grants::open(directory.path()).unwrap().due(&[], Instant::now());
         assert_eq!(left, [Grant { answer: Some(json!({})), ..grant("claim-a") }]);
+    }
+
+    #[test]
+    fn what_is_about_to_be_given_back_is_nobodys_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let grants = Grants::open(directory.path()).unwrap();
+        let answered = Grant { answer: Some(json!({})), ..grant("claim-a") };
+        grants.record(answered.clone()).unwrap();
+        grants.void(&answered).unwrap();
+        let left = Grants::open(directory.path()).unwrap().due(&[], Instant::now());
+        assert_eq!(left, [grant("claim-a")]);
+        grants.forget(&answered).unwrap();
+        assert_eq!(grants.due(&[], Instant::now()), []);
     }
 
     #[test]

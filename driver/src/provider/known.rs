@@ -10,7 +10,7 @@ use futures::future::join_all;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::call::Caller;
@@ -27,6 +27,8 @@ const PROFILE: &str = "/GetProfileConfig";
 const FIRST: Duration = Duration::from_secs(3);
 /// How long to wait for more after new devices have come.
 const SETTLE: Duration = Duration::from_millis(500);
+/// That pause doubles with each failure, up to this.
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// All providers of this node. Clones share everything.
 #[derive(Clone)]
@@ -76,12 +78,17 @@ impl Providers {
         if self.0.servers.set(servers).is_err() {
             return;
         }
-        let rounds = (0..self.servers().len()).map(|nth| self.round(nth, devices).boxed());
+        let rounds = (0..self.servers().len()).map(|nth| self.round(nth, devices, devices).boxed());
         let first = timeout(FIRST, join_all(rounds)).await;
         self.0.employed.send_replace(true);
         if first.is_err() {
             tracing::warn!("publishing begins without what slow providers say");
         }
+    }
+
+    /// Returns when it is known whom to ask.
+    pub(super) async fn employed(&self) {
+        let _ = self.0.employed.subscribe().wait_for(|is_so| *is_so).await;
     }
 
     fn servers(&self) -> &[Server] {
@@ -120,7 +127,7 @@ impl Providers {
             let releasing = releasing::run(&self, &worker);
             let asking = async {
                 // Whom to ask is known later.
-                let _ = self.0.employed.subscribe().wait_for(|is_so| *is_so).await;
+                self.employed().await;
                 let all = 0..self.servers().len();
                 join_all(all.map(|nth| self.ask(nth, &inventory).boxed())).await
             };
@@ -138,30 +145,40 @@ impl Providers {
             let known = self.0.known.borrow();
             known.get(nth).is_none_or(|said| !said.contains_key(&device.name))
         };
-        // It may have been too slow for the first publication.
-        if inventory.devices().iter().any(is_new) {
-            self.round(nth, &inventory.devices()).await;
-        }
+        let (mut all_at, mut pause) = (Instant::now() + refresh, SETTLE);
         loop {
+            // It may have been too slow for the first publication.
             let news = async {
-                while changes.changed().await.is_ok() {
-                    if inventory.devices().iter().any(is_new) {
-                        return sleep(SETTLE).await;
+                while !inventory.devices().iter().any(is_new) {
+                    if changes.changed().await.is_err() {
+                        return std::future::pending::<()>().await;
                     }
                 }
-                std::future::pending().await
+                sleep(pause).await;
             };
-            let _ = timeout(refresh, news).await;
-            self.round(nth, &inventory.devices()).await;
+            if timeout_at(all_at, news).await.is_err() {
+                let devices = inventory.devices();
+                self.round(nth, &devices, &devices).await;
+                all_at = Instant::now() + refresh;
+                continue;
+            }
+            let devices = inventory.devices();
+            let new: Vec<_> = devices.iter().filter(|device| is_new(device)).cloned().collect();
+            let is_whole = self.round(nth, &new, &devices).await;
+            pause = if is_whole { SETTLE } else { (pause * 2).min(LONGEST_PAUSE) };
         }
     }
 
-    async fn round(&self, nth: usize, devices: &[Device]) {
-        let Some(server) = self.servers().get(nth) else { return };
-        match server.round(devices, &self.0.driver).await {
-            Ok(round) => self.learn(nth, round, devices),
-            Err(error) => tracing::warn!(%error, "what was known of devices stays"),
+    /// Asks one provider about devices, which are some of `all`; whether it had something to say of
+    /// each.
+    async fn round(&self, nth: usize, devices: &[Device], all: &[Device]) -> bool {
+        let Some(server) = self.servers().get(nth) else { return true };
+        let learn = |round| self.learn(nth, round, all);
+        let outcome = server.round(devices, &self.0.driver, &learn).await;
+        if let Err(error) = &outcome {
+            tracing::warn!(%error, "what was known of devices stays");
         }
+        outcome.is_ok()
     }
 
     /// What it could not say this time stays as it was. A device that is gone may be in a pod, and
@@ -206,19 +223,30 @@ impl Providers {
         profile: &str,
         config: &Value,
     ) -> Result<Value, ProviderError> {
-        if self.0.servers.get().is_none() {
-            return Err(ProviderError::NotYet { profile: profile.to_owned() });
-        }
         if self.0.grants.is_releasing(uid) {
             return Err(ProviderError::Releasing { profile: profile.to_owned() });
         }
         let identity = Identity::from(device);
         let before = self.0.grants.find(uid, &identity, share);
-        let same = before.filter(|it| it.profile == profile);
-        if let Some(Grant { answer: Some(answer), .. }) = same {
-            return Ok(answer);
+        if let Some(Grant { answer: Some(answer), profile: granted, .. }) = &before
+            && granted == profile
+        {
+            return Ok(answer.clone());
         }
-        let (provider, caller) = self.resolver(profile).await?;
+        if self.0.servers.get().is_none() {
+            return Err(ProviderError::NotYet { profile: profile.to_owned() });
+        }
+        let (provider, caller) = match before {
+            // It may have granted something, and nobody else could give that back.
+            Some(before) if before.profile == profile && self.is_there(&before.provider) => {
+                let caller = self.caller(&before.provider)?;
+                (before.provider, caller)
+            }
+            before => {
+                self.clear(uid, (&identity, share), before, profile).await?;
+                self.resolver(profile).await?
+            }
+        };
         let mut grant = Grant {
             claim: uid.clone(),
             device: identity,
@@ -227,6 +255,7 @@ impl Providers {
             profile: profile.to_owned(),
             config: config.clone(),
             answer: None,
+            superseded: false,
         };
         self.record(grant.clone()).await?;
         let question = json!({
@@ -247,37 +276,72 @@ impl Providers {
         Ok(answer)
     }
 
-    /// The first provider that says it resolves profiles.
+    /// Makes room for another grant of the same device: what is there has to be given back first,
+    /// because a provider may know by claim and device what it granted. Where its provider is no
+    /// longer asked, nobody waits for that.
+    async fn clear(
+        &self,
+        uid: &ClaimUid,
+        (device, share): (&Identity, Option<&ShareId>),
+        before: Option<Grant>,
+        profile: &str,
+    ) -> Result<(), ProviderError> {
+        if let Some(before) = before {
+            let grants = self.0.grants.clone();
+            on_disk(move || grants.supersede(&before)).await?;
+        }
+        let left = self.0.grants.superseded(uid, device, share);
+        if left.iter().any(|provider| self.is_there(provider)) {
+            return Err(ProviderError::Releasing { profile: profile.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// The first provider that says it resolves profiles. One that cannot say whether it does hides
+    /// those after it: it is not for an outage to decide who grants.
     async fn resolver(&self, profile: &str) -> Result<(String, Caller), ProviderError> {
-        let mut failed = ProviderError::NoProfiles { profile: profile.to_owned() };
         for server in self.servers() {
             let Some(caller) = &server.caller else { continue };
-            match abilities(caller).await {
-                Ok(abilities) if abilities.has_profiles => {
-                    return Ok((server.rule.name.clone(), caller.clone()));
-                }
-                Ok(_) => {}
-                Err(error) => failed = error,
+            if abilities(caller).await?.has_profiles {
+                return Ok((server.rule.name.clone(), caller.clone()));
             }
         }
-        Err(failed)
+        Err(ProviderError::NoProfiles { profile: profile.to_owned() })
+    }
+
+    /// Whether it is one of those who are asked.
+    fn is_there(&self, provider: &str) -> bool {
+        self.servers().iter().any(|server| server.rule.name == provider)
     }
 
     /// The way to a provider that granted something.
-    pub(super) fn caller(&self, provider: &str) -> Option<&Caller> {
-        let server = self.servers().iter().find(|server| server.rule.name == provider)?;
-        server.caller.as_ref()
+    pub(super) fn caller(&self, provider: &str) -> Result<Caller, ProviderError> {
+        let server = self.servers().iter().find(|server| server.rule.name == provider);
+        let caller = server.and_then(|server| server.caller.clone());
+        caller.ok_or_else(|| ProviderError::Gone { provider: provider.to_owned() })
     }
 
     pub(super) fn grants(&self) -> &Grants {
         &self.0.grants
     }
 
-    /// Waiting for the disk is for another thread.
     async fn record(&self, grant: Grant) -> Result<(), ProviderError> {
         let grants = self.0.grants.clone();
-        let recording = tokio::task::spawn_blocking(move || grants.record(grant));
-        recording.await.unwrap_or(Ok(()))
+        on_disk(move || grants.record(grant)).await
+    }
+}
+
+/// Waiting for the disk is for another thread.
+pub(super) async fn on_disk(
+    change: impl FnOnce() -> Result<(), ProviderError> + Send + 'static,
+) -> Result<(), ProviderError> {
+    match tokio::task::spawn_blocking(change).await {
+        Ok(outcome) => outcome,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The process is about to end, and nothing comes of whatever was going to follow.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::grants::Grant;
+use super::known::on_disk;
 use super::{ProviderError, Providers};
 use crate::attach::Worker;
 use crate::model::ClaimUid;
@@ -26,6 +27,8 @@ type Later = BTreeMap<(ClaimUid, String), (Instant, Duration)>;
 pub(super) async fn run(providers: &Providers, worker: &Worker) -> Infallible {
     let mut records = worker.watch();
     let mut later = Later::new();
+    // Before that nobody knows who is there to take anything back.
+    providers.employed().await;
     loop {
         let now = Instant::now();
         let present = records.borrow_and_update().clone();
@@ -53,22 +56,19 @@ pub(super) async fn run(providers: &Providers, worker: &Worker) -> Infallible {
 }
 
 async fn release(providers: &Providers, grant: &Grant) -> Result<(), ProviderError> {
-    let Some(caller) = providers.caller(&grant.provider) else {
-        let profile = grant.profile.clone();
-        return Err(ProviderError::NotYet { profile });
-    };
+    let caller = providers.caller(&grant.provider)?;
+    let (grants, going) = (providers.grants().clone(), grant.clone());
+    on_disk(move || grants.void(&going)).await?;
     let question = json!({
         "device": grant.device, "claim_uid": grant.claim, "config": grant.config,
     });
     match caller.post(RELEASE, &question).await {
-        Ok(_) => {}
+        // An answer that cannot be read is still one.
+        Ok(_) | Err(ProviderError::Nonsense { .. }) => {}
         // What nobody there knows any more is given back.
         Err(error) if error.is_unknown_there() => {}
-        // An answer that cannot be read is still one.
-        Err(ProviderError::Nonsense { .. }) => {}
         Err(error) => return Err(error),
     }
     let (grants, grant) = (providers.grants().clone(), grant.clone());
-    let forgetting = tokio::task::spawn_blocking(move || grants.forget(&grant));
-    forgetting.await.unwrap_or(Ok(()))
+    on_disk(move || grants.forget(&grant)).await
 }

@@ -16,6 +16,8 @@ const CONFIG: &str = "/GetDeviceConfig";
 
 /// About how many devices it is asked at once.
 const AT_ONCE: usize = 4;
+/// After how many questions without an answer the others are not asked.
+const LATE_IN_A_ROW: usize = 2 * AT_ONCE;
 
 /// What a provider says of one device.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,17 +45,18 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Asks about all devices.
+    /// Asks about devices, and tells `learn` each answer as it arrives.
     ///
     /// # Errors
     ///
-    /// [`ProviderError`] where it cannot be reached or read; a device of which it does not want to
-    /// speak is none.
+    /// The last [`ProviderError`] where it cannot be reached or read, or was late for some devices; a
+    /// device of which it does not want to speak is none. What it did say has been told.
     pub(super) async fn round(
         &self,
         devices: &[Device],
         driver: &str,
-    ) -> Result<Round, ProviderError> {
+        learn: &(dyn Fn(Round) + Sync),
+    ) -> Result<(), ProviderError> {
         let provider = &self.rule.name;
         if let ProviderPlace::File(path) = &self.rule.place {
             let content = file::read(provider, path)?;
@@ -62,23 +65,35 @@ impl Server {
                 tell(provider, device, &left_out);
                 (device.name.clone(), Some(Said { attributes, config: None }))
             };
-            return Ok(devices.iter().map(of).collect());
+            learn(devices.iter().map(of).collect());
+            return Ok(());
         }
-        let Some(caller) = &self.caller else { return Ok(Round::new()) };
+        let Some(caller) = &self.caller else { return Ok(()) };
         if !abilities(caller).await?.knows_devices {
-            return Ok(Round::new());
+            // Nothing to say is what it says.
+            learn(devices.iter().map(|device| (device.name.clone(), None)).collect());
+            return Ok(());
         }
         let mut asked = Vec::with_capacity(devices.len());
         for device in devices {
             asked.push(self.about(caller, device, driver).boxed());
         }
         let mut answers = stream::iter(asked).buffer_unordered(AT_ONCE);
-        let mut round = Round::new();
+        let (mut late, mut outcome) = (0, Ok(()));
         while let Some(answer) = answers.next().await {
-            let (name, said) = answer?;
-            round.insert(name, said);
+            match answer {
+                Ok(answer) => {
+                    late = 0;
+                    learn(Round::from([answer]));
+                }
+                Err(error @ ProviderError::Late { .. }) if late < LATE_IN_A_ROW => {
+                    late += 1;
+                    outcome = Err(error);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(round)
+        outcome
     }
 
     async fn about(

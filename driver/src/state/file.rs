@@ -20,6 +20,10 @@ pub(super) const MIRROR: &str = "checkpoint.mirror.json";
 const VERSION: u32 = 2;
 /// The one after: what it adds is not known here, and left out.
 const NEXT_VERSION: u32 = VERSION + 1;
+/// What is written while a record is of a device without an interface. Readers of the first version
+/// take such a record for damage, and the whole file with it, so that they have to be told to leave the
+/// file alone: they refuse to start at a version that is this far ahead.
+const WITHOUT_INTERFACE: u32 = 4;
 /// The one before, which is still read. Its rules had fewer fields.
 const FORMER_VERSION: u32 = 1;
 
@@ -78,7 +82,7 @@ fn decode(bytes: &[u8], path: &Path) -> Result<Content, CheckpointError> {
 fn content(read: Read<'_>, path: &Path) -> Result<Content, CheckpointError> {
     let damaged = |reason: String| CheckpointError::Damaged { path: path.to_owned(), reason };
     let records = match read.version {
-        VERSION | NEXT_VERSION => serde_json::from_str(read.records.get()),
+        VERSION | NEXT_VERSION | WITHOUT_INTERFACE => serde_json::from_str(read.records.get()),
         FORMER_VERSION => former::read(read.records.get()),
         version => {
             let path = path.to_owned();
@@ -137,7 +141,10 @@ pub(super) fn write<'a>(
     records: impl Iterator<Item = &'a Record>,
     kept: &[KeptPolicy],
 ) -> Result<(), CheckpointError> {
-    write_version(VERSION, durability, path, boot_id, records, kept)
+    let records: Vec<_> = records.collect();
+    let is_new = records.iter().any(|record| !record.has_interface());
+    let version = if is_new { WITHOUT_INTERFACE } else { VERSION };
+    write_version(version, durability, path, boot_id, records.into_iter(), kept)
 }
 
 pub(super) fn write_version<'a>(

@@ -431,11 +431,32 @@ mod tests {
     }
 
     #[test]
+    fn a_record_without_an_interface_is_kept_from_drivers_that_would_take_it_for_damage() {
+        let directory = TempDir::new().unwrap();
+        let mut bare = record("vfio");
+        (bare.device.interface, bare.device.index) = (None, None);
+        let (mut checkpoint, _) = open(&directory);
+        let version = || {
+            let text = fs::read_to_string(directory.path().join(file::NAME)).unwrap();
+            serde_json::from_str::<serde_json::Value>(&text).unwrap()["version"].clone()
+        };
+        checkpoint.put([record("eth1")]).unwrap();
+        assert_eq!(version(), 2);
+        checkpoint.put([bare.clone()]).unwrap();
+        assert_eq!(version(), 4);
+        checkpoint.remove([&bare.id()]).unwrap();
+        assert_eq!(version(), 2);
+        checkpoint.put([bare]).unwrap();
+        drop(checkpoint);
+        assert_eq!(open(&directory).1, Found::Records(2));
+    }
+
+    #[test]
     fn a_whole_file_of_another_version_is_left_to_the_driver_that_wrote_it() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join(file::NAME);
         file::write_version(
-            4,
+            5,
             file::Durability::Lasting,
             &path,
             "boot-1",
@@ -444,7 +465,7 @@ mod tests {
         )
         .unwrap();
         let error = Checkpoint::open(directory.path(), "boot-1").unwrap_err();
-        assert!(matches!(error, CheckpointError::Version { version: 4, .. }), "{error}");
+        assert!(matches!(error, CheckpointError::Version { version: 5, .. }), "{error}");
         assert!(path.exists());
     }
 

@@ -39,6 +39,9 @@ const PRIVATE_FLAGS_SET: u8 = 14;
 /// The first attribute of every message.
 const HEADER: u16 = 1;
 const HEADER_INDEX: u16 = 1;
+const HEADER_FLAGS: u16 = 3;
+/// `ETHTOOL_FLAG_COMPACT_BITSETS`.
+const COMPACT_BITSETS: u32 = 1;
 const LINK_MODES_SPEED: u16 = 5;
 const FEATURES_HW: u16 = 2;
 const FEATURES_WANTED: u16 = 3;
@@ -99,11 +102,7 @@ impl Ethtool {
 
     /// The queues of all interfaces whose drivers tell, by one listing.
     pub fn all_queues(&self) -> Result<BTreeMap<IfIndex, Queues>, EthtoolError> {
-        let mut writer = Writer::default();
-        writer.nest(HEADER, |_| ());
-        let attributes = writer.finish();
-        let message = Generic { family: self.family, command: QUEUES.get, attributes };
-        let answers = self.socket.list(&"list the channels of all interfaces", &message)?;
+        let answers = self.list(QUEUES.get, &"list the channels of all interfaces")?;
         let queues = answers.iter().filter_map(|answer| decode_queues(&answer.attributes));
         Ok(queues.collect())
     }
@@ -119,6 +118,23 @@ impl Ethtool {
     pub fn speed_mbps(&self, index: IfIndex) -> Result<Option<u32>, EthtoolError> {
         let reply = self.look_if_there(LINK_MODES_GET, index, &"look at the link modes")?;
         Ok(reply.and_then(|reply| decode_speed(&reply)))
+    }
+
+    /// The speeds of all interfaces whose drivers tell, in megabits per second, by one listing.
+    pub fn all_speeds(&self) -> Result<BTreeMap<IfIndex, u32>, EthtoolError> {
+        let answers = self.list(LINK_MODES_GET, &"list the link modes of all interfaces")?;
+        let speed =
+            |attributes: &[u8]| Some((decode_index(attributes)?, decode_speed(attributes)?));
+        Ok(answers.iter().filter_map(|answer| speed(&answer.attributes)).collect())
+    }
+
+    /// Whatever is a set of bits comes without the names of all of them.
+    fn list(&self, command: u8, request: &dyn fmt::Display) -> Result<Vec<Generic>, EthtoolError> {
+        let mut writer = Writer::default();
+        writer.nest(HEADER, |header| header.put_u32(HEADER_FLAGS, COMPACT_BITSETS));
+        let attributes = writer.finish();
+        let message = Generic { family: self.family, command, attributes };
+        Ok(self.socket.list(request, &message)?)
     }
 
     fn look_if_there(
@@ -317,14 +333,18 @@ pub fn decode_channels(reply: &[u8]) -> Numbers {
     QUEUES.decode(reply)
 }
 
+fn decode_index(reply: &[u8]) -> Option<IfIndex> {
+    let header = find(reply, HEADER)?;
+    find(header.value, HEADER_INDEX)?.u32().map(IfIndex)
+}
+
 /// Whose channels they are, and how many queues that is for either way.
 pub fn decode_queues(reply: &[u8]) -> Option<(IfIndex, Queues)> {
-    let header = find(reply, HEADER)?;
-    let index = find(header.value, HEADER_INDEX)?.u32()?;
+    let index = decode_index(reply)?;
     let numbers = decode_channels(reply).values;
     let of = |name: &str| numbers.get(name).copied().unwrap_or_default();
     let queues = |way: &str| of(way).saturating_add(of("combined"));
-    Some((IfIndex(index), Queues { rx: queues("rx"), tx: queues("tx") }))
+    Some((index, Queues { rx: queues("rx"), tx: queues("tx") }))
 }
 
 /// `SPEED_UNKNOWN` (-1 in `include/uapi/linux/ethtool.h`) and 0 are no speed.

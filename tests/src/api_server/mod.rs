@@ -12,6 +12,7 @@
 mod http;
 mod kind;
 mod merge;
+mod quantities;
 mod refusal;
 mod selector;
 mod store;

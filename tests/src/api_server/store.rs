@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::kind::{Kind, Scope};
 use super::merge;
+use super::quantities;
 use super::refusal::Refusal;
 use super::selector::Selector;
 use super::validate;
@@ -354,6 +355,7 @@ fn admit(kind: &Kind, existing: Option<&Value>, object: Value) -> Result<Value, 
         metadata.retain(|_, value| value.as_array().is_none_or(|list| !list.is_empty()));
     }
     let wrongs = validate::wrongs(kind, existing, &object);
+    quantities::write(&mut object);
     if wrongs.is_empty() { Ok(object) } else { Err(Refusal::invalid(kind, &name, &wrongs)) }
 }
 

@@ -228,7 +228,7 @@ impl Shared {
     }
 }
 
-/// `adjust.linux.resources.cpu.cpus` of the answer to CreateContainer; empty where it is not there.
+/// `adjust.linux.resources.cpu.cpus` of the answer to `CreateContainer`; empty where it is not there.
 fn adjusted_cpus(answer: &[u8]) -> Option<String> {
     let mut fields = wire::decode(answer)?;
     for number in [1, 6, 2, 2] {

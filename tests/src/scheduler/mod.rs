@@ -12,7 +12,7 @@ use std::io;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{
-    DeviceClass, ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate,
+    Device, DeviceClass, ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate,
     ResourceSlice,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -49,6 +49,23 @@ fn failed(
 ) -> impl FnOnce(kube::Error) -> ScheduleError {
     let what = what.into();
     move |source| ScheduleError::Api { verb, what, source: Box::new(source) }
+}
+
+/// Whether each of these devices of `driver` fits the selector `expression`.
+///
+/// # Errors
+///
+/// That it is no selector, or cannot be evaluated for one of them, which is then named.
+pub fn select(expression: &str, driver: &str, devices: &[Device]) -> Result<Vec<bool>, String> {
+    let work = || {
+        let compiled = cel::Expression::compile(expression)?;
+        let of = |device: &Device| {
+            let fits = compiled.matches(driver, device);
+            fits.map_err(|error| format!("{}: {error}", device.name))
+        };
+        devices.iter().map(of).collect()
+    };
+    cel::on_large_stack(work).map_err(|error| error.to_string())?
 }
 
 /// Makes the pod's claims where templates ask for it, allocates and reserves them, and binds the

@@ -43,7 +43,7 @@ fn device_names(scan: &Scan) -> Vec<&str> {
 }
 
 fn left_out(scan: &Scan) -> Vec<(&str, &str)> {
-    scan.left_out.iter().map(|left| (left.interface.as_str(), left.reason)).collect()
+    scan.left_out.iter().map(|left| (left.called.as_str(), left.reason)).collect()
 }
 
 /// Major and minor number of the running kernel.
@@ -157,7 +157,7 @@ fn speed_of_every_kind() {
         let netlink = Netlink::open().unwrap();
         netlink.add_veth(&name("nic0"), &name("wire0")).unwrap();
         let sysfs = Sysfs::new(sysfs).unwrap();
-        let speed = |of: &str| sysfs.look().interface(&name(of)).unwrap().unwrap().speed_mbps;
+        let speed = |of: &str| sysfs.look().speed_mbps(&name(of)).unwrap();
         assert_eq!(speed("lo"), None);
         assert_eq!(speed("nic0"), None, "down");
         netlink.set_up(index(&netlink, "nic0")).unwrap();

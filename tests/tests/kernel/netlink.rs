@@ -176,6 +176,11 @@ fn every_hop_of_a_default_route_counts_and_other_tables_do_not() {
         run("ip", &["route", "add", "default", "via", "10.0.0.2", "table", "1000"]);
         assert_eq!(netlink.default_route_interfaces().unwrap(), []);
 
+        // As VPNs have it: no default route, and yet the way for half of everything.
+        run("ip", &["route", "add", "128.0.0.0/1", "via", "10.0.1.2"]);
+        assert_eq!(netlink.default_route_interfaces().unwrap(), [v1]);
+        run("ip", &["route", "del", "128.0.0.0/1"]);
+
         let hops = "default nexthop via 10.0.0.2 nexthop via 10.0.1.2";
         run("ip", &["route", "add"].into_iter().chain(hops.split(' ')).collect::<Vec<_>>());
         let mut both = [v0, v1];

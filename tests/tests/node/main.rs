@@ -8,3 +8,4 @@ mod dra;
 mod manifests;
 mod nri;
 mod oracle;
+mod selectors;

@@ -21,7 +21,8 @@ use serde_json::Value;
 fn every_field_of_every_manifest_is_known() {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
     let mut documents = 0;
-    let folders = ["", "examples", "examples/node", "examples/per-pod", "examples/topics"];
+    let folders =
+        ["", "examples", "examples/compat", "examples/node", "examples/per-pod", "examples/topics"];
     for folder in folders.map(|folder| deploy.join(folder)) {
         for entry in fs::read_dir(&folder).unwrap() {
             let file = entry.unwrap().path();
@@ -33,6 +34,21 @@ fn every_field_of_every_manifest_is_known() {
         }
     }
     assert!(documents >= 23, "only {documents} documents were found");
+}
+
+/// With DraNet's name the driver may do what it may with its own.
+#[test]
+fn the_rights_of_a_compatible_driver_are_the_same_under_another_name() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let read = |file: &str| fs::read_to_string(deploy.join(file)).unwrap();
+    let ours = read("rbac.yaml")
+        .replace("[weir.dev]", "[dra.net]")
+        .replace("driver weir.dev", "driver dra.net")
+        .replace("\"weir.dev\"", "\"dra.net\"");
+    let documents = |text: &str| serde_saphyr::from_multiple::<Value>(text).unwrap();
+    let theirs = read("examples/compat/rbac.yaml");
+    assert_eq!(documents(&theirs), documents(&ours));
+    assert!(theirs.contains("resourceNames: [dra.net]"));
 }
 
 #[test]
@@ -63,6 +79,24 @@ fn the_config_map_holds_what_the_driver_reads() {
     let document: Value = serde_saphyr::from_str(text).unwrap();
     let found = config::node_config(&document).unwrap();
     assert!(found.profiles.contains_key("gpu") && found.layer.filter.is_some());
+}
+
+/// A patch's list of arguments takes the place of the one that it is applied to.
+#[test]
+fn the_patch_for_a_config_file_keeps_the_arguments_that_there_are() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let arguments = |file: &str| {
+        let text = fs::read_to_string(deploy.join(file)).unwrap();
+        let documents = serde_saphyr::from_multiple::<Value>(&text).unwrap();
+        let set = documents.into_iter().find(|it| it["kind"] == "DaemonSet").unwrap();
+        let container = &set["spec"]["template"]["spec"]["containers"][0];
+        container["args"].as_array().unwrap().clone()
+    };
+    let patched = arguments("examples/node/daemonset.yaml");
+    for kept in arguments("daemonset.yaml") {
+        assert!(patched.contains(&kept), "{kept}");
+    }
+    assert!(patched.contains(&Value::from("--config=/etc/weir/weir.yaml")));
 }
 
 /// Holds each document of `text` against its type, and the configurations in it against the

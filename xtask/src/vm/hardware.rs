@@ -1,4 +1,4 @@
-//! What a guest has that the machine may not: two NUMA nodes, a PCIe root on each, and NICs behind
+//! What a guest has that the machine may not: two NUMA nodes, a root of `PCIe` on each, and NICs behind
 //! them.
 //!
 //! ```text

@@ -36,11 +36,21 @@ impl<N: Node> Engine<N> {
     }
 
     /// Whoever has one function of an IOMMU group can reach what the others write, and the kernel
-    /// lets only one open the group (`vfio_group_fops_open()` in `drivers/vfio/group.c`, Linux 6.12).
+    /// lets only one open the group (`vfio_group_fops_open()` in `drivers/vfio/group.c`, Linux 6.12),
+    /// and nobody while a driver of its own uses any of it (`iommu_group_claim_dma_owner()` in
+    /// `drivers/iommu/iommu.c`).
     fn check_group(&self, wanted: &PrepareClaim, found: &Device) -> Result<(), String> {
         let Some(group) = found.iommu_group else {
             return Err("it is in no IOMMU group, so there is no file to hand over".to_owned());
         };
+        let held_up_by = &found.iommu_group_held_up_by;
+        if !held_up_by.is_empty() {
+            let functions: Vec<_> = held_up_by.iter().map(ToString::to_string).collect();
+            return Err(format!(
+                "its IOMMU group {group} cannot be used: drivers of the kernel use {} of it",
+                functions.join(", ")
+            ));
+        }
         let is_other = |record: &&Record| {
             record.device.form() == Form::Vfio
                 && record.device.iommu_group == Some(group)

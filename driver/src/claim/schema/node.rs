@@ -58,7 +58,12 @@ fn publish() -> Value {
                     "Names of interfaces, with *, that are offered although they look like a container network's or are stacked on the way out.",
                 ),
             ),
-            ("exclude", patterns("Names of interfaces, with *, that are not offered.")),
+            (
+                "exclude",
+                patterns(
+                    "Names of interfaces, with *, that are not offered; of devices without one, their RDMA devices, PCI addresses or published names.",
+                ),
+            ),
         ],
     )
 }

@@ -43,12 +43,18 @@ pub(super) const DRANET: &[Entry] = &[
         Some(Value::int(it.device.mtu))
     }),
     string("encapsulation", |it| with_interface(it, &it.device.encapsulation)),
-    string("mac", |it| Some(Value::text(&it.device.mac?.to_string()))),
-    string("alias", |it| Some(Value::text(it.device.alias.as_ref()?))),
-    flag("sriov", |it| Some(Value::Bool(it.device.sriov.is_some()))),
-    int("sriovVfs", |it| Some(Value::int(it.device.sriov?.num_vfs))),
+    // These two may be empty.
+    string("mac", |it| {
+        with_interface(it, &it.device.mac.map(|mac| mac.to_string()).unwrap_or_default())
+    }),
+    string("alias", |it| with_interface(it, it.device.alias.as_deref().unwrap_or_default())),
+    flag("sriov", |it| of_interface(it, it.device.sriov.is_some())),
+    int("sriovVfs", |it| {
+        it.device.interface.as_ref()?;
+        Some(Value::int(it.device.sriov?.num_vfs))
+    }),
     // Only where it is one.
-    flag("isSriovVf", |it| it.device.is_sriov_vf.then_some(Value::Bool(true))),
+    flag("isSriovVf", |it| of_interface(it, true).filter(|_| it.device.is_sriov_vf)),
     flag("ebpf", |it| {
         let ebpf = &it.device.ebpf;
         of_interface(it, !ebpf.tc_filters.is_empty() || !ebpf.tcx_programs.is_empty())

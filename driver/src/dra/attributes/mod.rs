@@ -19,7 +19,7 @@ use k8s_openapi::api::resource::v1::DeviceAttribute;
 use self::catalog::OURS;
 use self::dranet::DRANET;
 use self::value::Value;
-use crate::model::Device;
+use crate::model::{Device, Form};
 
 /// Attributes and capacities of one device at most (`ResourceSliceMaxAttributesAndCapacitiesPerDevice`
 /// in `api/resource/v1`, Kubernetes 1.36).
@@ -43,6 +43,15 @@ pub enum Names {
 }
 
 impl Names {
+    /// Whether a device is published at all. DraNet has none of those that user space drives, so that
+    /// nothing in claims that were written for it keeps them away.
+    pub(super) fn has(self, device: &Device) -> bool {
+        match self {
+            Self::Ours => true,
+            Self::Dranet => device.form() != Form::Vfio,
+        }
+    }
+
     fn entries(self) -> &'static [Entry] {
         match self {
             Self::Ours => OURS,

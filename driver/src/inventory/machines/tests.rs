@@ -1,8 +1,12 @@
 //! What becomes of interfaces, RDMA devices and functions that belong together.
 
-use super::scan;
+use std::fmt::Write as _;
+
+use super::{place, rdma_devices, scan, scan_by};
 use crate::inventory::Scan;
-use crate::model::{Device, Form, IfName, RdmaLinkLayer};
+use crate::model::{Device, Form, IfName, PublishRules, RdmaLinkLayer};
+use crate::sys::asked;
+use crate::sys::sysfs::tree::SysfsTree;
 
 const FUNCTION: &str = "devices/pci0000:3a/0000:3a:02.0/0000:3b:00.0";
 
@@ -63,6 +67,90 @@ fn the_rdma_device_of_a_function_goes_with_its_interface() {
 fn a_roce_nic_whose_interface_is_in_a_pod_is_no_device_by_its_rdma_device() {
     let scan = roce("2 eth1 mac=02:00:00:00:00:02 moved");
     assert_eq!((names(&scan), scan.idle.len()), (vec![], 0));
+}
+
+/// Of such a device nothing but the directory tells, which stays while there is an interface anywhere.
+#[test]
+fn an_ipoib_nic_whose_interface_is_in_a_pod_is_no_device_by_its_rdma_device() {
+    let ipoib = |interface: &str, links: &str| {
+        scan(&format!(
+            "[sysfs]
+            {FUNCTION}:
+              class = 0x020700
+              driver => bus/pci/drivers/mlx5_core
+              {interface}
+              infiniband/mlx5_0/node_type = 1: CA
+              infiniband/mlx5_0/ports/1/link_layer = InfiniBand
+              infiniband/mlx5_0/ports/1/state = 4: ACTIVE
+              infiniband/mlx5_0/ports/1/rate = 400 Gb/sec (4X NDR)
+            [links]
+            {links}"
+        ))
+    };
+    let (ib0, link) = ("net/ib0/dev_port = 0", "2 ib0 encap=infiniband");
+    assert_eq!(rdma(&ipoib(ib0, link)), [("ib0", "mlx5_0")]);
+    let moved = ipoib(ib0, &format!("{link} moved"));
+    assert_eq!((names(&moved), moved.idle.len()), (vec![], 0));
+    // Without IPoIB it is one, and its port is asked.
+    let alone = ipoib("numa_node = 1", "");
+    let device = device(&alone, "mlx5_0");
+    assert_eq!((device.speed_mbps, device.carrier), (Some(400_000), Some(true)));
+}
+
+/// What it takes to read of a machine with 256 virtual functions, each with an interface and an RDMA device.
+#[test]
+fn little_is_read_of_many_functions_and_nothing_twice() {
+    const PHYSICAL: &str = "devices/pci0000:3a/0000:3b:00.0";
+    let mut tree = format!("{PHYSICAL}/class = 0x020000\n{PHYSICAL}/sriov_totalvfs = 256\n");
+    let mut links = Vec::new();
+    for nth in 0..256 {
+        let (device, function) = (1 + nth / 8, nth % 8);
+        let address = format!("0000:3b:{device:02x}.{function}");
+        writeln!(
+            tree,
+            "{PHYSICAL}/virtfn{nth} -> ../{address}
+            devices/pci0000:3a/{address}:
+              class = 0x020000
+              vendor = 0x15b3
+              device = 0x101e
+              subsystem_device = 0x0001
+              numa_node = 1
+              local_cpulist = 8-15
+              driver => bus/pci/drivers/mlx5_core
+              iommu_group => kernel/iommu_groups/{nth}
+              physfn -> ../0000:3b:00.0
+              net/eth{nth}/dev_port = 0
+              net/eth{nth}/phys_switch_id = 0a0b
+              infiniband/mlx5_{nth}/node_type = 1: CA
+              infiniband/mlx5_{nth}/node_guid = 0000:0000:0000:0001
+              infiniband/mlx5_{nth}/ports/1/link_layer = Ethernet
+              infiniband/mlx5_{nth}/ports/1/gid_attrs/ndevs/0 = eth{nth}
+              infiniband_verbs/uverbs{nth}/ibdev = mlx5_{nth}"
+        )
+        .unwrap();
+        links.push(format!("eth{nth}"));
+    }
+    let tree = SysfsTree::machine(&tree);
+    let sysfs = tree.sysfs();
+    let before = asked::read();
+    let mut look = sysfs.look();
+    for link in links {
+        place(&mut look, &link.parse().unwrap()).unwrap();
+    }
+    let interfaces = asked::read() - before;
+    assert_eq!(rdma_devices(&mut look).len(), 256);
+    let rdma = asked::read() - before - interfaces;
+    assert_eq!(
+        look.functions_without_interface().unwrap().len(),
+        1,
+        "the physical one has no driver"
+    );
+    let functions = asked::read() - before - interfaces - rdma;
+    // Of each: where it is, whether that is there, its port; and ten of its function, and the way to it.
+    assert!(interfaces <= 256 * 13, "{interfaces}");
+    assert!(rdma <= 256 * 11 + 5, "{rdma}");
+    // Where each function is.
+    assert!(functions <= 257 + 16, "{functions}");
 }
 
 /// The kernel tells the name that the interface has in the pod, which may be one of ours.
@@ -162,6 +250,26 @@ fn a_function_has_its_name_whatever_it_is_bound_to() {
     assert_eq!(bound("numa_node = 1"), (vec![], Some((address, "no driver"))));
     // Its driver made an interface, which is in a pod.
     assert_eq!(bound("driver => bus/pci/drivers/igb"), (vec![], None));
+}
+
+#[test]
+fn devices_without_an_interface_are_excluded_by_what_they_are_known_by() {
+    let left = |machine: &str, pattern: &str| {
+        let rules = PublishRules { exclude: vec![pattern.parse().unwrap()], ..Default::default() };
+        let scan = scan_by(machine, &rules);
+        scan.left_out.into_iter().map(|it| (it.called, it.reason)).collect::<Vec<_>>()
+    };
+    let of = |called: &str| vec![(called.to_owned(), "excluded")];
+    let infiniband = include_str!("infiniband_only.txt");
+    for pattern in ["mlx5_1", "0000:3a:*", "*_1"] {
+        assert_eq!(left(infiniband, pattern), of("mlx5_1"), "{pattern}");
+    }
+    assert_eq!(left(infiniband, "mlx5_0"), [], "which has an interface");
+    assert_eq!(left(infiniband, "0000:18:00.0"), []);
+    let vfio = include_str!("ice_vf_and_vfio.txt");
+    for pattern in ["0000:3b:01.1", "pci-0000-3b-01-1"] {
+        assert_eq!(left(vfio, pattern), of("pci-0000-3b-01-1"), "{pattern}");
+    }
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! News that something about the machine's devices has changed, and about which interface.
 //!
-//! What it is like now has to be asked: news say where to look, and nothing else. They come from four
-//! sources: route netlink, the family `netdev`, RDMA and the kernel's uevents. A kernel that lacks
-//! one of the last three has less to tell; whoever listens looks at everything now and then.
+//! What it is like now has to be asked: news say where to look, and nothing else. They come from five
+//! sources: route netlink, its filters by themselves, the family `netdev`, RDMA and the kernel's
+//! uevents. A kernel that lacks one of the last three has less to tell; whoever listens looks at
+//! everything now and then.
 
 mod heard;
+mod sift;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -32,6 +34,8 @@ pub struct Changes {
     pub interfaces: BTreeSet<IfIndex>,
     /// Which interfaces carry default routes.
     pub default_routes: bool,
+    /// Filters or what they are attached to: some interface has others than before.
+    pub filters: bool,
     /// All there is: something came or went that is more than an interface, or news were lost.
     pub everything: bool,
 }
@@ -48,6 +52,7 @@ impl Changes {
     pub fn add(&mut self, other: Self) {
         self.interfaces.extend(other.interfaces);
         self.default_routes |= other.default_routes;
+        self.filters |= other.filters;
         self.everything |= other.everything;
     }
 }
@@ -56,6 +61,9 @@ impl Changes {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Source {
     Route,
+    /// Route netlink, too, with a socket of its own: a switch that hands its flows to hardware changes
+    /// thousands of filters a second.
+    Filters,
     Netdev,
     Rdma,
     Uevent,
@@ -94,7 +102,7 @@ impl Events {
     /// Listens to those sources too that were not there before, such as RDMA until its module is
     /// loaded. Within a tokio runtime, as [`open`](Self::open).
     pub fn complete(&mut self) {
-        for source in [Source::Netdev, Source::Rdma, Source::Uevent] {
+        for source in [Source::Filters, Source::Netdev, Source::Rdma, Source::Uevent] {
             if self.listeners.iter().any(|listener| listener.source == source) {
                 continue;
             }
@@ -126,7 +134,14 @@ impl Events {
         let mut changes = Changes::default();
         for listener in &self.listeners {
             let source = listener.source;
+            let mut heard = 0..MOST_AT_ONCE;
             loop {
+                if heard.next().is_none() {
+                    // Somebody writes faster than it is worth reading, as whoever fills a routing
+                    // table: a look at everything is cheaper.
+                    changes.everything = true;
+                    break;
+                }
                 match hear(source, listener.socket.get_ref(), &mut changes) {
                     Ok(()) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -138,16 +153,24 @@ impl Events {
     }
 }
 
+/// Datagrams of one socket that are read without anything else being done.
+const MOST_AT_ONCE: u32 = 512;
+
 impl Listener {
     fn open(source: Source) -> io::Result<Self> {
         let (protocol, groups) = match source {
             Source::Route => (NETLINK_ROUTE, mask(&ROUTE_GROUPS)),
+            Source::Filters => (NETLINK_ROUTE, 0),
             Source::Netdev => (NETLINK_GENERIC, 0),
             Source::Rdma => (NETLINK_RDMA, mask(&[RDMA_GROUP])),
             Source::Uevent => (NETLINK_KOBJECT_UEVENT, mask(&[UEVENT_GROUP])),
         };
         let mut socket = Socket::new(protocol)?;
         socket.bind(&SocketAddr::new(0, groups))?;
+        if source == Source::Filters {
+            sift::only_of_kinds(&socket, HEARD_KINDS)?;
+            socket.add_membership(TC_GROUP)?;
+        }
         if source == Source::Netdev {
             let netdev = Netdev::open().map_err(io::Error::other)?;
             let group = netdev.as_ref().and_then(Netdev::group);
@@ -166,10 +189,11 @@ impl Listener {
         loop {
             let mut ready = self.socket.readable().await?;
             let mut changes = Changes::default();
-            while let Ok(heard) =
-                ready.try_io(|socket| hear(self.source, socket.get_ref(), &mut changes))
-            {
-                heard?;
+            for _ in 0..MOST_AT_ONCE {
+                match ready.try_io(|socket| hear(self.source, socket.get_ref(), &mut changes)) {
+                    Ok(heard) => heard?,
+                    Err(_) => break,
+                }
             }
             if !changes.is_empty() {
                 return Ok(changes);
@@ -201,6 +225,12 @@ fn mask(groups: &[u32]) -> u32 {
 /// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV6_IFADDR` and `_IPV6_ROUTE`
 /// (`include/uapi/linux/rtnetlink.h`).
 const ROUTE_GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
+/// `RTNLGRP_TC`, in the same file.
+const TC_GROUP: u32 = 4;
+/// The first four bytes of the kinds of filters and qdiscs that are heard of: programs of eBPF, and
+/// `clsact` and `ingress`, with which their filters go without a word (`tcf_block_put_ext()` in
+/// `net/sched/cls_api.c`, Linux 6.12).
+const HEARD_KINDS: [[u8; 4]; 3] = [*b"bpf\0", *b"clsa", *b"ingr"];
 /// `RDMA_NL_GROUP_NOTIFY` (`include/uapi/rdma/rdma_netlink.h`); silent before Linux 6.12.
 const RDMA_GROUP: u32 = 4;
 /// What the kernel itself says; udev repeats it to the next group.

@@ -7,13 +7,13 @@ use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
     InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
-    LinkXdp, Prop,
+    LinkPhysId, LinkXdp, Prop,
 };
 use rtnetlink::{LinkUnspec, LinkVeth};
 
 use super::virtual_link::{self, Made};
 use super::{Netlink, NetlinkError, segments};
-use crate::model::{By, IfIndex, IfName, MacAddr, Queues, Segments};
+use crate::model::{By, IfIndex, IfName, MacAddr, PortFacts, Queues, Segments};
 use crate::sys::netns::Netns;
 
 /// What netlink tells of an interface.
@@ -50,6 +50,8 @@ pub struct LinkFacts {
     /// What the device is called on its bus (`IFLA_PARENT_DEV_NAME`), such as the address of a PCI
     /// function.
     pub bus_device: Option<String>,
+    /// Which port of its device it is, where the driver tells.
+    pub port: PortFacts,
     /// Its other names, sorted.
     pub altnames: Vec<String>,
     /// What somebody wrote on it.
@@ -96,6 +98,7 @@ impl LinkFacts {
             segments: Segments::default(),
             made: None,
             bus_device: None,
+            port: PortFacts::default(),
             altnames: Vec::new(),
             alias: None,
             carrier: None,
@@ -166,9 +169,19 @@ impl LinkFacts {
             LinkAttribute::Carrier(carrier) => self.carrier = self.up.then_some(carrier != 0),
             LinkAttribute::NumRxQueues(count) => self.queues.rx = count,
             LinkAttribute::NumTxQueues(count) => self.queues.tx = count,
+            LinkAttribute::PhysPortName(name) => self.port.name = Some(name),
+            LinkAttribute::PhysPortId(id) => self.port.id = some_hex(&id),
+            LinkAttribute::PhysSwitchId(id) => self.port.switch_id = some_hex(&id),
             _ => {}
         }
     }
+}
+
+/// An identifier as sysfs writes it (`%*phN` in `net/core/net-sysfs.c`, Linux 6.12).
+fn some_hex(id: &LinkPhysId) -> Option<String> {
+    let bytes = id.id.get(..id.len).unwrap_or_default();
+    let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+    Some(digits.collect()).filter(|text: &String| !text.is_empty())
 }
 
 fn some_index(index: u32) -> Option<IfIndex> {
@@ -385,6 +398,8 @@ fn new_links(answers: Vec<RouteNetlinkMessage>) -> impl Iterator<Item = LinkMess
 
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_core::Parseable;
+
     use super::*;
 
     fn link(attributes: Vec<LinkAttribute>) -> Option<LinkFacts> {
@@ -450,6 +465,20 @@ mod tests {
         assert_eq!(down.queues, Queues { rx: 8, tx: 4 });
         message.header.flags = LinkFlags::Up;
         assert_eq!(LinkFacts::read(message).unwrap().carrier, Some(true));
+    }
+
+    #[test]
+    fn a_port_is_told_as_sysfs_would() {
+        let id = |bytes: &[u8]| LinkPhysId::parse(bytes).unwrap();
+        let attributes = vec![
+            named("a"),
+            LinkAttribute::PhysPortName("pf0vf1".to_owned()),
+            LinkAttribute::PhysSwitchId(id(&[1, 0, 0xfe])),
+            LinkAttribute::PhysPortId(id(&[])),
+        ];
+        let port = link(attributes).unwrap().port;
+        let (name, switch_id) = (Some("pf0vf1".to_owned()), Some("0100fe".to_owned()));
+        assert_eq!(port, PortFacts { name, id: None, switch_id });
     }
 
     #[test]

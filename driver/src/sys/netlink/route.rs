@@ -39,14 +39,14 @@ impl Netlink {
     }
 
     /// The interfaces that default routes of the main table lead through: IPv4 and IPv6, whatever
-    /// their metrics, every next hop. Sorted.
+    /// their metrics, every next hop. Halves of everything, as VPNs have them, are as good as a default
+    /// route, and so is all that is global in IPv6. Sorted.
     pub fn default_route_interfaces(&self) -> Result<Vec<IfIndex>, NetlinkError> {
         let mut found = Vec::new();
         for family in [Family::Ipv4, Family::Ipv6] {
             let routes = self.list_routes(family, None, Some(TableId::MAIN))?;
-            let defaults = routes
-                .iter()
-                .filter(|route| route.header.destination_prefix_length == 0 && is_unicast(route));
+            let defaults =
+                routes.iter().filter(|route| is_default(family, route) && is_unicast(route));
             found.extend(defaults.flat_map(interfaces));
         }
         found.sort_unstable();
@@ -144,6 +144,16 @@ fn trimmed(route: &Route) -> Route {
 
 fn is_unicast(message: &RouteMessage) -> bool {
     message.header.kind == RouteType::Unicast
+}
+
+/// Whether the route is for so much that there is no other way out: everything, one of its halves, or
+/// `2000::/3`.
+fn is_default(family: Family, route: &RouteMessage) -> bool {
+    let most = match family {
+        Family::Ipv4 => 1,
+        Family::Ipv6 => 3,
+    };
+    route.header.destination_prefix_length <= most
 }
 
 fn is_made_by_itself(message: &RouteMessage) -> bool {

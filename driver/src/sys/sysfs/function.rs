@@ -131,24 +131,33 @@ pub(super) fn function(
         local_cpus,
         iommu_group: group.as_deref().and_then(group_number),
         held_up_by,
-        sriov: sriov(path)?,
+        // Virtual functions have none of their own.
+        sriov: if vf.is_none() { sriov(path)? } else { None },
         vf,
     }))
 }
 
 /// Where the PCI functions are that have no interface here though they are network controllers: those
 /// without a driver, and those that user space has. One whose driver made an interface that is in a
-/// pod is none of them: the link to its driver stays.
-pub(super) fn without_interface(sysfs: &Sysfs) -> Result<Vec<PathBuf>, SysfsError> {
+/// pod is none of them: the link to its driver stays. Nothing is asked of those that are `known`.
+pub(super) fn without_interface(
+    sysfs: &Sysfs,
+    known: &BTreeMap<PathBuf, Option<Arc<FunctionFacts>>>,
+) -> Result<Vec<PathBuf>, SysfsError> {
     let all = sysfs.root.join("bus/pci/devices");
     let mut found = Vec::new();
     for entry in entries(&all)? {
         let Some(path) = sysfs.target(&all.join(entry))? else { continue };
-        let is_idle = || {
-            let driver = sysfs.link_name(&path.join("driver"))?;
-            Ok::<_, SysfsError>(driver.is_none_or(|driver| driver == VFIO_DRIVER))
+        let is_idle = |driver: Option<&str>| driver.is_none_or(|driver| driver == VFIO_DRIVER);
+        let is_one = match known.get(&path) {
+            Some(Some(function)) => function.is_network() && is_idle(function.driver.as_deref()),
+            Some(None) => false,
+            None => {
+                is_network(class(&path)?)
+                    && is_idle(sysfs.link_name(&path.join("driver"))?.as_deref())
+            }
         };
-        if is_network(class(&path)?) && is_idle()? {
+        if is_one {
             found.push(path);
         }
     }

@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{FunctionFacts, Look, SysfsError, nearness, number, some_text};
+use super::function::pci_address;
+use super::{FunctionFacts, Look, Sysfs, SysfsError, is_there, nearness, number};
 use crate::model::{Cpus, IfName, PortFacts};
 
 /// What sysfs tells of an interface.
@@ -22,9 +23,6 @@ pub struct SysfsFacts {
     pub local_cpus: Option<Cpus>,
     /// What `device/driver` links to.
     pub driver: Option<String>,
-    /// `speed`, in megabits per second (10^6 bit/s).
-    pub speed_mbps: Option<u32>,
-    pub port: PortFacts,
     /// `dev_port`: which of its bus device's ports the interface is, from 0.
     pub dev_port: u32,
 }
@@ -35,15 +33,15 @@ impl SysfsFacts {
         self.bus_device.is_none()
     }
 
-    /// What tells the interface from others of its PCI function, where that is not plain: a
+    /// What tells an interface of this `port` from others of its PCI function, where that is not plain: a
     /// representor's `phys_port_name` such as `pf0vf1`, the number of a sub-function, or a `dev_port`
     /// above 0.
-    pub fn label(&self) -> Option<String> {
+    pub fn label(&self, port: &PortFacts) -> Option<String> {
         // An uplink is called `p0`, `p1`…; its function tells that already.
         let is_uplink = |name: &str| {
             name.strip_prefix('p').is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()))
         };
-        let name = self.port.name.as_ref().filter(|name| !is_uplink(name));
+        let name = port.name.as_ref().filter(|name| !is_uplink(name));
         // Sub-functions are auxiliary devices such as `mlx5_core.sf.4`
         // (`mlx5_sf_dev_add()` in `drivers/net/ethernet/mellanox/mlx5/core/sf/dev/dev.c`, Linux 6.12).
         let bus_device = self.bus_device.as_deref().and_then(Path::file_name);
@@ -64,10 +62,9 @@ pub(super) fn interface(
     let Some(path) = look.sysfs.target(&root.join("class/net").join(name.as_str()))? else {
         return Ok(None);
     };
-    if !path.exists() {
+    if !is_there(&path) {
         return Ok(None);
     }
-    let speed_mbps = number(&path.join("speed"))?;
     if path.starts_with(root.join("devices/virtual")) {
         return Ok(Some(SysfsFacts {
             function: None,
@@ -75,8 +72,6 @@ pub(super) fn interface(
             numa_node: None,
             local_cpus: None,
             driver: None,
-            speed_mbps,
-            port: PortFacts::default(),
             dev_port: 0,
         }));
     }
@@ -87,20 +82,26 @@ pub(super) fn interface(
         Some(function) => (function.numa_node, function.local_cpus.clone()),
         None => nearness(&bus_device)?,
     };
+    let driver = match &function {
+        Some(function) if pci_address(&bus_device) == Some(function.pci.address) => {
+            function.driver.clone()
+        }
+        _ => look.sysfs.link_name(&bus_device.join("driver"))?,
+    };
     Ok(Some(SysfsFacts {
         numa_node,
         local_cpus,
-        driver: look.sysfs.link_name(&bus_device.join("driver"))?,
-        speed_mbps,
-        port: PortFacts {
-            name: some_text(&path.join("phys_port_name"))?,
-            id: some_text(&path.join("phys_port_id"))?,
-            switch_id: some_text(&path.join("phys_switch_id"))?,
-        },
+        driver,
         dev_port: number(&path.join("dev_port"))?.unwrap_or(0),
         function,
         bus_device: Some(bus_device),
     }))
+}
+
+/// What the driver says of the speed; nothing while the interface is down (`speed_show()` in
+/// `net/core/net-sysfs.c`, Linux 6.12). The kernel takes its lock on all interfaces for it.
+pub(super) fn speed_mbps(sysfs: &Sysfs, name: &IfName) -> Result<Option<u32>, SysfsError> {
+    number(&sysfs.root.join("class/net").join(name.as_str()).join("speed"))
 }
 
 #[cfg(test)]
@@ -129,9 +130,7 @@ mod tests {
           virtfn10 -> ../0000:3b:02.2
           net/eth0/speed = 100000
           net/eth0/phys_port_name = p0
-          net/eth0/phys_switch_id = 0100000000000000
           net/rep0/phys_port_name = pf0vf0
-          net/rep0/phys_switch_id = 0100000000000000
         devices/pci0000:3a/0000:3a:02.0/0000:3b:01.0:
           numa_node = 1
           physfn -> ../0000:3b:00.0
@@ -164,9 +163,8 @@ mod tests {
         assert_eq!(found.function.as_deref(), Some(&function));
         assert_eq!((found.is_virtual(), found.numa_node), (false, Some(1)));
         assert_eq!(found.driver.as_deref(), Some("ice"));
-        assert_eq!(found.speed_mbps, Some(100_000));
-        assert_eq!(found.port.switch_id.as_deref(), Some("0100000000000000"));
-        assert_eq!((found.port.name.as_deref(), found.label()), (Some("p0"), None));
+        let uplink = PortFacts { name: Some("p0".to_owned()), ..PortFacts::default() };
+        assert_eq!(found.label(&uplink), None);
     }
 
     #[test]
@@ -207,8 +205,10 @@ mod tests {
         let tree = SysfsTree::machine("devices/virtual/net/veth0/speed = 10000");
         let found = facts(&tree, "veth0");
         assert!(found.is_virtual());
-        assert_eq!((&found.function, &found.driver, found.label()), (&None, &None, None));
-        assert_eq!(found.speed_mbps, Some(10_000));
+        assert_eq!((&found.function, &found.driver), (&None, &None));
+        assert_eq!(found.label(&PortFacts::default()), None);
+        let speed = |name: &str| tree.sysfs().look().speed_mbps(&name.parse().unwrap()).unwrap();
+        assert_eq!((speed("veth0"), speed("veth1")), (Some(10_000), None));
     }
 
     #[test]
@@ -218,14 +218,16 @@ mod tests {
             devices/pci0000:d7/0000:d8:00.0:
               net/ens1/dev_port = 0
               net/ens1d1/dev_port = 1
-              net/rep0/phys_port_name = pf0vf1
+              net/rep0/dev_port = 0
               mlx5_core.sf.4/net/ens1s88/dev_port = 0
             ",
         );
-        let label = |name: &str| facts(&tree, name).label();
+        let port = |port: &str| PortFacts { name: Some(port.to_owned()), ..PortFacts::default() };
+        let label = |name: &str| facts(&tree, name).label(&PortFacts::default());
         assert_eq!(label("ens1"), None);
         assert_eq!(label("ens1d1").as_deref(), Some("1"));
-        assert_eq!(label("rep0").as_deref(), Some("pf0vf1"));
+        let rep0 = facts(&tree, "rep0").label(&port("pf0vf1"));
+        assert_eq!(rep0.as_deref(), Some("pf0vf1"));
         assert_eq!(label("ens1s88").as_deref(), Some("sf4"));
     }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::function::{Family, function, function_above, without_interface};
-use super::interface::interface;
-use super::rdma::rdma_devices;
+use super::interface::{interface, speed_mbps};
+use super::rdma::{ask_first_port, rdma_devices};
 use super::{FunctionFacts, RdmaDevice, Sysfs, SysfsError, SysfsFacts};
 use crate::model::IfName;
 
@@ -35,6 +35,16 @@ impl<'a> Look<'a> {
         interface(self, name)
     }
 
+    /// The speed of an interface that is up, in megabits per second (10^6 bit/s); `None` where nobody
+    /// tells. Netlink tells it of all interfaces at once.
+    ///
+    /// # Errors
+    ///
+    /// [`SysfsError`] where it is there and cannot be read.
+    pub fn speed_mbps(&self, name: &IfName) -> Result<Option<u32>, SysfsError> {
+        speed_mbps(self.sysfs, name)
+    }
+
     /// Network controllers on PCI that have no driver, or are bound to `vfio-pci`.
     ///
     /// # Errors
@@ -42,7 +52,7 @@ impl<'a> Look<'a> {
     /// [`SysfsError`] where something of them is there and cannot be read.
     pub fn functions_without_interface(&mut self) -> Result<Vec<Arc<FunctionFacts>>, SysfsError> {
         let mut found = Vec::new();
-        for path in without_interface(self.sysfs)? {
+        for path in without_interface(self.sysfs, &self.functions)? {
             found.extend(self.function_above(&path)?);
         }
         Ok(found)
@@ -55,6 +65,16 @@ impl<'a> Look<'a> {
     /// [`SysfsError`] where something of them is there and cannot be read.
     pub fn rdma_devices(&mut self) -> Result<Vec<RdmaDevice>, SysfsError> {
         rdma_devices(self)
+    }
+
+    /// Fills in how the first port of an RDMA device is doing. Drivers ask the hardware for it, so this is
+    /// for devices of which nothing else tells.
+    ///
+    /// # Errors
+    ///
+    /// [`SysfsError`] where it is there and cannot be read.
+    pub fn ask_first_port(&self, device: &mut RdmaDevice) -> Result<(), SysfsError> {
+        ask_first_port(device)
     }
 
     /// The PCI function that `path` is, or is below.

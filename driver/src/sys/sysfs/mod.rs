@@ -25,6 +25,7 @@ use std::str::FromStr;
 use nix::libc;
 
 use crate::model::Cpus;
+use crate::sys::asked;
 
 pub use self::function::FunctionFacts;
 pub use self::interface::SysfsFacts;
@@ -71,6 +72,7 @@ impl Sysfs {
     /// Where the link at `path` leads to; `None` where there is no link. Links of sysfs lead straight
     /// to directories below `devices`, so that nothing has to be asked of the directories on the way.
     fn target(&self, path: &Path) -> Result<Option<PathBuf>, SysfsError> {
+        asked::note_read();
         let link = match fs::read_link(path) {
             Ok(link) => link,
             Err(error) if is_absence(&error) => return Ok(None),
@@ -117,6 +119,7 @@ fn number(path: &Path) -> Result<Option<u32>, SysfsError> {
 }
 
 fn text(path: &Path) -> Result<Option<String>, SysfsError> {
+    asked::note_read();
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text.trim_end().to_owned())),
         Err(error) if is_absence(&error) => Ok(None),
@@ -152,6 +155,7 @@ fn nearness(bus_device: &Path) -> Result<(Option<u32>, Option<Cpus>), SysfsError
 
 /// Names of what is in a directory, sorted; none where there is no directory.
 fn entries(directory: &Path) -> Result<Vec<String>, SysfsError> {
+    asked::note_read();
     let error = |source| SysfsError::Read { path: directory.to_owned(), source };
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -164,6 +168,11 @@ fn entries(directory: &Path) -> Result<Vec<String>, SysfsError> {
     }
     names.sort();
     Ok(names)
+}
+
+fn is_there(path: &Path) -> bool {
+    asked::note_read();
+    path.exists()
 }
 
 /// Whether a failed read means "this has no such attribute" rather than "reading broke".
@@ -195,7 +204,7 @@ mod tests {
             ",
         );
         let sysfs = tree.sysfs();
-        let error = sysfs.look().interface(&"veth0".parse().unwrap()).unwrap_err();
+        let error = sysfs.look().speed_mbps(&"veth0".parse().unwrap()).unwrap_err();
         assert!(error.to_string().contains("holds \"fast\""), "{error}");
     }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{FunctionFacts, Look, SysfsError, entries, some_text, text};
+use super::{FunctionFacts, Look, SysfsError, entries, is_there, some_text, text};
 use crate::model::{RdmaFacts, RdmaLinkLayer};
 
 /// What sysfs tells of an RDMA device.
@@ -20,10 +20,17 @@ pub struct RdmaDevice {
     pub interface: Option<String>,
     /// The first GID of its first port, such as `fe80:0000:0000:0000:0200:00ff:fe00:0002`.
     pub first_gid: Option<String>,
-    /// `state` of its first port is `ACTIVE`.
+    /// Whether there is a place for interfaces of its bus device, which there is as long as it has
+    /// one, in whichever namespace: an interface of another one is not shown in it, but the directory
+    /// stays (`get_device_parent()` and `cleanup_glue_dir()` in `drivers/base/core.c`, Linux 6.12).
+    pub has_interface: bool,
+    /// `state` of its first port is `ACTIVE`. Not known before [`Look::ask_first_port`].
     pub is_active: bool,
-    /// `rate` of its first port, in megabits per second (10^6 bit/s).
+    /// `rate` of its first port, in megabits per second (10^6 bit/s). Not known before
+    /// [`Look::ask_first_port`].
     pub speed_mbps: Option<u32>,
+    /// The directory of its first port.
+    pub(super) first_port: PathBuf,
     /// Its character devices below `/dev/infiniband`, and the one by which connections are made, which
     /// all share, if there is one; sorted.
     pub nodes: Vec<PathBuf>,
@@ -82,8 +89,11 @@ fn rdma_device(
     let mut numbers: Vec<u32> = entries(&ports)?.iter().filter_map(|n| n.parse().ok()).collect();
     numbers.sort_unstable();
     let first = ports.join(numbers.first().unwrap_or(&1).to_string());
-    let layer = text(&first.join("link_layer"))?;
-    let mut has_ethernet = layer.as_deref() == Some(ETHERNET);
+    // Without it nobody knows yet what this is: a device is there with its own attributes first, gets its
+    // ports then, and is announced at last (`ib_register_device()` in
+    // `drivers/infiniband/core/device.c`, Linux 6.12).
+    let Some(layer) = text(&first.join("link_layer"))? else { return Ok(None) };
+    let mut has_ethernet = layer == ETHERNET;
     for number in numbers.iter().skip(1) {
         // Whoever has one for each representor has all of them on Ethernet, so this ends soon.
         if has_ethernet {
@@ -102,21 +112,39 @@ fn rdma_device(
         Some(parent) => Some(parent),
         None => some_text(&first.join("gid_attrs/ndevs/0"))?,
     };
+    let has_interface = match home {
+        RdmaHome::Virtual => interface.is_some(),
+        RdmaHome::Bus { .. } => is_there(&below.join("net")),
+    };
     Ok(Some(RdmaDevice {
         facts: RdmaFacts {
-            link_layer: link_layer(layer.as_deref(), node_type),
+            link_layer: link_layer(&layer, node_type),
             node_type: node_type.to_owned(),
             node_guid: some_text(&path.join("node_guid"))?,
         },
         has_ethernet,
         interface,
-        first_gid: some_text(&first.join("gids/0"))?,
-        is_active: text(&first.join("state"))?.is_some_and(|state| state.ends_with(": ACTIVE")),
-        speed_mbps: text(&first.join("rate"))?.as_deref().and_then(rate),
+        // Only what is of software has to be found by it.
+        first_gid: match home {
+            RdmaHome::Virtual => some_text(&first.join("gids/0"))?,
+            RdmaHome::Bus { .. } => None,
+        },
+        has_interface,
+        is_active: false,
+        speed_mbps: None,
         nodes: nodes(below, &name, &home, has_cm)?,
+        first_port: first,
         name,
         home,
     }))
+}
+
+/// See [`Look::ask_first_port`].
+pub(super) fn ask_first_port(device: &mut RdmaDevice) -> Result<(), SysfsError> {
+    let state = text(&device.first_port.join("state"))?;
+    device.is_active = state.is_some_and(|state| state.ends_with(": ACTIVE"));
+    device.speed_mbps = text(&device.first_port.join("rate"))?.as_deref().and_then(rate);
+    Ok(())
 }
 
 const ETHERNET: &str = "Ethernet";
@@ -124,13 +152,13 @@ const ETHERNET: &str = "Ethernet";
 /// What `link_layer_show()` writes, which is `Unknown` where the driver says "unspecified", as EFA's
 /// does; and what runs over Ethernet depends on the node (`rdma_node_get_transport()` in
 /// `drivers/infiniband/core/verbs.c`, Linux 6.12).
-fn link_layer(text: Option<&str>, node_type: &str) -> RdmaLinkLayer {
+fn link_layer(text: &str, node_type: &str) -> RdmaLinkLayer {
     match text {
         // Whatever the port says, as EFA's older drivers say Ethernet.
         _ if node_type == "unspecified" => RdmaLinkLayer::Unspecified,
-        Some("InfiniBand") => RdmaLinkLayer::InfiniBand,
-        Some(ETHERNET) if node_type == "RNIC" => RdmaLinkLayer::IWarp,
-        Some(ETHERNET) => RdmaLinkLayer::RoCE,
+        "InfiniBand" => RdmaLinkLayer::InfiniBand,
+        ETHERNET if node_type == "RNIC" => RdmaLinkLayer::IWarp,
+        ETHERNET => RdmaLinkLayer::RoCE,
         _ => RdmaLinkLayer::Unspecified,
     }
 }
@@ -173,7 +201,13 @@ mod tests {
     use crate::sys::sysfs::tree::SysfsTree;
 
     fn devices(tree: &SysfsTree) -> Vec<RdmaDevice> {
-        tree.sysfs().look().rdma_devices().unwrap()
+        let sysfs = tree.sysfs();
+        let mut look = sysfs.look();
+        let mut found = look.rdma_devices().unwrap();
+        for device in &mut found {
+            look.ask_first_port(device).unwrap();
+        }
+        found
     }
 
     fn nodes(names: &[&str]) -> Vec<PathBuf> {
@@ -211,12 +245,24 @@ mod tests {
         assert_eq!(second.nodes, nodes(&["rdma_cm", "umad1", "uverbs1"]));
     }
 
+    /// A RoCE device that has no port yet would look like one that is not on Ethernet.
+    #[test]
+    fn a_device_whose_ports_are_not_there_yet_is_not_known() {
+        for ports in ["", "infiniband/mlx5_0/ports/1/state = 4: ACTIVE"] {
+            let function = "devices/pci0000:3a/0000:3a:02.0/0000:3b:00.0";
+            let device = "infiniband/mlx5_0/node_type = 1: CA";
+            let tree = SysfsTree::machine(&format!("{function}:\n  {device}\n  {ports}\n"));
+            assert_eq!(devices(&tree), [], "{ports}");
+        }
+    }
+
     #[test]
     fn all_nodes_of_a_bus_device_are_its_rdma_devices() {
         let tree = SysfsTree::machine(
             "
             devices/pci0000:d7/0000:d7:05.5/pci10000:00/10000:00:02.0:
               infiniband/mlx5_bond_0/node_type = 1: CA
+              infiniband/mlx5_bond_0/ports/1/link_layer = Ethernet
               infiniband_mad/issm0/ibdev = mlx5_bond_0
               infiniband_mad/umad0/ibdev = mlx5_bond_0
               infiniband_verbs/uverbs0/ibdev = mlx5_bond_0
@@ -238,7 +284,7 @@ mod tests {
             ("Unknown", "unspecified", RdmaLinkLayer::Unspecified),
             ("Ethernet", "unspecified", RdmaLinkLayer::Unspecified),
         ] {
-            assert_eq!(link_layer(Some(layer), node), found);
+            assert_eq!(link_layer(layer, node), found);
         }
     }
 

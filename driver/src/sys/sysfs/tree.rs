@@ -75,6 +75,12 @@ impl SysfsTree {
         self
     }
 
+    /// What is in a file, if it is there.
+    pub(crate) fn text(&self, path: &str) -> Option<String> {
+        let text = fs::read_to_string(self.root.path().join(path)).ok()?;
+        Some(text.trim_end().to_owned())
+    }
+
     pub(crate) fn sysfs(&self) -> Sysfs {
         Sysfs::new(self.root.path()).unwrap()
     }

@@ -81,7 +81,7 @@ pub fn inside(options: &Options) -> Result<()> {
 }
 
 /// Whether this was started by somebody who wants it to wait for nobody, as `chrt` does. The policy is
-/// the 41st field of proc_pid_stat(5), and the name of the process, the second, may have spaces.
+/// the 41st field of `proc_pid_stat(5)`, and the name of the process, the second, may have spaces.
 fn is_real_time() -> Result<bool> {
     const AFTER_NAME: usize = 41 - 3;
     let stat = fs::read_to_string("/proc/self/stat").context("read /proc/self/stat")?;

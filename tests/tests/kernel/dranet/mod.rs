@@ -9,6 +9,7 @@ mod life;
 mod programs;
 mod routing;
 pub(crate) mod vm_only;
+mod webhooks;
 
 use std::collections::BTreeMap;
 

@@ -10,6 +10,7 @@ mod failed;
 mod gate;
 mod hotplug;
 mod look;
+mod offer;
 mod policy;
 mod publish;
 mod refuse;

@@ -79,7 +79,9 @@ fn route(mut route: Value) -> Value {
 
 /// An interface without what changes by and by, and without its index, which it may lose.
 fn lasting(mut link: Value) -> Value {
-    let of_the_moment = ["operstate", "qdisc", "link_index", "link_netnsid", "link", "ifindex"];
+    // The permanent address of a virtual function is what its driver heard last from the physical one.
+    let of_the_moment =
+        ["operstate", "qdisc", "link_index", "link_netnsid", "link", "ifindex", "permaddr"];
     link.as_object_mut().unwrap().retain(|key, _| !of_the_moment.contains(&key.as_str()));
     let passing = ["LOWER_UP", "NO-CARRIER", "M-DOWN"];
     let is_lasting = |flag: &Value| !passing.contains(&flag.as_str().unwrap_or_default());

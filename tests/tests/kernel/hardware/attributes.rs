@@ -101,7 +101,7 @@ fn the_attributes_of_all_devices_are_those_of_the_golden_file() {
         rdma(&["link", "delete", "rxe0"]).unwrap();
         lines(&["link del tagged"]);
         drop(made);
-        if env::var_os("WEIR_BLESS").is_none() {
+        if env::var_os("WEIR_GOLDEN").is_none() {
             same.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
     });

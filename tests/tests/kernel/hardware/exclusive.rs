@@ -52,8 +52,8 @@ fn is_refused(node: &mut Node) {
     node.prepare(&web.claims()).unwrap();
     let refused = format!("{:#}", node.run_sandbox(&web.pod).map(drop).unwrap_err());
     assert!(refused.contains("rxe0"), "{refused}");
-    before.is_as_now();
     node.unprepare(&web.claims()).unwrap();
+    before.is_as_now();
     // The sandbox is not there, but its namespace is, as the runtime has made it.
     Netns::remove(&sandbox(&web.pod).netns.unwrap()).unwrap();
     nothing_is_left();

@@ -27,7 +27,9 @@ fn talk_by(node: &Node, kind: &str, subinterface: &Value) {
         pod
     });
     pods[0].talks_to(&pods[1], [10, 9, 0, 2]);
-    pods.into_iter().for_each(|pod| pod.end(node));
+    for pod in pods {
+        pod.end(node);
+    }
 }
 
 #[test]

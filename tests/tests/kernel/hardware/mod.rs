@@ -1,5 +1,5 @@
-//! The unmodified driver with hardware: NICs on two NUMA nodes and behind two PCIe roots, virtual
-//! functions, RDMA, and kinds of links that a machine's own kernel may not have. Only guests of the vm
+//! The unmodified driver with hardware: NICs on two NUMA nodes and behind two roots of `PCIe`,
+//! virtual functions, RDMA, and kinds of links that a machine's own kernel may not have. Only guests of the vm
 //! ring have all that (`xtask/src/vm/hardware.rs`), so the kernel ring leaves it to them.
 
 mod attributes;

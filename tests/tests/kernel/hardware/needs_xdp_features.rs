@@ -35,7 +35,9 @@ fn an_igb_and_a_virtio_nic_count_by_xdp_in_their_drivers() {
                 if pinned >= counted.received { Ok(()) } else { Err(pinned.to_string()) }
             });
         }
-        pods.into_iter().for_each(|pod| pod.end(node));
+        for pod in pods {
+            pod.end(node);
+        }
         before.is_as_now();
         nothing_is_left();
     });

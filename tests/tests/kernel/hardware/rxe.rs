@@ -181,10 +181,12 @@ pub(super) fn pods_talk_by_rdma() {
                 said.map_err(|error| error.to_string())
             });
             assert_eq!(said.matches("ping data: rdma-ping-").count(), 3, "{said}");
-            let served = serving.join().unwrap();
-            assert_eq!(served.matches("server ping data: rdma-ping-").count(), 3, "{served}");
+            let heard = serving.join().unwrap();
+            assert_eq!(heard.matches("server ping data: rdma-ping-").count(), 3, "{heard}");
         });
-        pods.iter().for_each(|pod| ring.end(pod));
+        for pod in &pods {
+            ring.end(pod);
+        }
         nothing_is_left();
     });
 }

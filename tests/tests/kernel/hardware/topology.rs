@@ -101,7 +101,9 @@ fn a_claim_for_a_gpu_and_a_nic_on_one_pcie_root_gets_both_there() {
             pod
         });
         pods[0].talks_to(&pods[1], [10, 9, 0, IGB0.0[5]]);
-        pods.into_iter().for_each(|pod| pod.end(node));
+        for pod in pods {
+            pod.end(node);
+        }
         before.is_as_now();
         nothing_is_left();
     });

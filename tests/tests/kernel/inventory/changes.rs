@@ -178,8 +178,8 @@ fn a_scan_asks_no_more_of_twice_as_many_interfaces_and_a_change_is_asked_about_a
         netlink.set_mtu(nic7, 1400).unwrap();
         let changes = Changes { interfaces: [nic7].into(), ..Changes::default() };
         let (one, seen) = requests(|| scanner.rescan(&changes).unwrap());
-        // Link, addresses, what XDP can do, channels, TCX either way.
-        assert!(one <= 6, "{one}");
+        // Link, addresses, what XDP can do, channels, speed, TCX either way.
+        assert!(one <= 7, "{one}");
         assert_eq!(seen.devices.iter().find(|it| it.called() == "nic7").unwrap().mtu, 1400);
     });
 }

@@ -1,5 +1,6 @@
 //! Programs of others come and go, and are seen soon.
 
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use aya::Ebpf;
@@ -9,7 +10,7 @@ use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use common::names;
 use driver::inventory::Inventory;
 use driver::sys::bpf::{self, Place};
-use driver::sys::netlink::Netlink;
+use driver::sys::netlink::{Netlink, Side};
 use nix::mount::{MntFlags, umount2};
 use tokio_util::sync::CancellationToken;
 
@@ -75,6 +76,32 @@ fn tcx_by_a_link_is_seen_when_it_comes_and_when_it_goes() {
         until("TCX", || seen(inventory) == (false, 1));
         tc.detach(link).unwrap();
         until("its end", || seen(inventory) == (false, 0));
+    });
+}
+
+/// The kernel tells of filters, but their programs are loaded just before and listed once a second.
+#[test]
+fn a_filter_is_seen_when_it_comes_and_when_it_goes() {
+    watching(|inventory, ebpf| {
+        let netlink = Netlink::open().unwrap();
+        let nic0 = index(&netlink, "nic0");
+        let filters = || {
+            let devices = inventory.devices();
+            devices.iter().find(|it| it.called() == "nic0").unwrap().ebpf.tc_filters.clone()
+        };
+        let tc: &SchedClassifier = ebpf.program(names::INGRESS).unwrap().try_into().unwrap();
+        let program = tc.fd().unwrap();
+        netlink.add_clsact(nic0).unwrap();
+        netlink.put_filter(nic0, Side::Ingress, "stranger", program.as_fd()).unwrap();
+        until("the filter", || filters() == ["stranger"]);
+        netlink.remove_filter(nic0, Side::Ingress).unwrap();
+        until("its end", || filters().is_empty());
+
+        netlink.put_filter(nic0, Side::Egress, "other", program.as_fd()).unwrap();
+        until("another one", || filters() == ["other"]);
+        // With what it is attached to it goes without a word of its own.
+        run("tc", &["qdisc", "del", "dev", "nic0", "clsact"]);
+        until("the end of all", || filters().is_empty());
     });
 }
 

@@ -85,6 +85,28 @@ async fn attributes_of_a_webhook_arrive_in_the_slice_over_tcp_and_over_a_socket(
     }
 }
 
+/// The server's certificate is signed by `ca.pem`; `other-ca.pem` is an authority of the same name.
+#[tokio::test]
+async fn a_provider_behind_tls_is_believed_only_by_the_authority_that_is_named() {
+    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tls");
+    let webhook = Webhook::on_tls(&tls, pool_profile()).await.unwrap();
+    for (authority, is_believed) in [("other-ca.pem", false), ("ca.pem", true)] {
+        let directory = TempDir::new().unwrap();
+        let ca = Some(tls.join(authority));
+        let place = ProviderPlace::Url { url: webhook.url().to_owned(), ca };
+        let rule = ProviderRule { place, ..at(webhook.url()) };
+        let providers = employed(directory.path(), rule).await;
+        let (world, _kubelet, driver) = World::registered_asking(providers).await;
+        world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "pool" })]));
+        let answer = driver.prepare(&[claim_ref("nics", "c1")]).await.unwrap()["c1"].clone();
+        assert_eq!(answer.is_ok(), is_believed, "{authority}: {answer:?}");
+        assert_eq!(webhook.asked("/GetProfileConfig").len(), usize::from(is_believed));
+        if let Err(error) = answer {
+            assert!(error.contains("invalid peer certificate"), "{error}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_changes_is_published_and_what_was_known_outlives_the_provider() {
     let directory = TempDir::new().unwrap();
@@ -104,6 +126,33 @@ async fn what_changes_is_published_and_what_was_known_outlives_the_provider() {
     let mut devices = vec![device("eth1")];
     providers.fill(&mut devices);
     assert_eq!(devices[0].provided.len(), 1, "several rounds have failed by now");
+}
+
+#[tokio::test]
+async fn one_late_answer_costs_no_other() {
+    let directory = TempDir::new().unwrap();
+    let behaviour = Behaviour {
+        attributes: json!({ "gen": 1 }),
+        silent_about: Some("eth1".to_owned()),
+        ..Behaviour::default()
+    };
+    let webhook = Webhook::on_tcp(behaviour).await.unwrap();
+    let rule = ProviderRule { refresh: Duration::from_secs(600), ..at(webhook.url()) };
+    let providers = employed(directory.path(), rule).await;
+    let provided = || {
+        let mut devices = vec![device("eth1"), device("eth2")];
+        providers.fill(&mut devices);
+        [devices[0].provided.len(), devices[1].provided.len()]
+    };
+    assert_eq!(provided(), [0, 1]);
+
+    // Long before the next time of all, and of nobody else.
+    let world = World::start(Duration::ZERO);
+    let _running = running(&providers, &world);
+    webhook.behave(|it| it.silent_about = None);
+    eventually("the late one is known", || provided() == [1, 1]).await;
+    let asked = webhook.asked("/GetDeviceAttributes");
+    assert_eq!(asked.iter().filter(|it| it["name"] == "eth2").count(), 1);
 }
 
 #[tokio::test]
@@ -224,6 +273,116 @@ async fn a_release_that_fails_is_tried_again_also_by_the_next_driver() {
 }
 
 #[tokio::test]
+async fn what_was_granted_is_known_while_nobody_knows_whom_to_ask() {
+    let directory = TempDir::new().unwrap();
+    let webhook = Webhook::on_tcp(pool_profile()).await.unwrap();
+    for is_employed in [true, false] {
+        let providers = if is_employed {
+            employed(directory.path(), at(webhook.url())).await
+        } else {
+            Providers::open(DRIVER, directory.path()).unwrap()
+        };
+        let (world, _kubelet, driver) = World::registered_asking(providers).await;
+        world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "pool" })]));
+        let nics = [claim_ref("nics", "c1")];
+        assert_eq!(driver.prepare(&nics).await.unwrap()["c1"].as_ref().err(), None);
+        assert_eq!(world.worker.records()[0].wishes.interface.mtu, Some(1450));
+        assert_eq!(webhook.asked("/GetProfileConfig").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_outage_does_not_make_another_provider_grant_the_same() {
+    let directory = TempDir::new().unwrap();
+    let slow = Behaviour { pause: Duration::from_secs(600), ..pool_profile() };
+    let socket = directory.path().join("first.sock");
+    let first = Webhook::on_socket(&socket, slow).unwrap();
+    let second = Webhook::on_tcp(pool_profile()).await.unwrap();
+    let rules = [at(first.url()), ProviderRule { name: "second".to_owned(), ..at(second.url()) }];
+    let providers = Providers::open(DRIVER, directory.path()).unwrap();
+    providers.employ(&rules, &[]).await;
+    let (world, _kubelet, driver) = World::registered_asking(providers).await;
+    let profile = [json!({ "profile": "pool" })];
+    world.api.add_claim(claim("nics", "c1", &["eth1"], &profile));
+    world.api.add_claim(claim("nics-b", "c2", &["eth2"], &profile));
+    let error = driver.prepare(&[claim_ref("nics", "c1")]).await.unwrap()["c1"].clone();
+    assert!(error.unwrap_err().contains("provider facts: no answer to /GetProfileConfig"));
+
+    drop(first);
+    let claims = [claim_ref("nics", "c1"), claim_ref("nics-b", "c2")];
+    let answers = driver.prepare(&claims).await.unwrap();
+    for uid in ["c1", "c2"] {
+        let error = answers[uid].clone().unwrap_err();
+        assert!(error.contains("provider facts: /"), "{error}");
+    }
+    assert!(second.asked("/GetProfileConfig").is_empty());
+}
+
+#[tokio::test]
+async fn another_profile_of_the_same_device_waits_until_the_first_is_given_back() {
+    let directory = TempDir::new().unwrap();
+    let webhook = Webhook::on_tcp(pool_profile()).await.unwrap();
+    let providers = employed(directory.path(), at(webhook.url())).await;
+    let (world, _kubelet, driver) = World::registered_asking(providers.clone()).await;
+    let nics = [claim_ref("nics", "c1")];
+    let wish = |profile: &str| {
+        world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": profile })]));
+    };
+    wish("other");
+    assert!(driver.prepare(&nics).await.unwrap()["c1"].is_err());
+    wish("pool");
+    let error = driver.prepare(&nics).await.unwrap()["c1"].clone().unwrap_err();
+    assert!(error.ends_with("of an earlier try is being given back"), "{error}");
+    assert_eq!(webhook.asked("/GetProfileConfig").len(), 1);
+
+    let _running = running(&providers, &world);
+    eventually("the first is given back", || {
+        let released = webhook.asked("/ReleaseProfileConfig");
+        released.iter().any(|it| it["config"]["profile"] == "other")
+    })
+    .await;
+    let file = directory.path().join("profiles.json");
+    eventually("it is forgotten", || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\"grants\":[]"))
+    })
+    .await;
+    // The round of releases has its end a little later.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(driver.prepare(&nics).await.unwrap()["c1"].as_ref().err(), None);
+}
+
+#[tokio::test]
+async fn what_may_have_been_given_back_is_asked_for_anew() {
+    let directory = TempDir::new().unwrap();
+    let behaviour = Behaviour { loses_release: true, ..pool_profile() };
+    let webhook = Webhook::on_tcp(behaviour).await.unwrap();
+    let providers = employed(directory.path(), at(webhook.url())).await;
+    let (world, _kubelet, driver) = World::registered_asking(providers.clone()).await;
+    let first = running(&providers, &world);
+    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "pool" })]));
+    let nics = [claim_ref("nics", "c1")];
+    assert!(driver.prepare(&nics).await.unwrap()["c1"].is_ok());
+    let file = directory.path().join("profiles.json");
+    let text = || std::fs::read_to_string(&file).unwrap();
+    assert!(!text().contains("\"answer\":null"));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(driver.unprepare(&nics).await.unwrap()["c1"], Ok(()));
+    eventually("it is released", || webhook.asked("/ReleaseProfileConfig").len() == 1).await;
+    // Before the answer, and without it.
+    assert!(text().contains("\"answer\":null"), "{}", text());
+    drop(first);
+
+    let other = json!({ "interface": { "addresses": ["10.88.0.9/24"] } });
+    webhook.behave(|it| drop(it.profiles.insert("pool".to_owned(), other)));
+    let next = employed(directory.path(), at(webhook.url())).await;
+    let (world, _kubelet, driver) = World::registered_asking(next).await;
+    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "pool" })]));
+    assert!(driver.prepare(&nics).await.unwrap()["c1"].is_ok());
+    let addresses = world.worker.records()[0].wishes.interface.addresses.clone();
+    assert_eq!(addresses, Some(vec!["10.88.0.9/24".parse().unwrap()]));
+}
+
+#[tokio::test]
 async fn a_dead_provider_holds_up_neither_slices_nor_claims_without_a_profile() {
     let directory = TempDir::new().unwrap();
     let nobody = format!("unix://{}", directory.path().join("nobody.sock").display());
@@ -246,7 +405,7 @@ async fn a_dead_provider_holds_up_neither_slices_nor_claims_without_a_profile() 
 #[tokio::test]
 async fn a_slow_provider_is_not_waited_for() {
     let directory = TempDir::new().unwrap();
-    let pause = Duration::from_secs(600);
+    let pause = Duration::from_mins(10);
     let behaviour = Behaviour { pause, ..pool_profile() };
     let webhook = Webhook::on_tcp(behaviour).await.unwrap();
     let providers = employed(directory.path(), at(webhook.url())).await;

@@ -399,6 +399,13 @@ fn an_iommu_group_goes_to_one_claim_at_a_time() {
         };
         let error = engine.prepare(&one("b", "eth2", none, Wishes::default())).unwrap_err();
         assert!(error.to_string().contains("in no IOMMU group"), "{error}");
+        let held_up = |device: &mut Device| {
+            make_vfio(device, 1);
+            device.iommu_group_held_up_by = vec![pci(7)];
+        };
+        let error = engine.prepare(&one("b", "eth2", held_up, Wishes::default())).unwrap_err();
+        let said = format!("group 41 cannot be used: drivers of the kernel use {} of it", pci(7));
+        assert!(error.to_string().contains(&said), "{error}");
     });
 }
 

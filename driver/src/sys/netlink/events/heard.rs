@@ -11,6 +11,10 @@ const NEW_LINK: u16 = 16;
 const DEL_LINK: u16 = 17;
 const NEW_ADDRESS: u16 = 20;
 const DEL_ADDRESS: u16 = 21;
+const NEW_QDISC: u16 = 36;
+const DEL_QDISC: u16 = 37;
+const NEW_FILTER: u16 = 44;
+const DEL_FILTER: u16 = 45;
 const NEW_ROUTE: u16 = 24;
 const DEL_ROUTE: u16 = 25;
 /// `RT_TABLE_MAIN`, the one whose default routes are those of the node.
@@ -20,6 +24,7 @@ const MAIN_TABLE: u8 = 254;
 pub(super) fn note(source: Source, datagram: &[u8], changes: &mut Changes) {
     match source {
         Source::Route => messages(datagram, |kind, body| route(kind, body, changes)),
+        Source::Filters => messages(datagram, |kind, body| filter(kind, body, changes)),
         Source::Netdev => messages(datagram, |_, body| {
             let attributes = body.get(generic::HEADER_LEN..).unwrap_or_default();
             changes.interfaces.extend(netdev::decode_device(attributes).map(|(index, _)| index));
@@ -52,10 +57,29 @@ fn route(kind: u16, body: &[u8], changes: &mut Changes) {
         }
         // `struct rtmsg`: the length of the destination's prefix, and the table.
         NEW_ROUTE | DEL_ROUTE => {
+            // Also halves of everything, and 2000::/3.
+            let is_wide = body.get(1).is_some_and(|length| *length <= 3);
             changes.default_routes |=
-                body.get(1) == Some(&0) && body.get(4).is_none_or(|table| *table == MAIN_TABLE);
+                is_wide && body.get(4).is_none_or(|table| *table == MAIN_TABLE);
         }
         _ => {}
+    }
+}
+
+/// A block of filters that interfaces share has no interface, and is told of as -1
+/// (`TCM_IFINDEX_MAGIC_BLOCK` in `include/uapi/linux/rtnetlink.h`).
+fn filter(kind: u16, body: &[u8], changes: &mut Changes) {
+    if !matches!(kind, NEW_QDISC | DEL_QDISC | NEW_FILTER | DEL_FILTER) {
+        return;
+    }
+    // `struct tcmsg` has the index where others have it.
+    match body.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes) {
+        Some(u32::MAX) => changes.everything = true,
+        Some(index) => {
+            changes.filters = true;
+            changes.interfaces.insert(IfIndex(index));
+        }
+        None => {}
     }
 }
 
@@ -84,7 +108,8 @@ fn uevent(datagram: &[u8], changes: &mut Changes) {
 #[cfg(any(test, feature = "testing"))]
 pub(in crate::sys::netlink) fn hear_all(datagram: &[u8]) -> usize {
     let mut changes = Changes::default();
-    for source in [Source::Route, Source::Netdev, Source::Rdma, Source::Uevent] {
+    let sources = [Source::Route, Source::Filters, Source::Netdev, Source::Rdma, Source::Uevent];
+    for source in sources {
         note(source, datagram, &mut changes);
     }
     changes.interfaces.len()
@@ -136,6 +161,21 @@ mod tests {
         assert!(route(0, MAIN_TABLE));
         assert!(!route(24, MAIN_TABLE));
         assert!(!route(0, 100));
+    }
+
+    #[test]
+    fn filters_name_their_interface_unless_many_share_them() {
+        let mut body = [0; 20];
+        body[4..8].copy_from_slice(&7_u32.to_ne_bytes());
+        for kind in [NEW_FILTER, DEL_FILTER, NEW_QDISC, DEL_QDISC] {
+            let filters = Changes { filters: true, ..about(&[7]) };
+            assert_eq!(heard(Source::Filters, &message(kind, &body)), filters, "{kind}");
+        }
+        // An action.
+        assert_eq!(heard(Source::Filters, &message(48, &body)), Changes::default());
+        body[4..8].copy_from_slice(&[255; 4]);
+        let all = Changes::everything();
+        assert_eq!(heard(Source::Filters, &message(NEW_FILTER, &body)), all);
     }
 
     #[test]
