@@ -102,16 +102,13 @@ impl Checkpoint {
             }
             Err(error) => {
                 let (to, reason) = (set_aside(&path)?, error.to_string());
-                match read_mirror(directory, boot_id) {
-                    Some((read, records)) => {
-                        (read, Found::Mirrored { records, to: Some(to), reason })
-                    }
-                    None => {
-                        // Later starts of this boot find whole files, and know no more than this one.
-                        let marker = directory.join(PARTIAL);
-                        fs::write(&marker, boot_id).map_err(|e| io_error("write", &marker, e))?;
-                        (Held::default(), Found::SetAside { to, reason })
-                    }
+                if let Some((read, records)) = read_mirror(directory, boot_id) {
+                    (read, Found::Mirrored { records, to: Some(to), reason })
+                } else {
+                    // Later starts of this boot find whole files, and know no more than this one.
+                    let marker = directory.join(PARTIAL);
+                    fs::write(&marker, boot_id).map_err(|e| io_error("write", &marker, e))?;
+                    (Held::default(), Found::SetAside { to, reason })
                 }
             }
         };

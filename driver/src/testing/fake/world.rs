@@ -42,6 +42,7 @@ pub struct FakeInterface {
 
 /// Everything there is: namespaces by identity (`None` is the host) and datapaths by name.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a trouble of its own")]
 pub struct World {
     pub interfaces: BTreeMap<Option<NetnsId>, BTreeMap<IfName, FakeInterface>>,
     pub rules: BTreeMap<Option<NetnsId>, Vec<Rule>>,
