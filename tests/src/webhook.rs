@@ -23,6 +23,7 @@ use tokio::time::sleep;
 
 /// What a provider does.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing that a provider does or not")]
 pub struct Behaviour {
     pub knows_devices: bool,
     pub has_profiles: bool,

@@ -33,7 +33,9 @@ fn write_at(value: &mut Value, path: &[&str]) {
             }
         }
         (["*", rest @ ..], Value::Array(items)) => {
-            items.iter_mut().for_each(|item| write_at(item, rest));
+            for item in items {
+                write_at(item, rest);
+            }
         }
         (["*", rest @ ..], Value::Object(fields)) => {
             fields.values_mut().for_each(|field| write_at(field, rest));

@@ -103,10 +103,10 @@ fn on_the_machine(test: impl FnOnce(&mut LinuxNode, &Netlink) + Send) {
     let machine = Netns::open(&told("WEIR_MACHINE")).unwrap();
     let tested = machine.run(|_| {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
-        mount(none, "/", none, private, none).unwrap();
+        let (nothing, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+        mount(nothing, "/", nothing, private, nothing).unwrap();
         let directory = tempfile::tempdir().unwrap();
-        mount(none, directory.path(), Some("sysfs"), MsFlags::empty(), none).unwrap();
+        mount(nothing, directory.path(), Some("sysfs"), MsFlags::empty(), nothing).unwrap();
         let bpffs = tempfile::tempdir().unwrap();
         let gate = Gate::install(bpffs.path()).unwrap();
         let cdi = CdiDir::open(&bpffs.path().join("cdi"), "weir.dev", gate).unwrap();
@@ -146,8 +146,8 @@ fn on_a_function(test: impl FnOnce(&mut LinuxNode, &VfPlace) + Send) {
         else {
             panic!()
         };
-        let made = all.into_iter().find(|it| it.address == address).unwrap();
-        assert_eq!((made.num_vfs, made.vfs.len()), (2, 2), "{made:?}");
+        let found = all.into_iter().find(|it| it.address == address).unwrap();
+        assert_eq!((found.num_vfs, found.vfs.len()), (2, 2), "{found:?}");
         let place = VfPlace { pf: pf.name, pf_index: pf.index, number: 0 };
         test(node, &place);
         twice(node, &Step::SetVfCount { pf: address, count: 0 });

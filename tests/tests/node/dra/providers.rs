@@ -137,7 +137,7 @@ async fn one_late_answer_costs_no_other() {
         ..Behaviour::default()
     };
     let webhook = Webhook::on_tcp(behaviour).await.unwrap();
-    let rule = ProviderRule { refresh: Duration::from_secs(600), ..at(webhook.url()) };
+    let rule = ProviderRule { refresh: Duration::from_mins(10), ..at(webhook.url()) };
     let providers = employed(directory.path(), rule).await;
     let provided = || {
         let mut devices = vec![device("eth1"), device("eth2")];
@@ -294,7 +294,7 @@ async fn what_was_granted_is_known_while_nobody_knows_whom_to_ask() {
 #[tokio::test]
 async fn an_outage_does_not_make_another_provider_grant_the_same() {
     let directory = TempDir::new().unwrap();
-    let slow = Behaviour { pause: Duration::from_secs(600), ..pool_profile() };
+    let slow = Behaviour { pause: Duration::from_mins(10), ..pool_profile() };
     let socket = directory.path().join("first.sock");
     let first = Webhook::on_socket(&socket, slow).unwrap();
     let second = Webhook::on_tcp(pool_profile()).await.unwrap();
