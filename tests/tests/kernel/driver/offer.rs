@@ -219,8 +219,15 @@ fn two_physical_functions() -> PathBuf {
     }
     let functions = root.join("devices/pci0000:00");
     symlink("../0000:5e:00.1", functions.join(used).join("virtfn0")).unwrap();
-    let driver = "../../../bus/pci/drivers/vfio-pci";
-    symlink(driver, functions.join("0000:5e:00.1/driver")).unwrap();
+    let driver = |name: &str| format!("../../../bus/pci/drivers/{name}");
+    symlink(driver("vfio-pci"), functions.join("0000:5e:00.1/driver")).unwrap();
+    fs::create_dir_all(bus.join("drivers/igb")).unwrap();
+    for (function, interface) in [(free, "pf0"), (used, "pf1")] {
+        symlink(driver("igb"), functions.join(function).join("driver")).unwrap();
+        let place = functions.join(function).join("net").join(interface);
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join("flags"), "0x1003\n").unwrap();
+    }
     root
 }
 
