@@ -6,15 +6,15 @@ use super::value::Value;
 use super::{Entry, PROVIDED, Seen};
 use crate::model::{Device, EbpfAbilities, Form, XdpFeatures};
 
-const fn string(name: &'static str, of: fn(&Seen<'_>) -> Option<Value>) -> Entry {
+pub(super) const fn string(name: &'static str, of: fn(&Seen<'_>) -> Option<Value>) -> Entry {
     Entry { name, kind: "string", of }
 }
 
-const fn int(name: &'static str, of: fn(&Seen<'_>) -> Option<Value>) -> Entry {
+pub(super) const fn int(name: &'static str, of: fn(&Seen<'_>) -> Option<Value>) -> Entry {
     Entry { name, kind: "int", of }
 }
 
-const fn flag(name: &'static str, of: fn(&Seen<'_>) -> Option<Value>) -> Entry {
+pub(super) const fn flag(name: &'static str, of: fn(&Seen<'_>) -> Option<Value>) -> Entry {
     Entry { name, kind: "bool", of }
 }
 

@@ -2,27 +2,15 @@
 //! devices (`pkg/apis/attributes.go` and `pkg/inventory/db.go` of DraNet 1.4).
 //!
 //! Where it and we differ on purpose: lists are sorted and cut to the API's limit, which DraNet leaves
-//! to luck, and an interface without a MAC address has no `mac` rather than an empty one.
+//! to luck.
 
 use ipnet::IpNet;
 use pci_ids::FromId as _;
 
-use super::catalog::{addresses, pci_address};
+use super::catalog::{addresses, flag, int, pci_address, string};
 use super::value::Value;
 use super::{Entry, PROVIDED, Seen};
 use crate::model::PciFacts;
-
-const fn string(name: &'static str, of: fn(&Seen<'_>) -> Option<Value>) -> Entry {
-    Entry { name, kind: "string", of }
-}
-
-const fn int(name: &'static str, of: fn(&Seen<'_>) -> Option<Value>) -> Entry {
-    Entry { name, kind: "int", of }
-}
-
-const fn flag(name: &'static str, of: fn(&Seen<'_>) -> Option<Value>) -> Entry {
-    Entry { name, kind: "bool", of }
-}
 
 pub(super) const DRANET: &[Entry] = &[
     string("ifName", |it| Some(Value::text(it.device.interface.as_ref()?))),
