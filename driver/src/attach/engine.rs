@@ -205,9 +205,13 @@ impl<N: Node> Engine<N> {
         }
     }
 
-    /// An RDMA device of the host.
-    fn rdma(&mut self, name: &str, index: Option<u32>) -> Result<Option<RdmaSeen>, StepError> {
-        match self.node.observe(&Subject::Rdma { name: name.to_owned(), index })? {
+    fn rdma(
+        &mut self,
+        place: Place,
+        name: &str,
+        index: Option<u32>,
+    ) -> Result<Option<RdmaSeen>, StepError> {
+        match self.node.observe(&Subject::Rdma { place, name: name.to_owned(), index })? {
             Observed::Rdma(seen) => Ok(seen),
             _ => Err(mismatch()),
         }

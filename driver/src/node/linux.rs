@@ -79,7 +79,9 @@ impl LinuxNode {
             }
             Subject::Cookie(netns) => Observed::Cookie(observe::cookie(places, netns)?),
             Subject::Vf(place) => Observed::Vf(function::vf(places, place)?),
-            Subject::Rdma { name, index } => Observed::Rdma(function::rdma(name, *index)?),
+            Subject::Rdma { place, name, index } => {
+                Observed::Rdma(function::rdma(place, name, *index)?)
+            }
             Subject::Namespace(netns) => Observed::Namespace(!observe::is_gone(netns)?),
             Subject::PhysicalFunctions => {
                 let all = self.sysfs.as_ref().map(|sysfs| function::physical(places, sysfs));

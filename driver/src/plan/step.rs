@@ -424,8 +424,9 @@ pub enum Subject {
     Ethtool(IfName),
     /// What a physical function of the host tells of one of its virtual ones.
     Vf(VfPlace),
-    /// An RDMA device of the host, by its index where that is known, else by its name.
+    /// An RDMA device, by its index where that is known, else by its name.
     Rdma {
+        place: Place,
         name: String,
         index: Option<u32>,
     },
@@ -463,7 +464,7 @@ pub enum Observed {
     Ethtool(Box<EthtoolState>),
     /// `None`: there is no such function.
     Vf(Option<VfSettings>),
-    /// `None`: there is no such RDMA device on the host, or no RDMA at all.
+    /// `None`: there is no such RDMA device there, or no RDMA at all.
     Rdma(Option<RdmaSeen>),
     Namespace(bool),
     PhysicalFunctions(Vec<PfState>),

@@ -141,7 +141,7 @@ impl<N: Node> Engine<N> {
             return Ok(None);
         };
         let unseen = |source| AttachError::Observe { device: device.name.clone(), source };
-        match self.rdma(name, None).map_err(unseen)? {
+        match self.rdma(Place::Host, name, None).map_err(unseen)? {
             Some(seen) => Ok(seen.is_exclusive.then_some(seen.place)),
             None if found.form() == Form::Rdma => {
                 Err(AttachError::NoSuchDevice { device: device.name.clone() })

@@ -161,17 +161,19 @@ impl<N: Node> Engine<N> {
     /// Whether the RDMA device that moves is on the host.
     pub(super) fn is_rdma_home(&mut self, record: &Record) -> Result<bool, StepError> {
         let Some(place) = &record.rdma else { return Ok(false) };
-        Ok(self.rdma(&place.name, Some(place.index))?.is_some())
+        Ok(self.rdma(Place::Host, &place.name, Some(place.index))?.is_some())
     }
 
-    /// Whether the RDMA device is still to be fetched. A namespace that is gone gives it back by itself.
+    /// Whether the RDMA device is still to be fetched. A namespace that is gone gives it back by itself,
+    /// and one that is nowhere any more, as software's that ends with its interface's move, is no
+    /// reason to wait.
     fn is_rdma_left_behind(&mut self, record: &Record) -> bool {
-        let Some(netns) = record.phase.netns().filter(|_| record.rdma.is_some()).cloned() else {
+        let (Some(netns), Some(device)) = (record.phase.netns().cloned(), record.rdma.clone())
+        else {
             return false;
         };
         // What nobody can tell may be so.
-        !matches!(self.is_rdma_home(record), Ok(true))
-            && !matches!(self.is_namespace_there(&netns), Ok(false))
+        !matches!(self.rdma(Place::Pod(netns), &device.name, Some(device.index)), Ok(None))
     }
 
     /// Home is on the host under the old name, and so is the RDMA device. Whatever else could not be put back is residue, and

@@ -59,7 +59,15 @@ pub(super) fn set_vf(
 }
 
 /// An RDMA device of the host; `None` where there is none, or no RDMA at all.
-pub(super) fn rdma(name: &str, index: Option<u32>) -> Result<Option<RdmaSeen>, StepError> {
+pub(super) fn rdma(
+    place: &Place,
+    name: &str,
+    index: Option<u32>,
+) -> Result<Option<RdmaSeen>, StepError> {
+    Ok(visit(place, || rdma_here(name, index))?.transpose()?.flatten())
+}
+
+fn rdma_here(name: &str, index: Option<u32>) -> Result<Option<RdmaSeen>, NetlinkError> {
     static TOLD: Once = Once::new();
     let Some(rdma) = Rdma::open()? else {
         TOLD.call_once(|| tracing::info!("this kernel has no RDMA"));

@@ -298,6 +298,8 @@ impl World {
         if let Some(mut interface) = taken {
             if from.place != to.place {
                 interface.leave();
+                let is_software = self.is_rdma_software;
+                self.rdma.retain(|_, it| !is_software || it.index != interface.identity);
             }
             target.insert(to.interface.clone(), interface);
         }

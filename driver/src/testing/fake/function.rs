@@ -28,8 +28,12 @@ impl World {
                 let found = self.vfs.get(&(place.pf_index, place.number));
                 Observed::Vf(found.map(|vf| vf.settings.clone()))
             }
-            Subject::Rdma { name, index } => {
-                let mut here = self.rdma.iter().filter(|(_, it)| it.netns.is_none());
+            Subject::Rdma { place, name, index } => {
+                let is_here = |it: &&FakeRdma| match place {
+                    Place::Host => it.netns.is_none(),
+                    Place::Pod(netns) => it.netns.as_ref() == Some(&netns.id),
+                };
+                let mut here = self.rdma.iter().filter(|(_, it)| is_here(it));
                 let found = here.find(|(other, it)| *other == name || Some(it.index) == *index);
                 Observed::Rdma(found.map(|(name, it)| RdmaSeen {
                     place: RdmaPlace { name: name.clone(), index: it.index },

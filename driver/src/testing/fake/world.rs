@@ -62,6 +62,8 @@ pub struct World {
     pub is_rdma_exclusive: bool,
     /// RDMA devices do not leave the namespaces of pods.
     pub is_rdma_stuck: bool,
+    /// RDMA devices end when their interface goes to another namespace, as `rxe` ones do.
+    pub is_rdma_software: bool,
     /// Where interfaces sit, by their identity.
     pub places: BTreeMap<u32, PciAddress>,
     pub physical_functions: Vec<PfState>,

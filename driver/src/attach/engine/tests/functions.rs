@@ -370,6 +370,25 @@ fn an_rdma_device_is_not_forgotten_in_a_namespace_while_its_interface_is_home() 
 }
 
 #[test]
+fn an_rdma_device_that_ends_with_the_move_is_not_waited_for() {
+    let bench = with_functions(true);
+    let fresh = bench.node.snapshot();
+    bench.run(None, |engine| {
+        let wanted = one("a", "eth1", |device| make_rdma(device, 0), wishes());
+        engine.prepare(&wanted).unwrap();
+        bench.node.world().is_rdma_software = true;
+        let error = attach(engine).unwrap_err().to_string();
+        assert!(error.contains("mlx5_0: no such device"), "{error}");
+        assert_eq!(bench.phases(), ["prepared"]);
+        engine.unprepare(&claim("claim-a").uid).unwrap();
+    });
+    let now = bench.node.snapshot();
+    assert!(!now.rdma.contains_key("mlx5_0"));
+    assert_eq!((now.interfaces, now.vfs), (fresh.interfaces, fresh.vfs));
+    assert!(bench.records().is_empty());
+}
+
+#[test]
 fn what_needs_an_interface_is_refused_by_its_field() {
     let bench = with_functions(false);
     bench.run(None, |engine| {
