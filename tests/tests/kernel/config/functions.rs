@@ -42,7 +42,8 @@ fn a_setting_of_a_function_that_is_not_there_is_refused_by_its_name() {
 #[test]
 fn an_rdma_device_that_is_not_there_is_not_moved() {
     on_host(|stage| {
-        let query = Subject::Rdma { name: "none_0".to_owned(), index: None };
+        let name = "none_0".to_owned();
+        let query = Subject::Rdma { place: Place::Host, name, index: None };
         assert_eq!(stage.node.observe(&query).unwrap(), Observed::Rdma(None));
         let device = RdmaPlace { name: "none_0".to_owned(), index: 4_000_000 };
         let to = stage.place();
