@@ -25,7 +25,8 @@ impl World {
     pub(super) fn observe_function(&self, subject: &Subject) -> Observed {
         match subject {
             Subject::Vf(place) => {
-                let found = self.vfs.get(&(place.pf_index, place.number));
+                let is_here = self.interfaces[&None].values().any(|it| it.index == place.pf_index);
+                let found = self.vfs.get(&(place.pf_index, place.number)).filter(|_| is_here);
                 Observed::Vf(found.map(|vf| vf.settings.clone()))
             }
             Subject::Rdma { place, name, index } => {
@@ -67,6 +68,9 @@ impl World {
         if self.are_pfs_deaf && !lacking.is_empty() {
             return Err(error(format!("{place}: input/output error")));
         }
+        if self.do_pfs_keep_macs && lacking.mac.is_some_and(MacAddr::is_zero) {
+            return Err(error(format!("{place}: invalid argument")));
+        }
         if let Some(field) = lacking.unknown_to(is) {
             return Err(error(format!("{place}: {field}: operation not supported")));
         }
@@ -90,7 +94,8 @@ impl World {
         let (identity, is) = self.at(at).map(|interface| (interface.identity, interface.mac))?;
         let of = self.vfs.values().find(|vf| vf.identity == identity);
         let Some(FakeVf { settings, .. }) = of.filter(|_| is != mac) else { return Ok(()) };
-        let is_told = settings.mac.is_some_and(|told| told != MacAddr::default());
+        let is_free = |told: MacAddr| told.is_zero() || self.do_pfs_keep_macs && told == mac;
+        let is_told = settings.mac.is_some_and(|told| !is_free(told));
         if is_told && settings.trust != Some(true) {
             return Err(error(format!("{at}: cannot assign requested address")));
         }

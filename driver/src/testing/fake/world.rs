@@ -67,6 +67,9 @@ pub struct World {
     /// Where interfaces sit, by their identity.
     pub places: BTreeMap<u32, PciAddress>,
     pub physical_functions: Vec<PfState>,
+    /// Physical functions do not take back the address that they told a virtual one, but let it have
+    /// that one.
+    pub do_pfs_keep_macs: bool,
     /// Physical functions take no settings of virtual ones.
     pub are_pfs_deaf: bool,
     /// Only interfaces with a setting `ipv6/disable_ipv6` of their own can have IPv6 addresses.

@@ -149,6 +149,87 @@ fn what_a_physical_function_was_told_is_put_back_wherever_the_virtual_one_is() {
     assert!(bench.records().is_empty());
 }
 
+/// Its own is all that can be put in place of an address that is not taken back.
+#[test]
+fn a_function_whose_address_is_not_taken_back_gets_its_own_and_can_be_used_again() {
+    let bench = with_functions(false);
+    bench.node.world().do_pfs_keep_macs = true;
+    let fresh = bench.node.snapshot();
+    let (notices, mut waiting) = crate::attach::Notices::pair();
+    let own = MacAddr([2, 0, 0, 0, 0, 1]);
+    for (round, mac_before) in [(1, MacAddr::default()), (2, own)] {
+        let boot = bench.node.snapshot();
+        assert_eq!(told(&bench).mac, Some(mac_before));
+        bench.run(None, |engine| {
+            engine.notices = Some(notices.clone());
+            engine.prepare(&one("a", "eth1", |device| make_vf(device, 0), vf_wishes())).unwrap();
+            assert_eq!(told(&bench).mac, vf_wishes().interface.mac);
+            attach(engine).unwrap();
+            engine.unprepare(&claim("claim-a").uid).unwrap();
+        });
+        assert_eq!(told(&bench), VfSettings { mac: Some(own), ..fresh_vf() });
+        assert_eq!(bench.node.snapshot().interfaces, fresh.interfaces);
+        assert!(bench.records().is_empty());
+        let said = waiting.try_recv().ok().map(|notice| notice.message);
+        let is_news =
+            said.is_some_and(|it| it.contains("held to its own address 02:00:00:00:00:01"));
+        assert_eq!(is_news, round == 1);
+        // A prepare that fails at its last step leaves it as usable.
+        *bench.node.world() = boot;
+        let failed = |engine: &mut Engine<FakeNode>| {
+            let wanted = one("a", "eth1", |device| make_vf(device, 0), vf_wishes());
+            engine.prepare(&wanted).unwrap_err()
+        };
+        let error = bench.run(Some(Fault::FailAfter(5 - round)), failed).unwrap();
+        assert!(matches!(&error, AttachError::Step { residue, .. } if residue.is_empty()));
+        assert_eq!(told(&bench).mac, Some(own));
+        assert_eq!(bench.node.snapshot().interfaces, fresh.interfaces);
+        assert!(bench.records().is_empty());
+    }
+}
+
+/// Takes the physical function's interface from the host, or puts it there again under an index.
+fn pf(bench: &Bench, index: Option<IfIndex>) {
+    let mut world = bench.node.world();
+    let world = &mut *world;
+    let name: IfName = "pf0".parse().unwrap();
+    let (from, to) = match index {
+        Some(_) => (Some(netns(200).id), None),
+        None => (None, Some(netns(200).id)),
+    };
+    let mut pf = world.interfaces.get_mut(&from).unwrap().remove(&name).unwrap();
+    if let Some(index) = index {
+        let vfs = std::mem::take(&mut world.vfs).into_iter();
+        world.vfs = vfs.map(|((_, number), vf)| ((index, number), vf)).collect();
+        pf.index = index;
+    }
+    world.interfaces.get_mut(&to).unwrap().insert(name, pf);
+}
+
+#[test]
+fn what_a_physical_function_was_told_is_owed_while_it_is_in_another_namespace() {
+    let bench = with_functions(false);
+    bench.node.world().physical_functions = vec![PfState { num_vfs: 2, ..physical_function() }];
+    let vf = |device: &mut Device| {
+        make_vf(device, 0);
+        at_pci(device, 1);
+    };
+    let again = one("b", "eth1", vf, Wishes::default());
+    bench.run(None, |engine| {
+        engine.prepare(&one("a", "eth1", vf, vf_wishes())).unwrap();
+        pf(&bench, None);
+        engine.unprepare(&claim("claim-a").uid).unwrap();
+        assert_eq!(bench.phases(), ["unpreparing"]);
+        let error = engine.prepare(&again).unwrap_err();
+        assert!(matches!(error, AttachError::Owed { .. }), "{error}");
+        assert!(error.to_string().contains("pf0 is in another network namespace"), "{error}");
+        // Its index may be another's by now.
+        pf(&bench, Some(IfIndex(77)));
+        engine.prepare(&again).unwrap();
+    });
+    assert_eq!(bench.node.world().vfs[&(IfIndex(77), 0)].settings, fresh_vf());
+}
+
 #[test]
 fn what_is_no_virtual_function_or_cannot_be_told_is_refused() {
     let bench = with_functions(false);
@@ -428,11 +509,8 @@ fn an_iommu_group_goes_to_one_claim_at_a_time() {
     });
 }
 
-#[test]
-fn virtual_functions_are_made_by_configuration_unless_a_claim_would_lose_one() {
-    let bench = Bench::new();
-    let rule = |num_vfs| SriovRule { pf: PfSelector::PciAddress(pci(0)), num_vfs };
-    bench.node.world().physical_functions = vec![PfState {
+fn physical_function() -> PfState {
+    PfState {
         address: pci(0),
         driver: Some("igb".to_owned()),
         interfaces: vec!["pf0".parse().unwrap()],
@@ -442,7 +520,14 @@ fn virtual_functions_are_made_by_configuration_unless_a_claim_would_lose_one() {
         total_vfs: 8,
         num_vfs: 0,
         vfs: Vec::new(),
-    }];
+    }
+}
+
+#[test]
+fn virtual_functions_are_made_by_configuration_unless_a_claim_would_lose_one() {
+    let bench = Bench::new();
+    let rule = |num_vfs| SriovRule { pf: PfSelector::PciAddress(pci(0)), num_vfs };
+    bench.node.world().physical_functions = vec![physical_function()];
     let count = || bench.node.world().physical_functions[0].num_vfs;
     bench.run(Some(Fault::FailAt(0)), |engine| {
         let answer = engine.provision(&[rule(2)]);
