@@ -25,4 +25,4 @@ pub use self::prepare::{
 pub use self::provision::{Provision, provision};
 pub use self::refuse::without_interface;
 pub use self::settle::{Seen, Settlement, settle, stray_of};
-pub use self::step::{DatapathState, Observed, RdmaSeen, Step, Stray, Subject, Was};
+pub use self::step::{DatapathState, FunctionSeen, Observed, RdmaSeen, Step, Stray, Subject, Was};

@@ -1,5 +1,7 @@
 //! What a device is beside its interface: a virtual function of another device, or an RDMA device.
 
+use std::path::PathBuf;
+
 use super::settle::Settled;
 use super::{Engine, mismatch};
 use crate::attach::execute::{Residue, is_taken, put_back};
@@ -9,7 +11,7 @@ use crate::model::{
     VfPlace, VfRecord, VfSettings, VirtualFunction,
 };
 use crate::node::{Node, StepError};
-use crate::plan::{self, Observed, Step, Stray, Subject, VfPin};
+use crate::plan::{self, FunctionSeen, Observed, Step, Stray, Subject, VfPin};
 
 impl<N: Node> Engine<N> {
     /// What the physical function has to be told of the device, and what is so now.
@@ -206,6 +208,26 @@ impl<N: Node> Engine<N> {
                 tracing::warn!(device = %device.name, name, "its RDMA device is not on the host");
                 Ok(None)
             }
+        }
+    }
+
+    /// The files of the device's RDMA device as they are called now; they are numbered anew whenever its
+    /// driver is loaded, or it moves.
+    pub(super) fn rdma_nodes(&mut self, device: &Device) -> Result<Vec<PathBuf>, StepError> {
+        let Some(name) = device.rdma_device.clone() else { return Ok(Vec::new()) };
+        let function = device.pci.as_ref().map(|pci| pci.address);
+        match self.node.observe(&Subject::RdmaNodes { name, function })? {
+            Observed::RdmaNodes(nodes) => Ok(nodes),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// What there is of the device's function now, where user space is to have it.
+    pub(super) fn user_function(&mut self, device: &Device) -> Result<FunctionSeen, StepError> {
+        let Some(pci) = &device.pci else { return Ok(FunctionSeen::default()) };
+        match self.node.observe(&Subject::Function(pci.address))? {
+            Observed::Function(seen) => Ok(seen.unwrap_or_default()),
+            _ => Err(mismatch()),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Virtual functions and RDMA devices of the model.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use super::error;
 use super::world::{World, key};
 use crate::model::{At, MacAddr, NetnsId, Place, RdmaPlace, VfPlace, VfSettings};
@@ -17,8 +20,16 @@ pub struct FakeVf {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FakeRdma {
     pub index: u32,
+    /// In `/dev/infiniband/uverbsN`.
+    pub number: u32,
     /// `None` is the host.
     pub netns: Option<NetnsId>,
+}
+
+impl FakeRdma {
+    pub fn node(&self) -> PathBuf {
+        format!("/dev/infiniband/uverbs{}", self.number).into()
+    }
 }
 
 impl World {
@@ -41,6 +52,11 @@ impl World {
                     is_exclusive: self.is_rdma_exclusive,
                 }))
             }
+            Subject::RdmaNodes { name, .. } => {
+                let found = self.rdma.get(name).into_iter();
+                Observed::RdmaNodes(found.map(FakeRdma::node).collect())
+            }
+            Subject::Function(address) => Observed::Function(self.functions.get(address).cloned()),
             _ => Observed::PhysicalFunctions(self.physical_functions.clone()),
         }
     }
@@ -126,6 +142,16 @@ impl World {
             return Err(error(format!("{} is not in {from}", device.name)));
         }
         found.netns = key(to);
+        self.renumber(&device.name);
         Ok(Was::Otherwise)
+    }
+
+    /// Its files end and are made anew, with the lowest number that is free.
+    pub(super) fn renumber(&mut self, name: &str) {
+        let others: BTreeSet<_> =
+            self.rdma.iter().filter(|(other, _)| *other != name).map(|(_, it)| it.number).collect();
+        if let Some(device) = self.rdma.get_mut(name) {
+            device.number = (0..).find(|number| !others.contains(number)).unwrap_or_default();
+        }
     }
 }

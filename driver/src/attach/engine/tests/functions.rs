@@ -1,12 +1,18 @@
 //! What a device is beside its interface: virtual functions, RDMA devices, and devices without any.
 
+mod rdma;
+mod vfio;
+
 use super::*;
 use crate::model::{
     Device, PciAddress, PciFacts, PfSelector, PfState, SriovRule, VFIO_DRIVER, VfSettings, VfVlan,
     VirtualFunction,
 };
-use crate::plan::Provision;
+use crate::plan::{FunctionSeen, Provision};
 use crate::testing::{FakeRdma, FakeVf};
+
+/// Functions of PCI that user space may have, each in an IOMMU group of its own: 42 and 43.
+const VFIO: [u8; 2] = [2, 3];
 
 /// The index of the physical function's interface.
 const PF: IfIndex = IfIndex(9);
@@ -39,8 +45,13 @@ pub(super) fn add_functions(bench: &Bench, is_exclusive: bool) {
     host.insert("pf0".parse().unwrap(), pf);
     for (number, identity) in [(0, 1), (1, 2)] {
         world.vfs.insert((PF, number), FakeVf { identity, settings: fresh_vf() });
-        let rdma = FakeRdma { index: identity, netns: None };
+        let rdma = FakeRdma { index: identity, number, netns: None };
         world.rdma.insert(format!("mlx5_{number}"), rdma);
+    }
+    for function in VFIO {
+        let (driver, iommu_group) = (Some(VFIO_DRIVER.to_owned()), Some(40 + u32::from(function)));
+        let seen = FunctionSeen { driver, iommu_group, held_up_by: Vec::new() };
+        world.functions.insert(pci(function), seen);
     }
     world.places.insert(PF.0, pci(0));
     world.is_rdma_exclusive = is_exclusive;
@@ -66,7 +77,7 @@ pub(super) fn make_rdma_only(device: &mut Device, number: u32) {
 pub(super) fn make_vfio(device: &mut Device, number: u32) {
     (device.interface, device.index, device.mac) = (None, None, None);
     device.driver = Some(VFIO_DRIVER.to_owned());
-    device.iommu_group = Some(40 + number);
+    at_pci(device, VFIO[number as usize]);
 }
 
 /// One device for `claim-NAME` and `pod-NAME`.
@@ -256,17 +267,7 @@ fn what_is_no_virtual_function_or_cannot_be_told_is_refused() {
         let error = refused(engine, &one("a", "eth1", away, vf_wishes()));
         assert!(error.contains("0000:3b:00.0 has no interface on the host"), "{error}");
 
-        let is_pf = |device: &mut Device| {
-            let root = "pci0000:3a".to_owned();
-            device.pci = Some(PciFacts {
-                address: pci(0),
-                root,
-                vendor: None,
-                device: None,
-                subsystem: None,
-            });
-        };
-        engine.prepare(&one("b", "eth2", is_pf, Wishes::default())).unwrap();
+        engine.prepare(&one("b", "eth2", |device| at_pci(device, 0), Wishes::default())).unwrap();
         let vf = one("a", "eth1", |device| make_vf(device, 0), vf_wishes());
         let error = refused(engine, &vf);
         assert!(error.contains("eth2 is for pod default/pod-b itself"), "{error}");
@@ -364,151 +365,6 @@ fn another_interface_of_its_name_is_not_taken_for_the_physical_function() {
     assert_eq!(told(&bench), fresh_vf());
 }
 
-fn rdma_place(bench: &Bench) -> Option<crate::model::NetnsId> {
-    bench.node.world().rdma["mlx5_0"].netns
-}
-
-#[test]
-fn an_rdma_device_goes_with_its_interface_only_where_it_is_not_shared() {
-    for is_exclusive in [false, true] {
-        let bench = with_functions(is_exclusive);
-        let fresh = bench.node.snapshot();
-        bench.run(None, |engine| {
-            let wanted = one("a", "eth1", |device| make_rdma(device, 0), wishes());
-            engine.prepare(&wanted).unwrap();
-            attach(engine).unwrap();
-            assert_eq!(rdma_place(&bench), is_exclusive.then_some(netns(100).id));
-            engine.detach(&pod_a());
-            engine.unprepare(&claim("claim-a").uid).unwrap();
-        });
-        assert_eq!(bench.node.snapshot(), fresh);
-    }
-}
-
-#[test]
-fn devices_without_an_interface_are_handed_over_and_return() {
-    let make = [make_rdma_only as fn(&mut Device, u32), make_vfio];
-    for (make, nodes) in make.into_iter().zip([1, 2]) {
-        let bench = with_functions(true);
-        let fresh = bench.node.snapshot();
-        bench.run(None, |engine| {
-            let wanted = one("a", "eth1", |device| make(device, 0), Wishes::default());
-            let prepared = engine.prepare(&wanted).unwrap();
-            assert_eq!(bench.node.snapshot(), fresh, "nothing is to be prepared");
-            assert_eq!(engine.prepare(&wanted).unwrap(), prepared);
-            let attached = attach(engine).unwrap();
-            assert_eq!(attach(engine).unwrap(), attached);
-            assert_eq!(bench.node.world().cdi[&claim("claim-a").uid].devices[0].nodes.len(), nodes);
-            engine.synchronize(&[pod_a()]);
-            assert_eq!(bench.phases(), ["attached"]);
-            assert_eq!(engine.detach(&pod_a()).len(), 1);
-            assert!(bench.node.world().cdi.is_empty());
-            engine.unprepare(&claim("claim-a").uid).unwrap();
-        });
-        assert_eq!(bench.node.snapshot(), fresh);
-        assert!(bench.records().is_empty());
-    }
-}
-
-#[test]
-fn an_rdma_device_is_waited_for_until_its_namespace_is_gone() {
-    let bench = with_functions(true);
-    let fresh = bench.node.snapshot();
-    bench.run(None, |engine| {
-        let wanted = one("a", "eth1", |device| make_rdma_only(device, 0), Wishes::default());
-        engine.prepare(&wanted).unwrap();
-        attach(engine).unwrap();
-        bench.node.world().interfaces.remove(&Some(netns(100).id));
-        assert!(engine.detach(&pod_a()).is_empty());
-        bench.node.remove_netns(netns(100).id);
-        engine.synchronize(&[]);
-        assert_eq!(bench.phases(), ["prepared"]);
-        engine.unprepare(&claim("claim-a").uid).unwrap();
-    });
-    assert_eq!(bench.node.snapshot().rdma, fresh.rdma);
-    assert!(bench.records().is_empty());
-}
-
-#[test]
-fn an_rdma_device_is_not_forgotten_in_a_namespace_while_its_interface_is_home() {
-    let bench = with_functions(true);
-    let fresh = bench.node.snapshot();
-    bench.run(None, |engine| {
-        let wanted = one("a", "eth1", |device| make_rdma(device, 0), wishes());
-        engine.prepare(&wanted).unwrap();
-        attach(engine).unwrap();
-        bench.node.world().is_rdma_stuck = true;
-        assert!(engine.detach(&pod_a()).is_empty());
-        assert!(bench.node.world().interfaces[&None].contains_key(&"eth1".parse().unwrap()));
-        assert_eq!(bench.phases(), ["detaching"]);
-        let error = engine.unprepare(&claim("claim-a").uid).unwrap_err();
-        assert!(matches!(error, AttachError::Stranded { .. }), "{error}");
-        bench.node.world().is_rdma_stuck = false;
-        engine.unprepare(&claim("claim-a").uid).unwrap();
-    });
-    assert_eq!(bench.node.snapshot(), fresh);
-    assert!(bench.records().is_empty());
-}
-
-#[test]
-fn an_rdma_device_that_ends_with_the_move_is_not_waited_for() {
-    let bench = with_functions(true);
-    let fresh = bench.node.snapshot();
-    bench.run(None, |engine| {
-        let wanted = one("a", "eth1", |device| make_rdma(device, 0), wishes());
-        engine.prepare(&wanted).unwrap();
-        bench.node.world().is_rdma_software = true;
-        let error = attach(engine).unwrap_err().to_string();
-        assert!(error.contains("mlx5_0: no such device"), "{error}");
-        assert_eq!(bench.phases(), ["prepared"]);
-        engine.unprepare(&claim("claim-a").uid).unwrap();
-    });
-    let now = bench.node.snapshot();
-    assert!(!now.rdma.contains_key("mlx5_0"));
-    assert_eq!((now.interfaces, now.vfs), (fresh.interfaces, fresh.vfs));
-    assert!(bench.records().is_empty());
-}
-
-#[test]
-fn what_needs_an_interface_is_refused_by_its_field() {
-    let bench = with_functions(false);
-    bench.run(None, |engine| {
-        let mut wishes = Wishes::default();
-        wishes.interface.mtu = Some(9000);
-        wishes.routes = super::wishes().routes;
-        let wanted = one("a", "eth1", |device| make_rdma_only(device, 0), wishes);
-        assert_eq!(
-            engine.prepare(&wanted).unwrap_err().to_string(),
-            "device eth1: interface.mtu: the device has no network interface; \
-             routes: the device has no network interface"
-        );
-    });
-}
-
-#[test]
-fn an_iommu_group_goes_to_one_claim_at_a_time() {
-    let bench = with_functions(false);
-    bench.run(None, |engine| {
-        let vfio = |name, device| one(name, device, |it| make_vfio(it, 0), Wishes::default());
-        engine.prepare(&vfio("a", "eth1")).unwrap();
-        let error = engine.prepare(&vfio("b", "eth2")).unwrap_err().to_string();
-        assert!(error.contains("IOMMU group 40 is in use by claim default/claim-a"), "{error}");
-        let none = |device: &mut Device| {
-            make_vfio(device, 0);
-            device.iommu_group = None;
-        };
-        let error = engine.prepare(&one("b", "eth2", none, Wishes::default())).unwrap_err();
-        assert!(error.to_string().contains("in no IOMMU group"), "{error}");
-        let held_up = |device: &mut Device| {
-            make_vfio(device, 1);
-            device.iommu_group_held_up_by = vec![pci(7)];
-        };
-        let error = engine.prepare(&one("b", "eth2", held_up, Wishes::default())).unwrap_err();
-        let said = format!("group 41 cannot be used: drivers of the kernel use {} of it", pci(7));
-        assert!(error.to_string().contains(&said), "{error}");
-    });
-}
-
 fn physical_function() -> PfState {
     PfState {
         address: pci(0),
@@ -538,17 +394,7 @@ fn virtual_functions_are_made_by_configuration_unless_a_claim_would_lose_one() {
         let set = Provision::Set { pf: pci(0), from: 0, to: 2 };
         assert_eq!(engine.provision(&[rule(2)])[0].decided, set);
         assert_eq!(count(), 2);
-        let is_pf = |device: &mut Device| {
-            let root = "pci0000:3a".to_owned();
-            device.pci = Some(PciFacts {
-                address: pci(0),
-                root,
-                vendor: None,
-                device: None,
-                subsystem: None,
-            });
-        };
-        engine.prepare(&one("a", "eth1", is_pf, Wishes::default())).unwrap();
+        engine.prepare(&one("a", "eth1", |device| at_pci(device, 0), Wishes::default())).unwrap();
         let answer = engine.provision(&[rule(4)]);
         assert!(matches!(answer[0].decided, Provision::Refuse { .. }), "{answer:?}");
         assert_eq!(count(), 2);

@@ -254,6 +254,8 @@ fn call(engine: &mut Engine<FakeNode>, call: Call, case: &Case) -> Result<(), At
 fn bench(case: &Case) -> Bench {
     let bench = Bench { state: TempDir::new_in("/dev/shm").unwrap(), ..Bench::new() };
     add_functions(&bench, true);
+    // Each move finds a lower number.
+    bench.node.world().rdma.values_mut().for_each(|device| device.number += 7);
     let [is_told, are_kept] = case.6;
     bench.node.world().do_pfs_keep_macs = are_kept;
     if is_told {
@@ -281,6 +283,11 @@ fn without_strangers(mut world: World) -> World {
             let [.., low] = vf.identity.to_be_bytes();
             vf.settings.mac.take_if(|mac| mac.is_zero() || *mac == MacAddr([2, 0, 0, 0, 0, low]));
         }
+    }
+    // How often a device has moved decides which numbers its files have.
+    world.rdma.values_mut().for_each(|device| device.number = 0);
+    for device in world.cdi.values_mut().flat_map(|spec| &mut spec.devices) {
+        device.nodes.clear();
     }
     for interface in world.interfaces.values_mut().flat_map(BTreeMap::values_mut) {
         interface.strangers.clear();
@@ -331,6 +338,7 @@ fn law(moment: fn(usize) -> Fault, case: &Case) -> Result<(), TestCaseError> {
         Some(Ok(())) => same(&seen(&bench), &after, &format!("{last:?} bore {fault:?}"))?,
         None => {}
     }
+    are_files_theirs(&bench)?;
     let sandboxes = if last == Call::Attach { vec![pod_a()] } else { Vec::new() };
     bench.run(None, |engine| engine.synchronize(&sandboxes)).unwrap();
     let settled = seen(&bench);
@@ -340,6 +348,20 @@ fn law(moment: fn(usize) -> Fault, case: &Case) -> Result<(), TestCaseError> {
     bench.run(None, |engine| engine.unprepare(&claim("claim-a").uid).unwrap()).unwrap();
     same(&seen(&bench), &fresh, &format!("all over after {last:?} with {fault:?}"))?;
     prop_assert!(bench.records().is_empty());
+    Ok(())
+}
+
+/// Whoever is let in gets the files of the devices, as they are called now.
+fn are_files_theirs(bench: &Bench) -> Result<(), TestCaseError> {
+    let world = bench.node.snapshot();
+    for device in world.cdi.values().flat_map(|spec| &spec.devices) {
+        let records = bench.records();
+        let record = records.iter().find(|record| record.id().cdi_device() == device.name).unwrap();
+        let name = record.device.rdma_device.as_ref().filter(|_| record.subinterface.is_none());
+        if let Some(name) = name {
+            prop_assert_eq!(&device.nodes, &[world.rdma[name].node()]);
+        }
+    }
     Ok(())
 }
 
