@@ -2,10 +2,8 @@
 
 use super::*;
 use crate::model::{
-    Device, PciAddress, PciFacts, PfSelector, PfState, SriovRule, VFIO_DRIVER, VfSettings, VfVlan,
-    VirtualFunction,
+    Device, PciAddress, PciFacts, VFIO_DRIVER, VfSettings, VfVlan, VirtualFunction,
 };
-use crate::plan::Provision;
 use crate::testing::{FakeRdma, FakeVf};
 
 /// The index of the physical function's interface.
@@ -24,7 +22,7 @@ pub(super) fn fresh_vf() -> VfSettings {
     }
 }
 
-fn pci(function: u8) -> PciAddress {
+pub(super) fn pci(function: u8) -> PciAddress {
     format!("0000:3b:00.{function}").parse().unwrap()
 }
 
@@ -70,7 +68,12 @@ pub(super) fn make_vfio(device: &mut Device, number: u32) {
 }
 
 /// One device for `claim-NAME` and `pod-NAME`.
-fn one(name: &str, device: &str, change: impl FnOnce(&mut Device), wishes: Wishes) -> PrepareClaim {
+pub(super) fn one(
+    name: &str,
+    device: &str,
+    change: impl FnOnce(&mut Device),
+    wishes: Wishes,
+) -> PrepareClaim {
     let mut wanted = wanted(claim(&format!("claim-{name}")));
     wanted.pod = pod(&format!("pod-{name}"));
     wanted.devices.retain(|wanted| wanted.name.as_str() == device);
@@ -425,48 +428,5 @@ fn an_iommu_group_goes_to_one_claim_at_a_time() {
         let error = engine.prepare(&one("b", "eth2", held_up, Wishes::default())).unwrap_err();
         let said = format!("group 41 cannot be used: drivers of the kernel use {} of it", pci(7));
         assert!(error.to_string().contains(&said), "{error}");
-    });
-}
-
-#[test]
-fn virtual_functions_are_made_by_configuration_unless_a_claim_would_lose_one() {
-    let bench = Bench::new();
-    let rule = |num_vfs| SriovRule { pf: PfSelector::PciAddress(pci(0)), num_vfs };
-    bench.node.world().physical_functions = vec![PfState {
-        address: pci(0),
-        driver: Some("igb".to_owned()),
-        interfaces: vec!["pf0".parse().unwrap()],
-        needed: None,
-        vendor: None,
-        device: None,
-        total_vfs: 8,
-        num_vfs: 0,
-        vfs: Vec::new(),
-    }];
-    let count = || bench.node.world().physical_functions[0].num_vfs;
-    bench.run(Some(Fault::FailAt(0)), |engine| {
-        let answer = engine.provision(&[rule(2)]);
-        assert!(answer[0].failure.as_deref().unwrap().contains("injected"), "{answer:?}");
-    });
-    assert_eq!(count(), 0);
-    bench.run(None, |engine| {
-        let set = Provision::Set { pf: pci(0), from: 0, to: 2 };
-        assert_eq!(engine.provision(&[rule(2)])[0].decided, set);
-        assert_eq!(count(), 2);
-        let is_pf = |device: &mut Device| {
-            let root = "pci0000:3a".to_owned();
-            device.pci = Some(PciFacts {
-                address: pci(0),
-                root,
-                vendor: None,
-                device: None,
-                subsystem: None,
-            });
-        };
-        engine.prepare(&one("a", "eth1", is_pf, Wishes::default())).unwrap();
-        let answer = engine.provision(&[rule(4)]);
-        assert!(matches!(answer[0].decided, Provision::Refuse { .. }), "{answer:?}");
-        assert_eq!(count(), 2);
-        assert!(engine.provision(&[]).is_empty());
     });
 }
