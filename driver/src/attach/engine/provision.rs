@@ -102,7 +102,7 @@ impl<N: Node> Engine<N> {
         }
     }
 
-    fn physical_functions(&mut self) -> Result<Vec<PfState>, StepError> {
+    pub(super) fn physical_functions(&mut self) -> Result<Vec<PfState>, StepError> {
         match self.node.observe(&Subject::PhysicalFunctions)? {
             Observed::PhysicalFunctions(all) => Ok(all),
             _ => Err(mismatch()),

@@ -80,7 +80,12 @@ pub(super) fn make_vfio(device: &mut Device, number: u32) {
 }
 
 /// One device for `claim-NAME` and `pod-NAME`.
-pub(super) fn one(name: &str, device: &str, change: impl FnOnce(&mut Device), wishes: Wishes) -> PrepareClaim {
+pub(super) fn one(
+    name: &str,
+    device: &str,
+    change: impl FnOnce(&mut Device),
+    wishes: Wishes,
+) -> PrepareClaim {
     let mut wanted = wanted(claim(&format!("claim-{name}")));
     wanted.pod = pod(&format!("pod-{name}"));
     wanted.devices.retain(|wanted| wanted.name.as_str() == device);
