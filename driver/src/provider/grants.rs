@@ -53,6 +53,9 @@ pub(super) struct Grants(Arc<Parts>);
 
 struct Parts {
     path: PathBuf,
+    /// Held from reading the grants until they are written, so that changes follow one another. Only
+    /// threads that may wait for the disk take it, and before the state.
+    writing: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -88,7 +91,7 @@ impl Grants {
             Err(error) => return Err(failed(error)),
         };
         let state = Mutex::new(State { grants, ..State::default() });
-        Ok(Self(Arc::new(Parts { path, state })))
+        Ok(Self(Arc::new(Parts { path, writing: Mutex::default(), state })))
     }
 
     /// From now on, and until the answer is dropped, nothing of the claim is given back.
@@ -191,13 +194,13 @@ impl Grants {
     }
 
     fn change(&self, change: impl FnOnce(&mut Vec<Grant>)) -> Result<(), ProviderError> {
-        let mut state = self.state();
-        let mut grants = state.grants.clone();
+        let _turn = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut grants = self.state().grants.clone();
         change(&mut grants);
         let path = &self.0.path;
         let failed = |source| ProviderError::Record { path: path.clone(), source };
         write(path, &Content { version: VERSION, grants: grants.clone() }).map_err(failed)?;
-        state.grants = grants;
+        self.state().grants = grants;
         Ok(())
     }
 
