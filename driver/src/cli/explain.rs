@@ -7,7 +7,7 @@ use super::args::DevicesArgs;
 use super::output::{columns, or_dash, pretty, print};
 use super::{CliError, Output};
 use crate::config::NodeFiles;
-use crate::dra::{self, Filter, Verdict};
+use crate::dra::{self, Filter, Undecided, Verdict};
 use crate::inventory::{LeftOut, Scan};
 use crate::model::{Device, PublishRules};
 
@@ -28,6 +28,8 @@ struct Said {
 const FILTERED: &str = "filter";
 /// It cannot tell, which means no.
 const UNDECIDED: &str = "filter failed";
+/// Nobody knows what it would say. A driver leaves a device as it was.
+const UNANSWERED: &str = "no answer of the filter";
 
 /// What is offered, by the file that is given or as the driver has it.
 pub(super) fn rules(args: &DevicesArgs) -> Result<PublishRules, CliError> {
@@ -77,7 +79,8 @@ fn of_device(device: &Device, verdict: &Verdict, filter: Option<&str>) -> Said {
     let (reason, detail) = match verdict {
         Ok(true) => (None, None),
         Ok(false) => (Some(FILTERED), filter.map(str::to_owned)),
-        Err(error) => (Some(UNDECIDED), Some(error.clone())),
+        Err(Undecided::Failed(error)) => (Some(UNDECIDED), Some(error.clone())),
+        Err(Undecided::NoAnswer(why)) => (Some(UNANSWERED), Some(why.to_string())),
     };
     Said {
         interface: device.called().to_owned(),
@@ -135,7 +138,7 @@ mod tests {
 
     #[test]
     fn each_interface_is_told_of_once() {
-        let verdicts = [Ok(true), Ok(false), Err("no such key".to_owned())];
+        let verdicts = [Ok(true), Ok(false), Err(Undecided::Failed("no such key".to_owned()))];
         let said = said(&scan(), &verdicts, Some("a ==\n  b"));
         assert_eq!(
             table(&said),

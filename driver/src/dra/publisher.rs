@@ -22,12 +22,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::api_text;
 use super::mirror::Mirror;
-use super::sieve::{Complaints, Sieve};
+use super::sieve::{Memory, Sieve};
 use super::slices::{Change, Terms, changes, published, render};
 use super::taints::{Defects, Taints, taints};
 use super::{API_TIMEOUT, HealthSources, Pool, Shares, Vocabulary};
 use crate::attach::Worker;
 use crate::inventory::Inventory;
+use crate::model::{DeviceName, Record};
 use crate::provider::Providers;
 use crate::telemetry::Metrics;
 
@@ -59,12 +60,15 @@ fn is_known(sieve: &watch::Receiver<Sieve>) -> bool {
     sieve.borrow().is_known()
 }
 
-/// Logs what the filter could not tell of, where that is news.
-fn tell(known: &mut Complaints, now: Complaints) {
-    for (device, error) in now.iter().filter(|(device, error)| known.get(device) != Some(error)) {
-        tracing::warn!(%device, error, "not published, the filter cannot tell");
-    }
-    *known = now;
+/// What an earlier process published of devices that no claim holds: the filter let them through.
+fn remembered(mirror: &Mirror, records: &[Record]) -> Memory {
+    let slices = mirror.slices();
+    let published = slices.iter().flat_map(|slice| slice.spec.devices.iter().flatten());
+    let names = published.filter_map(|device| device.name.parse::<DeviceName>().ok());
+    let is_held = |name: &DeviceName| records.iter().any(|it| it.device.name == *name);
+    let mut memory = Memory::default();
+    memory.recall(names.filter(|name| !is_held(name)));
+    memory
 }
 
 /// Publishes the devices of one node.
@@ -76,8 +80,8 @@ pub struct Publisher {
     worker: Worker,
     metrics: Arc<Metrics>,
     defects: Defects,
-    /// What the filter could not tell of, when it was last asked.
-    complaints: Complaints,
+    /// What the filter said; `None` before the first round.
+    memory: Option<Memory>,
     /// Whether the API server has what the inventory found at least once.
     published: watch::Sender<bool>,
     owner: Option<OwnerReference>,
@@ -121,7 +125,7 @@ impl Publisher {
             worker,
             metrics,
             defects: Defects::default(),
-            complaints: Complaints::new(),
+            memory: None,
             published,
             owner: None,
             generation: 0,
@@ -217,9 +221,11 @@ impl Publisher {
             shares: Some(&self.offer.shares),
             taints: taints.as_ref(),
         };
-        let (devices, complaints) = sieve.sift(devices, &records, &terms).await;
+        let memory = self.memory.get_or_insert_with(|| remembered(mirror, &records));
+        let devices = sieve.sift(devices, &records, &terms, memory).await;
+        let again = again.into_iter().chain(memory.again(Instant::now())).min();
+        self.metrics.filtered(memory.complaints().len() - memory.unanswered(), memory.unanswered());
         let wanted = render(&devices, &terms, 0);
-        tell(&mut self.complaints, complaints);
         let count = wanted.len();
         let changes = changes(wanted, &mirror.slices(), self.generation);
         let writes = changes.len();

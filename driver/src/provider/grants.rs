@@ -335,6 +335,32 @@ mod tests {
         assert_eq!(grants.due(&[], soon).len(), 1);
     }
 
+    /// A pipe that nobody reads keeps whoever opens it waiting, as a disk may.
+    #[test]
+    fn nobody_who_asks_waits_for_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let grants = Grants::open(directory.path()).unwrap();
+        let pipe = directory.path().join(NAME).with_extension("new");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let writer = std::thread::spawn({
+            let grants = grants.clone();
+            move || grants.record(grant("claim-a"))
+        });
+        while grants.0.writing.try_lock().is_ok() {
+            std::thread::yield_now();
+        }
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let found = grants.find(&claim("claim-a").uid, &grant("claim-a").device, None);
+            tell.send(found).unwrap();
+        });
+        assert_eq!(told.recv_timeout(Duration::from_mins(1)), Ok(None), "it is not on disk yet");
+        let written = fs::read(&pipe).unwrap();
+        assert!(!written.is_empty());
+        // A pipe cannot be synchronized.
+        assert!(writer.join().unwrap().is_err());
+    }
+
     #[test]
     fn a_damaged_file_is_set_aside() {
         let directory = tempfile::tempdir().unwrap();

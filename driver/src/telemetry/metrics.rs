@@ -51,6 +51,7 @@ pub struct Metrics {
     watch_errors: Counter,
     published_devices: Gauge,
     published_slices: Gauge,
+    undecided: Family<[Label; 1], Gauge>,
     nri_connected: Gauge,
     provisioned: Family<[Label; 1], Gauge>,
     timings: Timings,
@@ -98,6 +99,10 @@ fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, 
     metric
 }
 
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 impl Metrics {
     pub fn new() -> Arc<Self> {
         let mut registry = Registry::default();
@@ -137,6 +142,11 @@ impl Metrics {
                 "weir_published_slices",
                 "ResourceSlices of this node",
             ),
+            undecided: registered(
+                &mut registry,
+                "weir_filter_undecided_devices",
+                "Devices of which the filter said neither yes nor no when it was asked last",
+            ),
             nri_connected: registered(
                 &mut registry,
                 "weir_nri_connected",
@@ -172,9 +182,15 @@ impl Metrics {
         self.notices.get_or_create(&[("reason", kind.reason())]).inc();
     }
 
+    /// Tells of how many devices the filter failed, and of how many it did not answer.
+    pub fn filtered(&self, failed: usize, unanswered: usize) {
+        for (why, count) in [("failed", failed), ("no_answer", unanswered)] {
+            self.undecided.get_or_create(&[("why", why)]).set(gauge(count));
+        }
+    }
+
     /// Tells what is published now.
     pub fn published(&self, devices: usize, slices: usize) {
-        let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
         self.published_devices.set(gauge(devices));
         self.published_slices.set(gauge(slices));
     }
@@ -226,6 +242,7 @@ mod tests {
         metrics.nri_request("RunPodSandbox", Outcome::NotOurs, Duration::ZERO);
         metrics.attach_error("out_of_time");
         metrics.noticed(NoticeKind::RunningWithout);
+        metrics.filtered(1, 2);
         metrics.timings().step_took("move", Duration::from_millis(21));
         metrics.timings().took(Part::Load, Duration::from_millis(9));
 
@@ -240,6 +257,8 @@ mod tests {
             r#"weir_nri_request_duration_seconds_count{event="RunPodSandbox"} 1"#,
             r#"weir_attach_errors_total{reason="out_of_time"} 1"#,
             r#"weir_notices_total{reason="RunningWithoutDevice"} 1"#,
+            r#"weir_filter_undecided_devices{why="failed"} 1"#,
+            r#"weir_filter_undecided_devices{why="no_answer"} 2"#,
             r#"weir_step_duration_seconds_sum{step="move"} 0.021"#,
             r#"weir_part_duration_seconds_count{part="load"} 1"#,
         ] {

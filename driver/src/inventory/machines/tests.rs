@@ -273,6 +273,21 @@ fn devices_without_an_interface_are_excluded_by_what_they_are_known_by() {
 }
 
 #[test]
+fn what_user_space_could_not_open_is_not_published_and_named() {
+    let text = include_str!("ice_vf_and_vfio.txt");
+    let idle = |text: &str| {
+        let idle = scan(text).idle.into_iter();
+        idle.map(|it| (it.address.to_string(), it.reason)).collect::<Vec<_>>()
+    };
+    let held_up = ("0000:18:00.0".to_owned(), "the kernel uses its IOMMU group");
+    let without_driver = ("0000:3b:01.2".to_owned(), "no driver");
+    assert_eq!(idle(text), [held_up.clone(), without_driver.clone()]);
+    let unsafe_mode = text.replacen("[links]", "class/vfio/noiommu-81/\n[links]", 1);
+    let without_iommu = ("0000:3b:01.1".to_owned(), "no IOMMU group");
+    assert_eq!(idle(&unsafe_mode), [held_up, without_iommu, without_driver]);
+}
+
+#[test]
 fn sub_interfaces_are_where_their_parents_are_and_nothing_more() {
     let scan = scan(&format!(
         "[sysfs]

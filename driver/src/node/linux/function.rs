@@ -4,9 +4,9 @@ use std::sync::Once;
 
 use super::places::Places;
 use crate::inventory;
-use crate::model::{By, PfState, Place, RdmaPlace, VfPlace, VfSettings};
+use crate::model::{By, PciAddress, PfState, Place, RdmaPlace, VfPlace, VfSettings};
 use crate::node::StepError;
-use crate::plan::{RdmaSeen, Step, Was};
+use crate::plan::{FunctionSeen, RdmaSeen, Step, Was};
 use crate::sys::netlink::NetlinkError;
 use crate::sys::netns::{Netns, NetnsError};
 use crate::sys::rdma::{NetnsMode, Rdma, RdmaDevice};
@@ -27,12 +27,11 @@ pub(super) fn physical(places: &mut Places, sysfs: &Sysfs) -> Result<Vec<PfState
     Ok(functions)
 }
 
-pub(super) fn set_vf_count(sysfs: Option<&Sysfs>, step: &Step) -> Result<Was, StepError> {
-    let error = |message| StepError { message };
+pub(super) fn set_vf_count(sysfs: &Sysfs, step: &Step) -> Result<Was, StepError> {
     let Step::SetVfCount { pf, count } = step else {
-        return Err(error(format!("{step}: is not about a number of virtual functions")));
+        let message = format!("{step}: is not about a number of virtual functions");
+        return Err(StepError { message });
     };
-    let sysfs = sysfs.ok_or_else(|| error(format!("no sysfs to look for {pf} in")))?;
     let changed = sysfs.set_vf_count(*pf, *count)?;
     Ok(if changed { Was::Otherwise } else { Was::Same })
 }
@@ -66,6 +65,16 @@ pub(super) fn set_vf(
         return Err(StepError { message });
     }
     Ok(Was::Vf(lacking.replacing(&now)))
+}
+
+/// A PCI function, as VFIO has it.
+pub(super) fn seen(sysfs: &Sysfs, address: PciAddress) -> Result<Option<FunctionSeen>, StepError> {
+    let found = sysfs.look().function(address)?;
+    Ok(found.map(|facts| FunctionSeen {
+        driver: facts.driver.clone(),
+        iommu_group: facts.iommu_group,
+        held_up_by: facts.held_up_by.clone(),
+    }))
 }
 
 /// An RDMA device of the host; `None` where there is none, or no RDMA at all.

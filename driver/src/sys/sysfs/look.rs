@@ -8,7 +8,7 @@ use super::function::{Family, function, function_above, without_interface};
 use super::interface::{interface, speed_mbps};
 use super::rdma::{ask_first_port, rdma_devices};
 use super::{FunctionFacts, RdmaDevice, Sysfs, SysfsError, SysfsFacts};
-use crate::model::IfName;
+use crate::model::{IfName, PciAddress};
 
 /// What was seen of sysfs in one scan.
 ///
@@ -43,6 +43,22 @@ impl<'a> Look<'a> {
     /// [`SysfsError`] where it is there and cannot be read.
     pub fn speed_mbps(&self, name: &IfName) -> Result<Option<u32>, SysfsError> {
         speed_mbps(self.sysfs, name)
+    }
+
+    /// One PCI function; `None` where there is none at this address.
+    ///
+    /// # Errors
+    ///
+    /// [`SysfsError`] where something of it is there and cannot be read.
+    pub fn function(
+        &mut self,
+        address: PciAddress,
+    ) -> Result<Option<Arc<FunctionFacts>>, SysfsError> {
+        let link = self.sysfs.root.join("bus/pci/devices").join(address.to_string());
+        match self.sysfs.target(&link)? {
+            Some(path) => self.function_above(&path),
+            None => Ok(None),
+        }
     }
 
     /// Network controllers on PCI that have no driver, or are bound to `vfio-pci`.

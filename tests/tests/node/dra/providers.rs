@@ -50,6 +50,20 @@ fn pool_profile() -> Behaviour {
     Behaviour { profiles: BTreeMap::from([("pool".to_owned(), config)]), ..Behaviour::default() }
 }
 
+/// What is said to a claim of eth1 that names a profile, by a driver that ends with it.
+async fn refused(profile: &str, providers: Providers) -> String {
+    let (world, _kubelet, driver) = World::registered_asking(providers).await;
+    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": profile })]));
+    let answers = driver.prepare(&[claim_ref("nics", "c1")]).await.unwrap();
+    answers["c1"].clone().unwrap_err()
+}
+
+/// Whether nothing is to be given back any more.
+fn is_all_given_back(directory: &TempDir) -> bool {
+    std::fs::read_to_string(directory.path().join("profiles.json"))
+        .is_ok_and(|text| text.contains("\"grants\":[]"))
+}
+
 fn attribute(api: &Api, name: &str) -> Value {
     let slices = api.slices();
     let devices = slices.first().map(|slice| slice["spec"]["devices"].clone());
@@ -298,10 +312,7 @@ async fn a_profile_that_nobody_resolves_is_told_and_what_failed_is_given_back() 
     let directory = TempDir::new().unwrap();
     let webhook = Webhook::on_tcp(pool_profile()).await.unwrap();
     let providers = employed(directory.path(), at(webhook.url())).await;
-    let (world, _kubelet, driver) = World::registered_asking(providers).await;
-    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "other" })]));
-    let answers = driver.prepare(&[claim_ref("nics", "c1")]).await.unwrap();
-    let error = answers["c1"].clone().unwrap_err();
+    let error = refused("other", providers).await;
     assert_eq!(
         error,
         "claim default/nics: device eth1: provider facts: /GetProfileConfig was answered with 404: \
@@ -309,7 +320,7 @@ async fn a_profile_that_nobody_resolves_is_told_and_what_failed_is_given_back() 
     );
     // The next driver finds what was asked for, without a record of the claim.
     let next = employed(directory.path(), at(webhook.url())).await;
-    let _running = running(&next, &world);
+    let _running = running(&next, &World::start(Duration::ZERO));
     eventually("the profile is given back", || {
         webhook.asked("/ReleaseProfileConfig").iter().any(|it| it["claim_uid"] == "c1")
     })
@@ -337,11 +348,7 @@ async fn a_release_that_fails_is_tried_again_also_by_the_next_driver() {
     let next = employed(directory.path(), at(webhook.url())).await;
     let _running = running(&next, &world);
     eventually("it is tried again", || released() == 2).await;
-    let file = directory.path().join("profiles.json");
-    eventually("it is forgotten", || {
-        std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\"grants\":[]"))
-    })
-    .await;
+    eventually("it is forgotten", || is_all_given_back(&directory)).await;
 }
 
 #[tokio::test]
@@ -413,11 +420,7 @@ async fn another_profile_of_the_same_device_waits_until_the_first_is_given_back(
         released.iter().any(|it| it["config"]["profile"] == "other")
     })
     .await;
-    let file = directory.path().join("profiles.json");
-    eventually("it is forgotten", || {
-        std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\"grants\":[]"))
-    })
-    .await;
+    eventually("it is forgotten", || is_all_given_back(&directory)).await;
     // The round of releases has its end a little later.
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(driver.prepare(&nics).await.unwrap()["c1"].as_ref().err(), None);
@@ -481,11 +484,9 @@ async fn a_slow_provider_is_not_waited_for() {
     let behaviour = Behaviour { pause, ..pool_profile() };
     let webhook = Webhook::on_tcp(behaviour).await.unwrap();
     let providers = employed(directory.path(), at(webhook.url())).await;
-    let (world, _kubelet, driver) = World::registered_asking(providers).await;
-    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "pool" })]));
-    let answers = driver.prepare(&[claim_ref("nics", "c1")]).await.unwrap();
+    let error = refused("pool", providers).await;
     assert_eq!(
-        answers["c1"].clone().unwrap_err(),
+        error,
         "claim default/nics: device eth1: provider facts: no answer to /GetProfileConfig within 1 s"
     );
 }
