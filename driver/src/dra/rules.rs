@@ -46,26 +46,39 @@ struct Known {
     contents: Option<[Option<Vec<u8>>; 2]>,
     /// Of the last files that were valid.
     settings: Option<NodeSettings>,
-    /// `None` until the API server has answered; `Some(None)` where there is no such label.
-    label: Option<Option<String>>,
+    label: Label,
     /// When it is to be asked for again; at once where that is not said.
     label_at: Option<Instant>,
     /// Whether any of it is still to be made known.
     is_news: bool,
 }
 
+/// What the node's label says of its profile.
+#[derive(Debug, Default, Eq, PartialEq)]
+enum Label {
+    /// The API server has not answered yet.
+    #[default]
+    Unknown,
+    Absent,
+    Profile(String),
+}
+
 impl Known {
     /// The settings, once for each time that something has changed, and all that they depend on is known.
     fn news(&mut self) -> Option<NodeSettings> {
         let settings = self.settings.as_ref().filter(|_| self.is_news);
-        let complete = settings.filter(|it| !it.has_profiles() || self.label.is_some()).cloned();
+        let complete =
+            settings.filter(|it| !it.has_profiles() || self.label != Label::Unknown).cloned();
         self.is_news &= complete.is_none();
         complete
     }
 
     fn profile(&self) -> Option<&str> {
         let has_profiles = self.settings.as_ref().is_some_and(NodeSettings::has_profiles);
-        self.label.as_ref().filter(|_| has_profiles)?.as_deref()
+        match &self.label {
+            Label::Profile(name) if has_profiles => Some(name),
+            _ => None,
+        }
     }
 }
 
@@ -210,12 +223,12 @@ impl RuleFollower {
             return;
         }
         let label = self.label().await;
-        let is_lacking = label.is_err() && known.label.is_none();
+        let is_lacking = label.is_err() && known.label == Label::Unknown;
         known.label_at = Some(now + if is_lacking { self.pace.files } else { self.pace.label });
         match label {
-            Ok(label) if known.label.as_ref() != Some(&label) => {
-                tracing::info!(label, "this node's label names its profile");
-                (known.label, known.is_news) = (Some(label), true);
+            Ok(label) if known.label != label => {
+                tracing::info!(?label, "this node's profile");
+                (known.label, known.is_news) = (label, true);
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(error, "this node's label cannot be read now"),
@@ -223,7 +236,7 @@ impl RuleFollower {
     }
 
     /// The profile that the node's label names.
-    async fn label(&self) -> Result<Option<String>, String> {
+    async fn label(&self) -> Result<Label, String> {
         let api = Api::<Node>::all(self.client.clone());
         let node = match timeout(API_TIMEOUT, api.get_opt(&self.pool.node)).await {
             Ok(Ok(node)) => node,
@@ -232,7 +245,8 @@ impl RuleFollower {
         };
         let label = format!("{}/profile", self.pool.driver);
         let labels = node.and_then(|node| node.metadata.labels);
-        Ok(labels.and_then(|mut labels| labels.remove(&label)).filter(|name| !name.is_empty()))
+        let name = labels.and_then(|mut labels| labels.remove(&label));
+        Ok(name.filter(|name| !name.is_empty()).map_or(Label::Absent, Label::Profile))
     }
 
     /// Makes it known. The first time virtual functions are made, and providers asked, before anything

@@ -231,13 +231,12 @@ impl Providers {
             return Err(ProviderError::NotYet { profile: profile.to_owned() });
         }
         let earlier = before.as_ref().filter(|before| before.profile == profile);
-        let server = match earlier.and_then(|before| self.server(&before.provider)) {
-            // It may have granted something, and nobody else could give that back.
-            Some(server) => server,
-            None => {
-                self.clear(uid, (&identity, share), before, profile).await?;
-                self.resolver(profile).await?
-            }
+        // It may have granted something, and nobody else could give that back.
+        let server = if let Some(server) = earlier.and_then(|it| self.server(&it.provider)) {
+            server
+        } else {
+            self.clear(uid, (&identity, share), before, profile).await?;
+            self.resolver(profile).await?
         };
         let caller = server.caller().await?;
         let mut grant = Grant {

@@ -73,7 +73,7 @@ async fn nobody_waits_for_virtual_functions_but_who_wants_them() {
     let bench = Bench::new();
     bench.node.world().physical_functions = vec![physical_function()];
     let worker = driver(&bench, None);
-    let busy = bench.node.hold_errands();
+    bench.node.hold_errands(true);
     let mut outcomes = worker.provision(vec![rule(0, 2), rule(7, 1)]);
     let unmatched = outcomes.recv().await.unwrap();
     assert_eq!(unmatched.outcome(), "unmatched", "it is told before the others are done");
@@ -92,7 +92,7 @@ async fn nobody_waits_for_virtual_functions_but_who_wants_them() {
     worker.unprepare(claim("claim-a").uid).await.unwrap();
     assert_eq!(bench.node.world().physical_functions[0].num_vfs, 0);
 
-    drop(busy);
+    bench.node.hold_errands(false);
     assert_eq!(outcomes.recv().await.unwrap().outcome(), "set");
     assert_eq!(outcomes.recv().await, None);
     worker.prepare(one("b", "eth1", is_pf, Wishes::default())).await.unwrap();
@@ -103,7 +103,7 @@ async fn a_function_that_is_being_changed_does_not_keep_a_driver_from_stopping()
     let bench = Bench::new();
     bench.node.world().physical_functions = vec![physical_function()];
     let worker = driver(&bench, None);
-    let busy = bench.node.hold_errands();
+    bench.node.hold_errands(true);
     let mut outcomes = worker.provision(vec![rule(0, 2)]);
     // It has been served once this is answered.
     worker.synchronize(Vec::new()).await;
@@ -111,6 +111,6 @@ async fn a_function_that_is_being_changed_does_not_keep_a_driver_from_stopping()
     drop(worker);
     // The thread's own end of the records goes with it.
     assert!(records.changed().await.is_err());
-    drop(busy);
+    bench.node.hold_errands(false);
     assert_eq!(outcomes.recv().await, None);
 }
