@@ -144,7 +144,7 @@ impl LinuxNode {
             Step::SetEthtool { at, setting } => setting::set_ethtool(places, at, setting),
             Step::SetVf { vf, settings } => function::set_vf(places, vf, settings),
             Step::MoveRdma { device, from, to } => function::move_rdma(device, from, to),
-            Step::SetVfCount { .. } => function::set_vf_count(known(self.sysfs.as_ref())?, step),
+            Step::SetVfCount { .. } => function::set_vf_count(self.sysfs.as_ref(), step),
             Step::AddVrf { place, vrf } => link::add_vrf(places, place, vrf),
             Step::RemoveVrf { place, vrf } => link::remove_vrf(places, place, vrf),
             Step::AddSubinterface { spec } => link::add_subinterface(places, spec),
@@ -180,7 +180,7 @@ impl Node for LinuxNode {
         let (sysfs, timings, step) = (self.sysfs.clone(), self.timings.clone(), step.clone());
         Box::new(move || {
             let begun = Instant::now();
-            let was = known(sysfs.as_ref()).and_then(|it| function::set_vf_count(it, &step));
+            let was = function::set_vf_count(sysfs.as_ref(), &step);
             timings.step_took(step.kind(), begun.elapsed());
             was
         })

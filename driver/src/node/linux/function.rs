@@ -27,12 +27,12 @@ pub(super) fn physical(places: &mut Places, sysfs: &Sysfs) -> Result<Vec<PfState
     Ok(functions)
 }
 
-pub(super) fn set_vf_count(sysfs: &Sysfs, step: &Step) -> Result<Was, StepError> {
+pub(super) fn set_vf_count(sysfs: Option<&Sysfs>, step: &Step) -> Result<Was, StepError> {
+    let error = |message| StepError { message };
     let Step::SetVfCount { pf, count } = step else {
-        let message = format!("{step}: is not about a number of virtual functions");
-        return Err(StepError { message });
+        return Err(error(format!("{step}: is not about a number of virtual functions")));
     };
-    let changed = sysfs.set_vf_count(*pf, *count)?;
+    let changed = super::known(sysfs)?.set_vf_count(*pf, *count)?;
     Ok(if changed { Was::Otherwise } else { Was::Same })
 }
 
