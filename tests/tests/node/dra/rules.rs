@@ -42,7 +42,7 @@ impl Following {
         let file = directory.path().join("node.yaml");
         fs::write(&file, FILE).unwrap();
         let files = NodeFiles { shared: Some(file), own: None };
-        let (publish, followed) = watch::channel(Arc::default());
+        let (publish, in_force) = watch::channel(Arc::default());
         let board = RuleBoard {
             publish,
             sieve: watch::channel(Sieve::Unknown).0,
@@ -57,8 +57,7 @@ impl Following {
         let pace = Pace { files: Duration::from_millis(50), label: Duration::from_millis(200) };
         let shutdown = CancellationToken::new();
         tokio::spawn(follower.at(pace).run(shutdown.clone()));
-        let _guard = shutdown.drop_guard();
-        Self { api, directory, publish: followed, _guard }
+        Self { api, directory, publish: in_force, _guard: shutdown.drop_guard() }
     }
 
     fn label(&self, profile: &str) {
