@@ -279,7 +279,7 @@ fn what_is_no_virtual_function_or_cannot_be_told_is_refused() {
     assert_eq!(told(&bench), fresh_vf());
 }
 
-fn at_pci(device: &mut Device, function: u8) {
+pub(super) fn at_pci(device: &mut Device, function: u8) {
     let (address, root) = (pci(function), "pci0000:3a".to_owned());
     device.pci = Some(PciFacts { address, root, vendor: None, device: None, subsystem: None });
 }
@@ -369,7 +369,7 @@ fn another_interface_of_its_name_is_not_taken_for_the_physical_function() {
     assert_eq!(told(&bench), fresh_vf());
 }
 
-fn physical_function() -> PfState {
+pub(super) fn physical_function() -> PfState {
     PfState {
         address: pci(0),
         driver: Some("igb".to_owned()),
