@@ -157,6 +157,7 @@ fn summary(outcome: Option<&Outcome>) -> String {
 fn judge(ending: Ending, outcome: Option<&Outcome>) -> Result<()> {
     match ending {
         Ending::TimedOut => bail!("not done after {} s", guest::LIMIT.as_secs()),
+        Ending::Stuck => bail!("the guest did not come up, booted {} times", guest::BOOTS),
         Ending::Died => bail!("the guest ended before its tests did"),
         Ending::Exited(status) => {
             let outcome = outcome.with_context(|| format!("the tests ended with {status}"))?;
@@ -216,6 +217,7 @@ mod tests {
             (Ending::Exited(0), None),
             (Ending::TimedOut, Some(outcome(3, &[]))),
             (Ending::Died, Some(outcome(3, &[]))),
+            (Ending::Stuck, None),
         ] {
             assert!(judge(ending, outcome.as_ref()).is_err(), "{ending:?} {outcome:?}");
         }

@@ -77,6 +77,20 @@ pub(super) fn put_back(
     told(failed)
 }
 
+/// Applies a step that may be refused, for which there is another way; twice, as [`put_back`] does.
+pub(super) fn is_taken(node: &mut impl Node, step: &Step) -> bool {
+    (0..2).any(|_| match node.apply(step) {
+        Ok(was) => {
+            tracing::debug!(%step, ?was, "applied");
+            true
+        }
+        Err(error) => {
+            tracing::debug!(%step, %error, "refused");
+            false
+        }
+    })
+}
+
 /// Applies all steps, whichever fail. What comes after a failed move is about an interface that is
 /// not there, so it fails as well and is residue too.
 pub(super) fn try_all(node: &mut impl Node, steps: impl IntoIterator<Item = Step>) -> Vec<Residue> {

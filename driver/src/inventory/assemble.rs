@@ -21,6 +21,8 @@ use crate::sys::sysfs::{FunctionFacts, RdmaDevice, SysfsFacts};
 const NO_DRIVER: &str = "no driver";
 /// A function of `vfio-pci` without an IOMMU: whoever had it could write to all memory.
 const NO_IOMMU: &str = "no IOMMU group";
+/// A group that nobody can open while drivers of the kernel use other functions of it.
+const HELD_UP: &str = "the kernel uses its IOMMU group";
 
 /// Sub-interfaces upon sub-interfaces: the kernel allows eight levels (`MAX_NEST_DEV` in
 /// `include/linux/netdevice.h`, Linux 6.12).
@@ -128,6 +130,7 @@ fn candidates_without_interface<'a>(
     let mut candidates: Vec<_> = alone.collect();
     for function in &observed.functions {
         let reason = match (&function.driver, function.iommu_group) {
+            (Some(_), Some(_)) if !function.held_up_by.is_empty() => HELD_UP,
             (Some(_), Some(_)) => {
                 candidates.push(Candidate::Vfio(function));
                 continue;

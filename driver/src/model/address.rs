@@ -21,7 +21,11 @@ impl MacAddr {
     /// Whether an interface can own this address: neither a group address nor all zeroes
     /// (`is_valid_ether_addr()` in `include/linux/etherdevice.h`).
     pub fn is_assignable(self) -> bool {
-        self.0[0] & 1 == 0 && self.0 != [0; 6]
+        self.0[0] & 1 == 0 && !self.is_zero()
+    }
+
+    pub fn is_zero(self) -> bool {
+        self.0 == [0; 6]
     }
 }
 

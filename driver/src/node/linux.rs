@@ -31,7 +31,8 @@ pub struct LinuxNode {
     places: Places,
     datapath: Datapath,
     cdi: CdiDir,
-    /// Where virtual functions are made; without it there are none to make.
+    /// Where functions and files of RDMA devices are looked for, and virtual functions are made; without
+    /// it there are none.
     sysfs: Option<Sysfs>,
     timings: Timings,
 }
@@ -49,7 +50,7 @@ impl LinuxNode {
         Ok(Self { places: Places::open()?, datapath, cdi, sysfs: None, timings })
     }
 
-    /// Lets it make virtual functions of SR-IOV, by this sysfs.
+    /// Lets it see PCI functions and RDMA devices, and make virtual functions, by this sysfs.
     #[must_use]
     pub fn with_sysfs(self, sysfs: Sysfs) -> Self {
         Self { sysfs: Some(sysfs), ..self }
@@ -81,6 +82,12 @@ impl LinuxNode {
             Subject::Vf(place) => Observed::Vf(function::vf(places, place)?),
             Subject::Rdma { place, name, index } => {
                 Observed::Rdma(function::rdma(place, name, *index)?)
+            }
+            Subject::RdmaNodes { name, function } => {
+                Observed::RdmaNodes(known(self.sysfs.as_ref())?.rdma_nodes(name, *function)?)
+            }
+            Subject::Function(address) => {
+                Observed::Function(function::seen(known(self.sysfs.as_ref())?, *address)?)
             }
             Subject::Namespace(netns) => Observed::Namespace(!observe::is_gone(netns)?),
             Subject::PhysicalFunctions => {
@@ -137,13 +144,10 @@ impl LinuxNode {
             Step::SetEthtool { at, setting } => setting::set_ethtool(places, at, setting),
             Step::SetVf { vf, settings } => function::set_vf(places, vf, settings),
             Step::MoveRdma { device, from, to } => function::move_rdma(device, from, to),
-            Step::SetVfCount { pf, count } => match &self.sysfs {
-                Some(sysfs) => {
-                    let changed = sysfs.set_vf_count(*pf, *count)?;
-                    Ok(if changed { Was::Otherwise } else { Was::Same })
-                }
-                None => Err(StepError { message: format!("no sysfs to look for {pf} in") }),
-            },
+            Step::SetVfCount { pf, count } => {
+                let changed = known(self.sysfs.as_ref())?.set_vf_count(*pf, *count)?;
+                Ok(if changed { Was::Otherwise } else { Was::Same })
+            }
             Step::AddVrf { place, vrf } => link::add_vrf(places, place, vrf),
             Step::RemoveVrf { place, vrf } => link::remove_vrf(places, place, vrf),
             Step::AddSubinterface { spec } => link::add_subinterface(places, spec),
@@ -178,6 +182,10 @@ impl Node for LinuxNode {
     fn rest(&mut self) {
         self.places.rest();
     }
+}
+
+fn known(sysfs: Option<&Sysfs>) -> Result<&Sysfs, StepError> {
+    sysfs.ok_or_else(|| StepError { message: "no sysfs to look in".to_owned() })
 }
 
 fn absent(at: &At) -> StepError {

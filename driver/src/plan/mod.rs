@@ -19,8 +19,10 @@ pub use self::ethtool::settings;
 pub use self::hook::{Hooks, choose_hooks};
 pub use self::journey::{attach, detach, leave, replace, restore};
 pub use self::luggage::relet;
-pub use self::prepare::{prepare, release, remake, restore_vf, subinterface_name, unprepare};
+pub use self::prepare::{
+    VfPin, prepare, release, remake, restore_vf, subinterface_name, unpin_vf, unprepare,
+};
 pub use self::provision::{Provision, provision};
 pub use self::refuse::without_interface;
 pub use self::settle::{Seen, Settlement, settle, stray_of};
-pub use self::step::{DatapathState, Observed, RdmaSeen, Step, Stray, Subject, Was};
+pub use self::step::{DatapathState, FunctionSeen, Observed, RdmaSeen, Step, Stray, Subject, Was};

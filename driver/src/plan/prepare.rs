@@ -5,21 +5,21 @@ use std::collections::BTreeSet;
 use super::journey::on_host;
 use super::{Step, ethtool};
 use crate::model::{
-    At, AttachmentId, EthtoolSetting, IfName, IfNameError, Place, Record, SUBINTERFACE_PREFIX,
-    VfSettings,
+    At, AttachmentId, EthtoolSetting, IfName, IfNameError, MacAddr, Place, Record,
+    SUBINTERFACE_PREFIX, VfSettings,
 };
 
 /// Sets up a device of the host: its sub-interface, what its driver and its physical function are set
 /// to, its datapath. What has no interface is as it shall be.
 ///
 /// Nothing of the new record's name is wanted that is there already: it would be of no known build.
-pub fn prepare(record: &Record, settings: &[EthtoolSetting]) -> Vec<Step> {
+pub fn prepare(record: &Record, settings: &[EthtoolSetting], pin: VfPin) -> Vec<Step> {
     if !record.has_interface() {
         return Vec::new();
     }
     let mut steps = vec![Step::RemoveDatapath { id: record.id() }];
     steps.extend(make_subinterface(record));
-    steps.extend(set_vf(record));
+    steps.extend(set_vf(record, pin));
     for setting in settings {
         steps.push(Step::SetEthtool { at: on_host(record), setting: setting.clone() });
     }
@@ -54,38 +54,62 @@ fn make_subinterface(record: &Record) -> Vec<Step> {
     steps
 }
 
+/// Whether a physical function holds a virtual one to an address that it told it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum VfPin {
+    /// The function may choose: nothing was told, or it was taken back by [`unpin_vf`].
+    Loose,
+    /// Its driver does not take an address back, but only another one in its place: all zeroes are no
+    /// address to `bnx2x_set_vf_mac()`, `qede_set_vf_mac()` and `be_set_vf_mac()`
+    /// (`is_valid_ether_addr()`, Linux 6.12), while `igb`, `ixgbe`, `i40e`, `ice` and `mlx5` take them.
+    Fast,
+}
+
+/// Takes back the address that a physical function told; done already where it told none. To be tried
+/// before [`prepare`] and [`restore_vf`], since only the driver knows whether it can.
+pub fn unpin_vf(record: &Record) -> Option<Step> {
+    let vf = record.vf.as_ref().filter(|vf| vf.set.mac.is_some())?;
+    Some(Step::SetVf { vf: vf.place.clone(), settings: VfSettings::no_mac() })
+}
+
 /// What the physical function is told. An address that it is to have is set by the virtual function
 /// itself first, while it may still choose: what the physical one was told, an untrusted function
 /// cannot change, not even to the same address (`igb_set_vf_mac_addr()` in
-/// `drivers/net/ethernet/intel/igb/igb_main.c`, Linux 6.12).
-fn set_vf(record: &Record) -> Vec<Step> {
+/// `drivers/net/ethernet/intel/igb/igb_main.c`, Linux 6.12). Where it may not choose, it may take what
+/// it was told (the comment at `bnx2x_set_vf_mac()` in `bnx2x_sriov.c`).
+fn set_vf(record: &Record, pin: VfPin) -> Vec<Step> {
     let Some(vf) = &record.vf else {
         return Vec::new();
     };
-    let set = |settings| Step::SetVf { vf: vf.place.clone(), settings };
+    let tell = Step::SetVf { vf: vf.place.clone(), settings: vf.set.clone() };
     let mut steps = Vec::new();
-    if let Some(mac) = vf.set.mac {
-        steps.push(set(VfSettings::no_mac()));
-        steps.push(Step::SetMac { at: on_host(record), mac });
+    steps.extend(vf.set.mac.map(|mac| Step::SetMac { at: on_host(record), mac }));
+    match pin {
+        VfPin::Loose => steps.push(tell),
+        VfPin::Fast => steps.insert(0, tell),
     }
-    steps.push(set(vf.set.clone()));
     steps
 }
 
-/// The way back, in the same order. The physical function is told wherever the virtual one is.
-pub fn restore_vf(record: &Record, is_home: bool) -> Vec<Step> {
+/// The way back. The physical function is told wherever the virtual one is. Where an address cannot be
+/// taken back and there was none before, the function's own comes in its place, so that it can be used.
+pub fn restore_vf(record: &Record, is_home: bool, pin: VfPin) -> Vec<Step> {
     let Some(vf) = &record.vf else {
         return Vec::new();
     };
-    let set = |settings| Step::SetVf { vf: vf.place.clone(), settings };
-    let mut steps = Vec::new();
-    if vf.set.mac.is_some() {
-        steps.push(set(VfSettings::no_mac()));
-        if let Some(mac) = vf.own_mac.filter(|_| is_home) {
-            steps.push(Step::SetMac { at: on_host(record), mac });
-        }
+    let mut settings = vf.before.clone();
+    if pin == VfPin::Fast && settings.mac.is_some_and(MacAddr::is_zero) {
+        settings.mac = vf.own_mac;
     }
-    steps.push(set(vf.before.clone()));
+    let tell = Step::SetVf { vf: vf.place.clone(), settings };
+    let mut steps = Vec::new();
+    if let Some(mac) = vf.own_mac.filter(|_| is_home) {
+        steps.push(Step::SetMac { at: on_host(record), mac });
+    }
+    match pin {
+        VfPin::Loose => steps.push(tell),
+        VfPin::Fast => steps.insert(0, tell),
+    }
     steps
 }
 

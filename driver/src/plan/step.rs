@@ -1,6 +1,7 @@
 //! The vocabulary of a plan: what can be looked at, what can be done, what it replaced.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 
@@ -430,6 +431,13 @@ pub enum Subject {
         name: String,
         index: Option<u32>,
     },
+    /// The character devices of an RDMA device, wherever it is, on whichever function.
+    RdmaNodes {
+        name: String,
+        function: Option<PciAddress>,
+    },
+    /// A PCI function that user space is to have.
+    Function(PciAddress),
     /// Whether a namespace is still there.
     Namespace(NetnsRef),
     /// Physical functions that can have virtual ones.
@@ -466,6 +474,9 @@ pub enum Observed {
     Vf(Option<VfSettings>),
     /// `None`: there is no such RDMA device there, or no RDMA at all.
     Rdma(Option<RdmaSeen>),
+    RdmaNodes(Vec<PathBuf>),
+    /// `None`: there is no such function.
+    Function(Option<FunctionSeen>),
     Namespace(bool),
     PhysicalFunctions(Vec<PfState>),
     Strays(Vec<InterfaceState>),
@@ -480,6 +491,16 @@ pub struct RdmaSeen {
     pub place: RdmaPlace,
     /// Namespaces do not share RDMA devices: each has to be moved to where it is used.
     pub is_exclusive: bool,
+}
+
+/// Whether a PCI function can be given to user space.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct FunctionSeen {
+    pub driver: Option<String>,
+    /// None also where VFIO has made one without an IOMMU.
+    pub iommu_group: Option<u32>,
+    /// Functions of the group that drivers of the kernel use.
+    pub held_up_by: Vec<PciAddress>,
 }
 
 /// What is there of a datapath.

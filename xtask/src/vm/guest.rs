@@ -13,10 +13,18 @@ use super::bench::Bench;
 use super::hardware;
 use super::initramfs;
 use super::kernel::Kernel;
-use crate::enter;
+use crate::{enter, shell};
 
 /// How long a guest may take. It is about thirty times slower than the machine.
 pub(super) const LIMIT: Duration = Duration::from_mins(20);
+
+/// How long one may take until its command begins; in a quiet machine it is ten seconds. Emulated timers
+/// of one of several processors stop now and then while it boots, and the kernel waits for ever for what
+/// that one is to do: such a guest is booted anew.
+const BOOT_LIMIT: Duration = Duration::from_mins(3);
+
+/// How often a guest is booted before that is an error.
+pub(super) const BOOTS: usize = 3;
 
 /// The kernel's command line. Whatever goes wrong in the kernel ends the guest at once, and what only
 /// makes an emulated machine slower is off.
@@ -34,6 +42,8 @@ pub(super) enum Ending {
     Exited(i32),
     /// It had to be stopped.
     TimedOut,
+    /// Its command did not begin, however often it was booted.
+    Stuck,
     /// It ended by itself and said nothing about the command: the kernel panicked, or `init` failed.
     Died,
 }
@@ -62,6 +72,19 @@ impl Guest<'_> {
 
     /// Boots, runs `command` by `xtask enter` in fresh namespaces, and waits for the end.
     pub(super) fn run(&self, xtask: &Path, command: &[OsString]) -> Result<Ending> {
+        self.furnish(xtask, command)?;
+        for _ in 0..BOOTS {
+            let ending = self.boot()?;
+            if ending != Ending::Stuck {
+                return Ok(ending);
+            }
+            shell::say(&format!("{}: does not come up", self.kernel.release));
+        }
+        Ok(Ending::Stuck)
+    }
+
+    /// Makes the folder that the guest can write to anew, and everything in it that it boots from.
+    fn furnish(&self, xtask: &Path, command: &[OsString]) -> Result<()> {
         match fs::remove_dir_all(self.share) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("remove {}", self.share.display()));
@@ -85,7 +108,10 @@ impl Guest<'_> {
             ("WEIR_TOOLS".into(), self.bench.tools().into_os_string()),
         ];
         write("run", script(&folder, env::vars_os().chain(told), &words)?.as_bytes())?;
-        write("initramfs", &initramfs::make(self.kernel, &self.bench.busybox())?)?;
+        write("initramfs", &initramfs::make(self.kernel, &self.bench.busybox())?)
+    }
+
+    fn boot(&self) -> Result<Ending> {
         let console = self.console();
         let console =
             File::create(&console).with_context(|| format!("create {}", console.display()))?;
@@ -95,11 +121,18 @@ impl Guest<'_> {
         qemu.stderr(console.try_clone().context("share the console's file")?).stdout(console);
         let mut qemu = qemu.spawn().context("run QEMU")?;
         let start = Instant::now();
+        let mut has_begun = false;
         while qemu.try_wait()?.is_none() {
-            if start.elapsed() > LIMIT {
+            has_begun = has_begun || self.output().exists();
+            let ending = match start.elapsed() {
+                taken if taken > LIMIT => Some(Ending::TimedOut),
+                taken if taken > BOOT_LIMIT && !has_begun => Some(Ending::Stuck),
+                _ => None,
+            };
+            if let Some(ending) = ending {
                 qemu.kill()?;
                 qemu.wait()?;
-                return Ok(Ending::TimedOut);
+                return Ok(ending);
             }
             thread::sleep(Duration::from_millis(100));
         }

@@ -3,17 +3,18 @@
 use super::Engine;
 use super::draft::Draft;
 use crate::attach::{AttachError, PrepareClaim, Wanted};
-use crate::model::{AttachmentId, Device, Form, InterfaceState, NetnsRef, Record};
+use crate::model::{AttachmentId, Device, Form, InterfaceState, NetnsRef, Record, VFIO_DRIVER};
 use crate::node::{Node, StepError};
-use crate::plan::{self, DatapathState, Seen};
+use crate::plan::{self, DatapathState, FunctionSeen, Seen};
 
 impl<N: Node> Engine<N> {
     pub(super) fn draft_bare(
         &mut self,
         wanted: &PrepareClaim,
         device: &Wanted,
-        found: Device,
+        mut found: Device,
     ) -> Result<Draft, AttachError> {
+        let unseen = |source| AttachError::Observe { device: device.name.clone(), source };
         let impossible = |reason| AttachError::Impossible { device: device.name.clone(), reason };
         plan::without_interface(&device.wishes)
             .map_err(|problems| impossible(problems.to_string()))?;
@@ -27,8 +28,11 @@ impl<N: Node> Engine<N> {
             return Err(AttachError::KeptPolicy { device: id.device, claim: id.claim, reason });
         }
         if found.form() == Form::Vfio {
-            self.check_group(wanted, &found).map_err(impossible)?;
+            let seen = self.user_function(&found).map_err(unseen)?;
+            self.check_group(wanted, &seen).map_err(impossible)?;
+            found.iommu_group = seen.iommu_group;
         }
+        found.rdma_nodes = self.rdma_nodes(&found).map_err(unseen)?;
         let rdma = self.moving_rdma(device, &found)?;
         let mut record = self.blank(wanted, device, found, InterfaceState::none());
         record.rdma = rdma;
@@ -39,13 +43,21 @@ impl<N: Node> Engine<N> {
     /// lets only one open the group (`vfio_group_fops_open()` in `drivers/vfio/group.c`, Linux 6.12),
     /// and nobody while a driver of its own uses any of it (`iommu_group_claim_dma_owner()` in
     /// `drivers/iommu/iommu.c`).
-    fn check_group(&self, wanted: &PrepareClaim, found: &Device) -> Result<(), String> {
-        let Some(group) = found.iommu_group else {
-            return Err("it is in no IOMMU group, so there is no file to hand over".to_owned());
+    fn check_group(&self, wanted: &PrepareClaim, seen: &FunctionSeen) -> Result<(), String> {
+        match seen.driver.as_deref() {
+            Some(VFIO_DRIVER) => {}
+            Some(driver) => return Err(format!("{driver} drives it, and {VFIO_DRIVER} no more")),
+            None => return Err(format!("{VFIO_DRIVER} does not drive it any more")),
+        }
+        let Some(group) = seen.iommu_group else {
+            return Err(
+                "it is in no IOMMU group, so there is no file to hand over; those of VFIO's \
+                        noiommu mode never are, since they open all memory"
+                    .to_owned(),
+            );
         };
-        let held_up_by = &found.iommu_group_held_up_by;
-        if !held_up_by.is_empty() {
-            let functions: Vec<_> = held_up_by.iter().map(ToString::to_string).collect();
+        if !seen.held_up_by.is_empty() {
+            let functions: Vec<_> = seen.held_up_by.iter().map(ToString::to_string).collect();
             return Err(format!(
                 "its IOMMU group {group} cannot be used: drivers of the kernel use {} of it",
                 functions.join(", ")

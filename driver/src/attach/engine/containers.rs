@@ -40,7 +40,17 @@ impl<N: Node> Engine<N> {
     /// Brings all specifications in line with what is attached: after a start, and when the runtime
     /// has told which sandboxes it has.
     pub(super) fn reconcile_admissions(&mut self) {
-        let attached = self.select(|record| matches!(record.phase, Phase::Attached { .. }));
+        let mut attached = self.select(|record| matches!(record.phase, Phase::Attached { .. }));
+        for record in attached.iter_mut().filter(|record| record.subinterface.is_none()) {
+            // Its driver may have been loaded anew while nobody was there.
+            match self.rdma_nodes(&record.device) {
+                Ok(nodes) => record.device.rdma_nodes = nodes,
+                Err(error) => {
+                    let device = &record.device.name;
+                    tracing::warn!(%device, %error, "cannot look for files of its RDMA device");
+                }
+            }
+        }
         match self.node.observe(&Subject::AllCdi) {
             Ok(Observed::AllCdi(mut claims)) => {
                 claims.retain(|claim| !attached.iter().any(|r| r.claim.uid == *claim));

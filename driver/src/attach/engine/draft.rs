@@ -81,6 +81,9 @@ impl<N: Node> Engine<N> {
             Some(_) => (None, None),
             None => (self.function(device, &found, &before)?, self.moving_rdma(device, &found)?),
         };
+        if subinterface.is_none() {
+            found.rdma_nodes = self.rdma_nodes(&found).map_err(unseen)?;
+        }
         let was_raised = device.wishes.interface.dhcp && subinterface.is_none() && !before.up;
         let hooks = hooks(device, &found, &before).map_err(impossible)?;
         let mut record = Record {

@@ -1,15 +1,17 @@
 //! What a device is beside its interface: a virtual function of another device, or an RDMA device.
 
+use std::path::PathBuf;
+
 use super::settle::Settled;
 use super::{Engine, mismatch};
-use crate::attach::execute::{Residue, put_back};
-use crate::attach::{AttachError, PrepareClaim, Wanted};
+use crate::attach::execute::{Residue, is_taken, put_back};
+use crate::attach::{AttachError, NoticeKind, PrepareClaim, Wanted};
 use crate::model::{
-    By, Device, Form, InterfaceState, Phase, Place, RdmaPlace, Record, VfPlace, VfRecord,
-    VfSettings, VirtualFunction,
+    By, Device, Form, InterfaceState, MacAddr, PciAddress, Phase, Place, RdmaPlace, Record,
+    VfPlace, VfRecord, VfSettings, VirtualFunction,
 };
 use crate::node::{Node, StepError};
-use crate::plan::{self, Observed, Stray, Subject};
+use crate::plan::{self, FunctionSeen, Observed, Step, Stray, Subject, VfPin};
 
 impl<N: Node> Engine<N> {
     /// What the physical function has to be told of the device, and what is so now.
@@ -70,11 +72,7 @@ impl<N: Node> Engine<N> {
         };
         match self.interface(Place::Host, By::Name(name.clone())) {
             Ok(Some(state)) => {
-                let on_pf = Stray { pci: Some(*pf), macs: Vec::new() };
-                let at_pf = self.node.observe(&Subject::Strays(on_pf));
-                let Observed::Strays(at_pf) = at_pf.map_err(Unreachable::Unseen)? else {
-                    return Err(Unreachable::Unseen(mismatch()));
-                };
+                let at_pf = self.interfaces_of(*pf).map_err(Unreachable::Unseen)?;
                 // Names go from one interface to another.
                 if !at_pf.iter().any(|it| it.index == state.index) {
                     return Err(reason(format!("{name} is not its physical function {pf}")));
@@ -96,14 +94,74 @@ impl<N: Node> Engine<N> {
     /// Has the physical function as it was before it was told anything for the attachment, and answers
     /// what it did not take.
     pub(super) fn put_back_vf(&mut self, record: &Record, is_home: bool) -> Vec<Residue> {
-        let Some(vf) = &record.vf else {
+        let Some(mut vf) = record.vf.clone() else {
             return Vec::new();
         };
-        if matches!(self.vf(&vf.place), Ok(None)) {
-            // What it was told went with it.
-            return Vec::new();
+        match self.whereabouts(record, &vf.place) {
+            Ok(Whereabouts::Here(place)) => vf.place = place,
+            Ok(Whereabouts::Gone) => {
+                let message = format!("{} is gone, with what it was told", vf.place);
+                self.tell(record, NoticeKind::Residue, message);
+                return Vec::new();
+            }
+            Ok(Whereabouts::Elsewhere) => {
+                let message = format!("{} is in another network namespace", vf.place.pf);
+                return vec![owed(&vf, StepError { message })];
+            }
+            Err(error) => return vec![owed(&vf, error)],
         }
-        put_back(&mut self.node, plan::restore_vf(record, is_home))
+        let record = Record { vf: Some(vf), ..record.clone() };
+        let is_loose = plan::unpin_vf(&record).is_none_or(|step| is_taken(&mut self.node, &step));
+        let pin = if is_loose { VfPin::Loose } else { VfPin::Fast };
+        let residue = put_back(&mut self.node, plan::restore_vf(&record, is_home, pin));
+        let vf = record.vf.as_ref().filter(|vf| vf.before.mac.is_some_and(MacAddr::is_zero));
+        if let (VfPin::Fast, [], Some(VfRecord { place, own_mac: Some(mac), .. })) =
+            (pin, &residue[..], vf)
+        {
+            let message = format!("{place} is held to its own address {mac} from now on");
+            tracing::warn!(device = %record.device.name, message, "not taken back");
+            self.tell(&record, NoticeKind::Residue, message);
+        }
+        residue
+    }
+
+    /// Where the physical function can be told of the record's virtual one now. It may have another
+    /// index when it has been in another namespace (`__dev_change_net_namespace()` in
+    /// `net/core/dev.c`, Linux 6.12), and what it was told stays with it there.
+    fn whereabouts(&mut self, record: &Record, place: &VfPlace) -> Result<Whereabouts, StepError> {
+        if self.vf(place)?.is_some() {
+            return Ok(Whereabouts::Here(place.clone()));
+        }
+        let Some(function) = &record.device.vf else { return Ok(Whereabouts::Gone) };
+        if !self.has_function(function)? {
+            return Ok(Whereabouts::Gone);
+        }
+        let at_pf = self.interfaces_of(function.pf)?;
+        let same_name = at_pf.iter().find(|state| state.name == place.pf);
+        let Some(found) = same_name.or(at_pf.first()) else { return Ok(Whereabouts::Elsewhere) };
+        let place = VfPlace { pf: found.name.clone(), pf_index: found.index, number: place.number };
+        Ok(match self.vf(&place)? {
+            Some(_) => Whereabouts::Here(place),
+            None => Whereabouts::Gone,
+        })
+    }
+
+    /// Whether the physical function has a driver still, and as many virtual ones.
+    fn has_function(&mut self, function: &VirtualFunction) -> Result<bool, StepError> {
+        match self.node.observe(&Subject::PhysicalFunctions)? {
+            Observed::PhysicalFunctions(all) => Ok(all.iter().any(|pf| {
+                pf.address == function.pf && pf.driver.is_some() && pf.num_vfs > function.index
+            })),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// The interfaces of a PCI function that are on the host.
+    fn interfaces_of(&mut self, pci: PciAddress) -> Result<Vec<InterfaceState>, StepError> {
+        match self.node.observe(&Subject::Strays(Stray { pci: Some(pci), macs: Vec::new() }))? {
+            Observed::Strays(found) => Ok(found),
+            _ => Err(mismatch()),
+        }
     }
 
     /// Tries again to put back what others before have left on the function of `device`, whatever it
@@ -152,6 +210,42 @@ impl<N: Node> Engine<N> {
             }
         }
     }
+
+    /// The files of the device's RDMA device as they are called now; they are numbered anew whenever its
+    /// driver is loaded, or it moves.
+    pub(super) fn rdma_nodes(&mut self, device: &Device) -> Result<Vec<PathBuf>, StepError> {
+        let Some(name) = device.rdma_device.clone() else { return Ok(Vec::new()) };
+        let function = device.pci.as_ref().map(|pci| pci.address);
+        match self.node.observe(&Subject::RdmaNodes { name, function })? {
+            Observed::RdmaNodes(nodes) => Ok(nodes),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// What there is of the device's function now, where user space is to have it.
+    pub(super) fn user_function(&mut self, device: &Device) -> Result<FunctionSeen, StepError> {
+        let Some(pci) = &device.pci else { return Ok(FunctionSeen::default()) };
+        match self.node.observe(&Subject::Function(pci.address))? {
+            Observed::Function(seen) => Ok(seen.unwrap_or_default()),
+            _ => Err(mismatch()),
+        }
+    }
+}
+
+/// What a physical function was told and cannot be put back now.
+fn owed(vf: &VfRecord, error: StepError) -> Residue {
+    let step = Step::SetVf { vf: vf.place.clone(), settings: vf.before.clone() };
+    Residue { step, error }
+}
+
+/// Where a physical function is that was told something.
+enum Whereabouts {
+    /// On the host, with its virtual one.
+    Here(VfPlace),
+    /// In another namespace.
+    Elsewhere,
+    /// It or the virtual one is no more, and what it was told neither.
+    Gone,
 }
 
 /// Why nothing can be told to a physical function.

@@ -10,7 +10,7 @@ use crate::attach::execute::{Done, Residue, Stopped, execute, put_back, roll_bac
 use crate::attach::{AttachError, NoticeKind, PrepareClaim, Wanted};
 use crate::model::{By, ClaimUid, DeviceName, Phase, Place, Record, SubinterfaceSpec};
 use crate::node::Node;
-use crate::plan::{self, Step};
+use crate::plan::{self, Step, VfPin};
 
 impl<N: Node> Engine<N> {
     /// Prepares all devices of a claim or none.
@@ -44,8 +44,8 @@ impl<N: Node> Engine<N> {
         let mut done = Done::default();
         let mut new: Vec<_> = drafts.iter().map(|draft| draft.record.clone()).collect();
         for (draft, record) in drafts.iter().zip(&mut new) {
-            let steps = plan::prepare(&draft.record, &draft.settings);
-            let made = execute(&mut self.node, &steps, None, &mut done)
+            let made = self
+                .make(draft, &mut done)
                 .map_err(|stopped| Failure::Stopped(record.device.name.clone(), stopped))
                 .and_then(|()| self.look_at_subinterface(record));
             if let Err(failure) = made {
@@ -59,6 +59,17 @@ impl<N: Node> Engine<N> {
             return Err(error);
         }
         Ok(new)
+    }
+
+    fn make(&mut self, draft: &Draft, done: &mut Done) -> Result<(), Stopped> {
+        let mut pin = VfPin::Loose;
+        if let Some(step) = plan::unpin_vf(&draft.record)
+            && execute(&mut self.node, &[step], None, done).is_err()
+        {
+            pin = VfPin::Fast;
+        }
+        let steps = plan::prepare(&draft.record, &draft.settings, pin);
+        execute(&mut self.node, &steps, None, done)
     }
 
     /// Only now there is a sub-interface to look at.
@@ -131,6 +142,8 @@ impl<N: Node> Engine<N> {
     /// Takes back a prepare that failed.
     fn abandon(&mut self, new: &[Record], done: Done) -> Vec<Residue> {
         let mut residue = roll_back(&mut self.node, done);
+        // Functions are put back as a whole, since not all take a single setting back.
+        residue.retain(|it| !matches!(it.step, Step::SetVf { .. } | Step::SetMac { .. }));
         // A step that failed may have changed something all the same.
         for record in new.iter().rev() {
             residue.extend(put_back(&mut self.node, plan::unprepare(record, true, false)));

@@ -160,6 +160,7 @@ impl<N: Node> Engine<N> {
             let steps = plan::attach(record, netns);
             let outcome = execute(&mut self.node, &steps, Some(deadline), &mut done)
                 .map_err(|stopped| Failure::Stopped(record.device.name.clone(), stopped))
+                .and_then(|()| self.look_at_files(record))
                 .and_then(|()| self.index_inside(record, netns));
             match outcome {
                 Ok(inside) => record.phase = Phase::Attached { netns: netns.clone(), inside },
@@ -193,6 +194,17 @@ impl<N: Node> Engine<N> {
         let steps = self.admission(records, netns).map_err(unseen)?;
         execute(&mut self.node, &steps, None, done)
             .map_err(|stopped| Failure::Stopped(first.clone(), stopped))
+    }
+
+    /// The files of an RDMA device have other numbers once it has moved. Nobody has opened them yet:
+    /// containers are made after their sandbox.
+    fn look_at_files(&mut self, record: &mut Record) -> Result<(), Failure> {
+        if record.rdma.is_none() {
+            return Ok(());
+        }
+        let unseen = |source| Failure::Unseen(record.device.name.clone(), source);
+        record.device.rdma_nodes = self.rdma_nodes(&record.device).map_err(unseen)?;
+        Ok(())
     }
 
     fn index_inside(&mut self, record: &Record, netns: &NetnsRef) -> Result<IfIndex, Failure> {

@@ -346,6 +346,21 @@ fn the_free_one_of_two_interfaces_of_one_function_keeps_its_name_while_the_other
 }
 
 #[test]
+fn what_user_space_could_not_open_is_not_published_and_named() {
+    let text = include_str!("ice_vf_and_vfio.txt");
+    let idle = |text: &str| {
+        let idle = scan(text).idle.into_iter();
+        idle.map(|it| (it.address.to_string(), it.reason)).collect::<Vec<_>>()
+    };
+    let held_up = ("0000:18:00.0".to_owned(), "the kernel uses its IOMMU group");
+    let without_driver = ("0000:3b:01.2".to_owned(), "no driver");
+    assert_eq!(idle(text), [held_up.clone(), without_driver.clone()]);
+    let unsafe_mode = text.replacen("[links]", "class/vfio/noiommu-81/\n[links]", 1);
+    let without_iommu = ("0000:3b:01.1".to_owned(), "no IOMMU group");
+    assert_eq!(idle(&unsafe_mode), [held_up, without_iommu, without_driver]);
+}
+
+#[test]
 fn sub_interfaces_are_where_their_parents_are_and_nothing_more() {
     let machine = format!(
         "[sysfs]

@@ -4,9 +4,9 @@ use std::sync::Once;
 
 use super::places::Places;
 use crate::inventory;
-use crate::model::{By, PfState, Place, RdmaPlace, VfPlace, VfSettings};
+use crate::model::{By, PciAddress, PfState, Place, RdmaPlace, VfPlace, VfSettings};
 use crate::node::StepError;
-use crate::plan::{RdmaSeen, Was};
+use crate::plan::{FunctionSeen, RdmaSeen, Was};
 use crate::sys::netlink::NetlinkError;
 use crate::sys::netns::{Netns, NetnsError};
 use crate::sys::rdma::{NetnsMode, Rdma, RdmaDevice};
@@ -56,6 +56,16 @@ pub(super) fn set_vf(
         return Err(StepError { message });
     }
     Ok(Was::Vf(lacking.replacing(&now)))
+}
+
+/// A PCI function, as VFIO has it.
+pub(super) fn seen(sysfs: &Sysfs, address: PciAddress) -> Result<Option<FunctionSeen>, StepError> {
+    let found = sysfs.look().function(address)?;
+    Ok(found.map(|facts| FunctionSeen {
+        driver: facts.driver.clone(),
+        iommu_group: facts.iommu_group,
+        held_up_by: facts.held_up_by.clone(),
+    }))
 }
 
 /// An RDMA device of the host; `None` where there is none, or no RDMA at all.

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Sysfs, SysfsError, entries, nearness, number, text};
+use super::{Sysfs, SysfsError, entries, is_there, nearness, number, text};
 use crate::model::{Cpus, IfName, PciAddress, PciFacts, Sriov, VFIO_DRIVER, VirtualFunction};
 
 /// What sysfs tells of a PCI function.
@@ -18,6 +18,7 @@ pub struct FunctionFacts {
     pub numa_node: Option<u32>,
     /// `local_cpulist`; `None` where there is no node.
     pub local_cpus: Option<Cpus>,
+    /// `None` also where VFIO has made a group without an IOMMU.
     pub iommu_group: Option<u32>,
     /// Functions in the same IOMMU group whose drivers use them for the kernel, so that none of the
     /// group can be given to user space. Only asked for where `vfio-pci` is the driver.
@@ -102,9 +103,11 @@ pub(super) fn function(
     // bridges such as VMD open domains of their own further down.
     let root = path.iter().filter_map(OsStr::to_str).find(|part| is_pcie_root(part));
     let driver = sysfs.link_name(&path.join("driver"))?;
+    let is_vfio = driver.as_deref() == Some(VFIO_DRIVER);
     let group = sysfs.target(&path.join("iommu_group"))?;
+    let group = group.filter(|group| !(is_vfio && is_without_iommu(sysfs, group)));
     let held_up_by = match &group {
-        Some(group) if driver.as_deref() == Some(VFIO_DRIVER) => held_up_by(sysfs, group)?,
+        Some(group) if is_vfio => held_up_by(sysfs, group)?,
         _ => Vec::new(),
     };
     let vf = match sysfs.target(&path.join("physfn"))? {
@@ -176,6 +179,13 @@ fn class(function: &Path) -> Result<u32, SysfsError> {
 
 fn group_number(group: &Path) -> Option<u32> {
     group.file_name()?.to_str()?.parse().ok()
+}
+
+/// Whether VFIO made the group itself, for a function without an IOMMU: whoever had it could write to
+/// all memory. Its file is called so then (`vfio_create_group()` in `drivers/vfio/group.c`, Linux 6.12).
+fn is_without_iommu(sysfs: &Sysfs, group: &Path) -> bool {
+    let name = group_number(group).map(|number| format!("noiommu-{number}"));
+    name.is_some_and(|name| is_there(&sysfs.root.join("class/vfio").join(name)))
 }
 
 fn held_up_by(sysfs: &Sysfs, group: &Path) -> Result<Vec<PciAddress>, SysfsError> {
@@ -261,5 +271,17 @@ mod tests {
         assert_eq!(found(&tree), ["0000:01:00.1".parse().unwrap()], "a bridge does not matter");
         let tree = tree.unlinked("devices/pci0000:00/0000:00:01.0/0000:01:00.1/driver");
         assert_eq!(found(&tree), []);
+    }
+
+    #[test]
+    fn a_group_of_vfio_without_an_iommu_is_none() {
+        let found = |tree: SysfsTree| {
+            let function = tree.sysfs().look().function("0000:01:00.0".parse().unwrap()).unwrap();
+            function.unwrap().iommu_group
+        };
+        assert_eq!(found(SysfsTree::machine(&format!("{IDLE}\nclass/vfio/9/"))), Some(9));
+        assert_eq!(found(SysfsTree::machine(&format!("{IDLE}\nclass/vfio/noiommu-9/"))), None);
+        let absent = "0000:01:00.7".parse().unwrap();
+        assert_eq!(SysfsTree::machine(IDLE).sysfs().look().function(absent).unwrap(), None);
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::function::{Family, function, function_above, without_interface};
 use super::interface::{interface, speed_mbps};
-use super::rdma::{ask_first_port, rdma_device, rdma_names};
-use super::{FunctionFacts, RdmaDevice, Sysfs, SysfsError, SysfsFacts, cpus, is_there};
-use crate::model::{Cpus, IfName};
+use super::rdma::{ask_first_port, has_cm, rdma_device, rdma_names};
+use super::{FunctionFacts, RdmaDevice, Sysfs, SysfsError, SysfsFacts, cpus};
+use crate::model::{Cpus, IfName, PciAddress};
 
 /// What was seen of sysfs in one scan.
 ///
@@ -46,6 +46,22 @@ impl<'a> Look<'a> {
         speed_mbps(self.sysfs, name)
     }
 
+    /// One PCI function; `None` where there is none at this address.
+    ///
+    /// # Errors
+    ///
+    /// [`SysfsError`] where something of it is there and cannot be read.
+    pub fn function(
+        &mut self,
+        address: PciAddress,
+    ) -> Result<Option<Arc<FunctionFacts>>, SysfsError> {
+        let link = self.sysfs.root.join("bus/pci/devices").join(address.to_string());
+        match self.sysfs.target(&link)? {
+            Some(path) => self.function_above(&path),
+            None => Ok(None),
+        }
+    }
+
     /// Network controllers on PCI that have no driver, or are bound to `vfio-pci`.
     ///
     /// # Errors
@@ -77,11 +93,10 @@ impl<'a> Look<'a> {
         rdma_device(self, name)
     }
 
-    /// Whether RDMA connections can be made by addresses. The misc device is called so (`ucma_misc` in
-    /// `drivers/infiniband/core/ucma.c`, Linux 6.12), and is there once its module is loaded.
+    /// Whether RDMA connections can be made by addresses.
     pub(super) fn has_connection_manager(&mut self) -> bool {
-        let Self { sysfs, has_cm, .. } = self;
-        *has_cm.get_or_insert_with(|| is_there(&sysfs.root.join("class/misc/rdma_cm")))
+        let sysfs = self.sysfs;
+        *self.has_cm.get_or_insert_with(|| has_cm(sysfs))
     }
 
     /// Fills in how the first port of an RDMA device is doing. Drivers ask the hardware for it, so this is

@@ -13,8 +13,8 @@ mod interface;
 mod look;
 mod rdma;
 mod sriov;
-#[cfg(test)]
-pub(crate) mod tree;
+#[cfg(any(test, feature = "testing"))]
+pub mod tree;
 
 use std::ffi::OsStr;
 use std::fs;

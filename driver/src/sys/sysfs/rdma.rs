@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{FunctionFacts, Look, SysfsError, entries, is_there, some_text, text};
-use crate::model::{RdmaFacts, RdmaLinkLayer};
+use super::{FunctionFacts, Look, Sysfs, SysfsError, entries, is_there, some_text, text};
+use crate::model::{PciAddress, RdmaFacts, RdmaLinkLayer};
 
 /// What sysfs tells of an RDMA device.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -187,11 +187,54 @@ fn nodes(
             names.extend(is_ours.then_some(name));
         }
     }
+    Ok(in_dev(names, has_cm))
+}
+
+/// With the one by which connections are made, which all share, if there is one.
+fn in_dev(mut names: Vec<String>, has_cm: bool) -> Vec<PathBuf> {
     if has_cm && !names.is_empty() {
         names.push("rdma_cm".to_owned());
     }
     names.sort();
-    Ok(names.into_iter().map(|name| Path::new("/dev/infiniband").join(name)).collect())
+    names.into_iter().map(|name| Path::new("/dev/infiniband").join(name)).collect()
+}
+
+impl Sysfs {
+    /// The character devices of an RDMA device as they are called now, also where it is in another
+    /// namespace: its own directory is not shown then, but its class devices are, which belong to no
+    /// namespace (`uverbs_class` in `drivers/infiniband/core/uverbs_main.c` and `umad_class` in
+    /// `user_mad.c`, Linux 6.12). Where those of several devices have the name, in a namespace each, it
+    /// is those on `function`.
+    ///
+    /// # Errors
+    ///
+    /// [`SysfsError`] where something of them is there and cannot be read.
+    pub fn rdma_nodes(
+        &self,
+        device: &str,
+        function: Option<PciAddress>,
+    ) -> Result<Vec<PathBuf>, SysfsError> {
+        let function = function.map(|address| address.to_string());
+        let (mut near, mut all) = (Vec::new(), Vec::new());
+        for class in NODE_CLASSES {
+            let class = self.root.join("class").join(class);
+            for name in entries(&class)? {
+                let Some(path) = self.target(&class.join(&name))? else { continue };
+                if text(&path.join("ibdev"))?.is_some_and(|owner| owner == device) {
+                    let is_near = path.iter().any(|part| part.to_str() == function.as_deref());
+                    near.extend(is_near.then(|| name.clone()));
+                    all.push(name);
+                }
+            }
+        }
+        Ok(in_dev(if near.is_empty() { all } else { near }, has_cm(self)))
+    }
+}
+
+/// The misc device is called so (`ucma_misc` in `drivers/infiniband/core/ucma.c`, Linux 6.12), and is
+/// there once its module is loaded.
+pub(super) fn has_cm(sysfs: &Sysfs) -> bool {
+    is_there(&sysfs.root.join("class/misc/rdma_cm"))
 }
 
 #[cfg(test)]
@@ -243,6 +286,9 @@ mod tests {
         assert_eq!(first.nodes, nodes(&["rdma_cm", "uverbs0"]));
         assert_eq!(second.interface.as_deref(), Some("eth2"));
         assert_eq!(second.nodes, nodes(&["rdma_cm", "umad1", "uverbs1"]));
+        for device in [first, second] {
+            assert_eq!(tree.sysfs().rdma_nodes(&device.name, None).unwrap(), device.nodes);
+        }
     }
 
     /// A RoCE device that has no port yet would look like one that is not on Ethernet.
@@ -273,6 +319,28 @@ mod tests {
         assert_eq!(found.nodes, nodes(&["issm0", "ucm0", "umad0", "uverbs0"]), "without rdma_ucm");
         let RdmaHome::Bus { function: Some(function), .. } = &found.home else { panic!() };
         assert_eq!(function.pci.root, "pci0000:d7", "not the domain behind the bridge");
+    }
+
+    /// Devices may have the same name where namespaces do not share them.
+    #[test]
+    fn nodes_of_a_device_in_another_namespace_are_found_by_its_name_and_its_function() {
+        let tree = SysfsTree::machine(
+            "
+            devices/pci0000:3a/0000:3b:00.0/infiniband_verbs/uverbs0/ibdev = mlx5_0
+            devices/pci0000:3a/0000:3b:00.1:
+              infiniband_verbs/uverbs3/ibdev = mlx5_0
+              infiniband_mad/umad2/ibdev = mlx5_0
+              infiniband_mad/umad4/ibdev = mlx5_1
+            ",
+        );
+        let found = |name, function: Option<&str>| {
+            let function = function.map(|address| address.parse().unwrap());
+            tree.sysfs().rdma_nodes(name, function).unwrap()
+        };
+        assert_eq!(found("mlx5_0", Some("0000:3b:00.1")), nodes(&["umad2", "uverbs3"]));
+        assert_eq!(found("mlx5_1", Some("0000:3b:00.0")), nodes(&["umad4"]), "of its other port");
+        assert_eq!(found("mlx5_0", None), nodes(&["umad2", "uverbs0", "uverbs3"]));
+        assert_eq!(found("mlx5_7", None), nodes(&[]));
     }
 
     #[test]

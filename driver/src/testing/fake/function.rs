@@ -1,5 +1,8 @@
 //! Virtual functions and RDMA devices of the model.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use super::error;
 use super::world::{World, key};
 use crate::model::{At, MacAddr, NetnsId, Place, RdmaPlace, VfPlace, VfSettings};
@@ -17,15 +20,24 @@ pub struct FakeVf {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FakeRdma {
     pub index: u32,
+    /// In `/dev/infiniband/uverbsN`.
+    pub number: u32,
     /// `None` is the host.
     pub netns: Option<NetnsId>,
+}
+
+impl FakeRdma {
+    pub fn node(&self) -> PathBuf {
+        format!("/dev/infiniband/uverbs{}", self.number).into()
+    }
 }
 
 impl World {
     pub(super) fn observe_function(&self, subject: &Subject) -> Observed {
         match subject {
             Subject::Vf(place) => {
-                let found = self.vfs.get(&(place.pf_index, place.number));
+                let is_here = self.interfaces[&None].values().any(|it| it.index == place.pf_index);
+                let found = self.vfs.get(&(place.pf_index, place.number)).filter(|_| is_here);
                 Observed::Vf(found.map(|vf| vf.settings.clone()))
             }
             Subject::Rdma { place, name, index } => {
@@ -40,6 +52,11 @@ impl World {
                     is_exclusive: self.is_rdma_exclusive,
                 }))
             }
+            Subject::RdmaNodes { name, .. } => {
+                let found = self.rdma.get(name).into_iter();
+                Observed::RdmaNodes(found.map(FakeRdma::node).collect())
+            }
+            Subject::Function(address) => Observed::Function(self.functions.get(address).cloned()),
             _ => Observed::PhysicalFunctions(self.physical_functions.clone()),
         }
     }
@@ -67,6 +84,9 @@ impl World {
         if self.are_pfs_deaf && !lacking.is_empty() {
             return Err(error(format!("{place}: input/output error")));
         }
+        if self.do_pfs_keep_macs && lacking.mac.is_some_and(MacAddr::is_zero) {
+            return Err(error(format!("{place}: invalid argument")));
+        }
         if let Some(field) = lacking.unknown_to(is) {
             return Err(error(format!("{place}: {field}: operation not supported")));
         }
@@ -90,7 +110,8 @@ impl World {
         let (identity, is) = self.at(at).map(|interface| (interface.identity, interface.mac))?;
         let of = self.vfs.values().find(|vf| vf.identity == identity);
         let Some(FakeVf { settings, .. }) = of.filter(|_| is != mac) else { return Ok(()) };
-        let is_told = settings.mac.is_some_and(|told| told != MacAddr::default());
+        let is_free = |told: MacAddr| told.is_zero() || self.do_pfs_keep_macs && told == mac;
+        let is_told = settings.mac.is_some_and(|told| !is_free(told));
         if is_told && settings.trust != Some(true) {
             return Err(error(format!("{at}: cannot assign requested address")));
         }
@@ -121,6 +142,16 @@ impl World {
             return Err(error(format!("{} is not in {from}", device.name)));
         }
         found.netns = key(to);
+        self.renumber(&device.name);
         Ok(Was::Otherwise)
+    }
+
+    /// Its files end and are made anew, with the lowest number that is free.
+    pub(super) fn renumber(&mut self, name: &str) {
+        let others: BTreeSet<_> =
+            self.rdma.iter().filter(|(other, _)| *other != name).map(|(_, it)| it.number).collect();
+        if let Some(device) = self.rdma.get_mut(name) {
+            device.number = (0..).find(|number| !others.contains(number)).unwrap_or_default();
+        }
     }
 }

@@ -3,8 +3,11 @@
 //! It knows what the kernel ring has shown to be true: a move takes the link down and loses its
 //! addresses, routes, neighbours, settings of the network stack and filters, going down loses routes
 //! and neighbours, a name is taken only once, an untrusted virtual function keeps the address that its
-//! physical one was told (`igb_set_vf_mac_addr()` in `igb_main.c`, Linux 6.12), an RDMA device that is
-//! not shared is in one namespace and falls back to the host, a route needs its link up, links of programs and what
+//! physical one was told (`igb_set_vf_mac_addr()` in `igb_main.c`, Linux 6.12; with other drivers, which
+//! never take it back, it may have that one: `bnx2x_set_vf_mac()`), an RDMA device that is
+//! not shared is in one namespace, falls back to the host, and gets its files anew with each move under
+//! the lowest numbers that are free (`rdma_dev_change_netns()` in `drivers/infiniband/core/device.c` and
+//! `ib_uverbs_add_one()` in `uverbs_main.c`), a route needs its link up, links of programs and what
 //! ethtool sets stay with an interface wherever it goes. Teach it something new only together with a
 //! test against the real kernel.
 

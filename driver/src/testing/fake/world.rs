@@ -12,7 +12,7 @@ use crate::model::{
     Rule, SUBINTERFACE_PREFIX, Segments, SysctlName, TableId,
 };
 use crate::node::StepError;
-use crate::plan::{DatapathState, Observed, Stray, Subject};
+use crate::plan::{DatapathState, FunctionSeen, Observed, Stray, Subject};
 use crate::testing::well_formed;
 
 /// One interface of the model.
@@ -64,9 +64,14 @@ pub struct World {
     pub is_rdma_stuck: bool,
     /// RDMA devices end when their interface goes to another namespace, as `rxe` ones do.
     pub is_rdma_software: bool,
+    /// That user space may have.
+    pub functions: BTreeMap<PciAddress, FunctionSeen>,
     /// Where interfaces sit, by their identity.
     pub places: BTreeMap<u32, PciAddress>,
     pub physical_functions: Vec<PfState>,
+    /// Physical functions do not take back the address that they told a virtual one, but let it have
+    /// that one.
+    pub do_pfs_keep_macs: bool,
     /// Physical functions take no settings of virtual ones.
     pub are_pfs_deaf: bool,
     /// Only interfaces with a setting `ipv6/disable_ipv6` of their own can have IPv6 addresses.
@@ -102,8 +107,17 @@ impl World {
         self.rules.remove(&key);
         self.vrfs.remove(&key);
         self.stack.retain(|(place, _), _| *place != key);
-        for device in self.rdma.values_mut() {
-            device.netns.take_if(|netns| *netns == id);
+        let back: Vec<_> = self
+            .rdma
+            .iter()
+            .filter(|(_, it)| it.netns == key)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in back {
+            if let Some(device) = self.rdma.get_mut(&name) {
+                device.netns = None;
+            }
+            self.renumber(&name);
         }
         let ended = self.interfaces.remove(&key).unwrap_or_default();
         let host = self.interfaces.entry(None).or_default();
@@ -141,9 +155,11 @@ impl World {
                 return Err(error(format!("{} is gone", netns.id)));
             }
             Subject::Cookie(netns) => Observed::Cookie(netns.id.inode),
-            Subject::Vf(_) | Subject::Rdma { .. } | Subject::PhysicalFunctions => {
-                self.observe_function(subject)
-            }
+            Subject::Vf(_)
+            | Subject::Rdma { .. }
+            | Subject::RdmaNodes { .. }
+            | Subject::Function(_)
+            | Subject::PhysicalFunctions => self.observe_function(subject),
             Subject::Namespace(netns) => {
                 Observed::Namespace(self.interfaces.contains_key(&Some(netns.id)))
             }

@@ -47,8 +47,9 @@ pub(super) fn line(result: &Measurement) -> String {
 }
 
 const INTRODUCTION: &str = "
-What it costs to know 256 interfaces: 128 veth pairs in a namespace of their own, all up. Each number is the
-median of its rounds, but for the first look, of which there is one.
+What it costs to know 256 interfaces, all up: two physical functions and 254 virtual ones, each with an RDMA
+device. To the kernel they are veths; what they are on PCI is in files that are read as those of sysfs are.
+Each number is the median of its rounds, but for the first look, of which there is one.
 
 | what | target | measured | |
 | --- | ---: | ---: | --- |

@@ -2,6 +2,7 @@
 //! virtual functions, RDMA, and kinds of links that a machine's own kernel may not have. Only guests of the vm
 //! ring have all that (`xtask/src/vm/hardware.rs`), so the kernel ring leaves it to them.
 
+mod alignment;
 mod attributes;
 mod exclusive;
 mod kinds;

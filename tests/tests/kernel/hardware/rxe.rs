@@ -73,7 +73,7 @@ impl Ring {
     }
 
     /// Has a pod run with a NIC and its RDMA device, which is `name`.
-    pub(super) fn pod(&self, mac: MacAddr, name: &str, address: &str) -> RdmaPod {
+    pub(super) fn pod(&self, mac: MacAddr, name: &str, address: &str) -> RingPod {
         let nic = interface(mac);
         rdma(&["link", "add", name, "type", "rxe", "netdev", &nic]).unwrap();
         awaited(&self.node, "the RDMA device is published", |device| {
@@ -81,15 +81,21 @@ impl Ring {
                 && attribute(device, "rdmaDevice").and_then(|it| it.string.as_deref()) == Some(name)
         });
         let wish = Wish::of(&nic, config("net0", address, "auto"));
-        let deployed = deploy_claim(&self.node, &format!("pod-{name}"), &claim(&[wish]));
+        let pod = self.run(&format!("pod-{name}"), &[wish]);
+        let netns = Netns::open(&netns_of(&pod.deployed)).unwrap();
+        let again = ["link", "add", name, "type", "rxe", "netdev", "net0"];
+        netns.run(|_| rdma(&again)).unwrap().unwrap();
+        pod
+    }
+
+    /// Has a pod run with what its claim wishes.
+    pub(super) fn run(&self, name: &str, wishes: &[Wish<'_>]) -> RingPod {
+        let deployed = deploy_claim(&self.node, name, &claim(wishes));
         let ids = prepared_ids(&self.node, &deployed);
         let metadata = &deployed.pod.metadata;
         let uid = metadata.uid.as_deref().unwrap();
         let pod = self.cri.run(metadata.name.as_deref().unwrap(), uid, 0).unwrap();
-        let netns = Netns::open(&netns_of(&deployed)).unwrap();
-        let again = ["link", "add", name, "type", "rxe", "netdev", "net0"];
-        netns.run(|_| rdma(&again)).unwrap().unwrap();
-        RdmaPod { deployed, ids, pod }
+        RingPod { deployed, ids, pod }
     }
 
     /// Starts a container of the pod, with what these CDI ids bring.
@@ -104,16 +110,17 @@ impl Ring {
         container
     }
 
-    fn end(&self, pod: &RdmaPod) {
+    pub(super) fn end(&self, pod: &RingPod) {
         self.cri.remove(&pod.pod).unwrap();
         self.node.unprepare(&pod.deployed.claims()).unwrap();
     }
 }
 
-pub(super) struct RdmaPod {
+pub(super) struct RingPod {
     deployed: Deployed,
-    ids: Vec<String>,
-    pod: Pod,
+    /// What its containers name the claim's devices by.
+    pub(super) ids: Vec<String>,
+    pub(super) pod: Pod,
 }
 
 /// Where containerd has mounted the namespace of the pod's sandbox.

@@ -1,12 +1,18 @@
 //! What a device is beside its interface: virtual functions, RDMA devices, and devices without any.
 
+mod rdma;
+mod vfio;
+
 use super::*;
 use crate::model::{
     Device, PciAddress, PciFacts, PfSelector, PfState, SriovRule, VFIO_DRIVER, VfSettings, VfVlan,
     VirtualFunction,
 };
-use crate::plan::Provision;
+use crate::plan::{FunctionSeen, Provision};
 use crate::testing::{FakeRdma, FakeVf};
+
+/// Functions of PCI that user space may have, each in an IOMMU group of its own: 42 and 43.
+const VFIO: [u8; 2] = [2, 3];
 
 /// The index of the physical function's interface.
 const PF: IfIndex = IfIndex(9);
@@ -39,8 +45,13 @@ pub(super) fn add_functions(bench: &Bench, is_exclusive: bool) {
     host.insert("pf0".parse().unwrap(), pf);
     for (number, identity) in [(0, 1), (1, 2)] {
         world.vfs.insert((PF, number), FakeVf { identity, settings: fresh_vf() });
-        let rdma = FakeRdma { index: identity, netns: None };
+        let rdma = FakeRdma { index: identity, number, netns: None };
         world.rdma.insert(format!("mlx5_{number}"), rdma);
+    }
+    for function in VFIO {
+        let (driver, iommu_group) = (Some(VFIO_DRIVER.to_owned()), Some(40 + u32::from(function)));
+        let seen = FunctionSeen { driver, iommu_group, held_up_by: Vec::new() };
+        world.functions.insert(pci(function), seen);
     }
     world.places.insert(PF.0, pci(0));
     world.is_rdma_exclusive = is_exclusive;
@@ -66,7 +77,7 @@ pub(super) fn make_rdma_only(device: &mut Device, number: u32) {
 pub(super) fn make_vfio(device: &mut Device, number: u32) {
     (device.interface, device.index, device.mac) = (None, None, None);
     device.driver = Some(VFIO_DRIVER.to_owned());
-    device.iommu_group = Some(40 + number);
+    at_pci(device, VFIO[number as usize]);
 }
 
 /// One device for `claim-NAME` and `pod-NAME`.
@@ -149,6 +160,87 @@ fn what_a_physical_function_was_told_is_put_back_wherever_the_virtual_one_is() {
     assert!(bench.records().is_empty());
 }
 
+/// Its own is all that can be put in place of an address that is not taken back.
+#[test]
+fn a_function_whose_address_is_not_taken_back_gets_its_own_and_can_be_used_again() {
+    let bench = with_functions(false);
+    bench.node.world().do_pfs_keep_macs = true;
+    let fresh = bench.node.snapshot();
+    let (notices, mut waiting) = crate::attach::Notices::pair();
+    let own = MacAddr([2, 0, 0, 0, 0, 1]);
+    for (round, mac_before) in [(1, MacAddr::default()), (2, own)] {
+        let boot = bench.node.snapshot();
+        assert_eq!(told(&bench).mac, Some(mac_before));
+        bench.run(None, |engine| {
+            engine.notices = Some(notices.clone());
+            engine.prepare(&one("a", "eth1", |device| make_vf(device, 0), vf_wishes())).unwrap();
+            assert_eq!(told(&bench).mac, vf_wishes().interface.mac);
+            attach(engine).unwrap();
+            engine.unprepare(&claim("claim-a").uid).unwrap();
+        });
+        assert_eq!(told(&bench), VfSettings { mac: Some(own), ..fresh_vf() });
+        assert_eq!(bench.node.snapshot().interfaces, fresh.interfaces);
+        assert!(bench.records().is_empty());
+        let said = waiting.try_recv().ok().map(|notice| notice.message);
+        let is_news =
+            said.is_some_and(|it| it.contains("held to its own address 02:00:00:00:00:01"));
+        assert_eq!(is_news, round == 1);
+        // A prepare that fails at its last step leaves it as usable.
+        *bench.node.world() = boot;
+        let failed = |engine: &mut Engine<FakeNode>| {
+            let wanted = one("a", "eth1", |device| make_vf(device, 0), vf_wishes());
+            engine.prepare(&wanted).unwrap_err()
+        };
+        let error = bench.run(Some(Fault::FailAfter(5 - round)), failed).unwrap();
+        assert!(matches!(&error, AttachError::Step { residue, .. } if residue.is_empty()));
+        assert_eq!(told(&bench).mac, Some(own));
+        assert_eq!(bench.node.snapshot().interfaces, fresh.interfaces);
+        assert!(bench.records().is_empty());
+    }
+}
+
+/// Takes the physical function's interface from the host, or puts it there again under an index.
+fn pf(bench: &Bench, index: Option<IfIndex>) {
+    let mut world = bench.node.world();
+    let world = &mut *world;
+    let name: IfName = "pf0".parse().unwrap();
+    let (from, to) = match index {
+        Some(_) => (Some(netns(200).id), None),
+        None => (None, Some(netns(200).id)),
+    };
+    let mut pf = world.interfaces.get_mut(&from).unwrap().remove(&name).unwrap();
+    if let Some(index) = index {
+        let vfs = std::mem::take(&mut world.vfs).into_iter();
+        world.vfs = vfs.map(|((_, number), vf)| ((index, number), vf)).collect();
+        pf.index = index;
+    }
+    world.interfaces.get_mut(&to).unwrap().insert(name, pf);
+}
+
+#[test]
+fn what_a_physical_function_was_told_is_owed_while_it_is_in_another_namespace() {
+    let bench = with_functions(false);
+    bench.node.world().physical_functions = vec![PfState { num_vfs: 2, ..physical_function() }];
+    let vf = |device: &mut Device| {
+        make_vf(device, 0);
+        at_pci(device, 1);
+    };
+    let again = one("b", "eth1", vf, Wishes::default());
+    bench.run(None, |engine| {
+        engine.prepare(&one("a", "eth1", vf, vf_wishes())).unwrap();
+        pf(&bench, None);
+        engine.unprepare(&claim("claim-a").uid).unwrap();
+        assert_eq!(bench.phases(), ["unpreparing"]);
+        let error = engine.prepare(&again).unwrap_err();
+        assert!(matches!(error, AttachError::Owed { .. }), "{error}");
+        assert!(error.to_string().contains("pf0 is in another network namespace"), "{error}");
+        // Its index may be another's by now.
+        pf(&bench, Some(IfIndex(77)));
+        engine.prepare(&again).unwrap();
+    });
+    assert_eq!(bench.node.world().vfs[&(IfIndex(77), 0)].settings, fresh_vf());
+}
+
 #[test]
 fn what_is_no_virtual_function_or_cannot_be_told_is_refused() {
     let bench = with_functions(false);
@@ -175,17 +267,7 @@ fn what_is_no_virtual_function_or_cannot_be_told_is_refused() {
         let error = refused(engine, &one("a", "eth1", away, vf_wishes()));
         assert!(error.contains("0000:3b:00.0 has no interface on the host"), "{error}");
 
-        let is_pf = |device: &mut Device| {
-            let root = "pci0000:3a".to_owned();
-            device.pci = Some(PciFacts {
-                address: pci(0),
-                root,
-                vendor: None,
-                device: None,
-                subsystem: None,
-            });
-        };
-        engine.prepare(&one("b", "eth2", is_pf, Wishes::default())).unwrap();
+        engine.prepare(&one("b", "eth2", |device| at_pci(device, 0), Wishes::default())).unwrap();
         let vf = one("a", "eth1", |device| make_vf(device, 0), vf_wishes());
         let error = refused(engine, &vf);
         assert!(error.contains("eth2 is for pod default/pod-b itself"), "{error}");
@@ -283,156 +365,8 @@ fn another_interface_of_its_name_is_not_taken_for_the_physical_function() {
     assert_eq!(told(&bench), fresh_vf());
 }
 
-fn rdma_place(bench: &Bench) -> Option<crate::model::NetnsId> {
-    bench.node.world().rdma["mlx5_0"].netns
-}
-
-#[test]
-fn an_rdma_device_goes_with_its_interface_only_where_it_is_not_shared() {
-    for is_exclusive in [false, true] {
-        let bench = with_functions(is_exclusive);
-        let fresh = bench.node.snapshot();
-        bench.run(None, |engine| {
-            let wanted = one("a", "eth1", |device| make_rdma(device, 0), wishes());
-            engine.prepare(&wanted).unwrap();
-            attach(engine).unwrap();
-            assert_eq!(rdma_place(&bench), is_exclusive.then_some(netns(100).id));
-            engine.detach(&pod_a());
-            engine.unprepare(&claim("claim-a").uid).unwrap();
-        });
-        assert_eq!(bench.node.snapshot(), fresh);
-    }
-}
-
-#[test]
-fn devices_without_an_interface_are_handed_over_and_return() {
-    let make = [make_rdma_only as fn(&mut Device, u32), make_vfio];
-    for (make, nodes) in make.into_iter().zip([1, 2]) {
-        let bench = with_functions(true);
-        let fresh = bench.node.snapshot();
-        bench.run(None, |engine| {
-            let wanted = one("a", "eth1", |device| make(device, 0), Wishes::default());
-            let prepared = engine.prepare(&wanted).unwrap();
-            assert_eq!(bench.node.snapshot(), fresh, "nothing is to be prepared");
-            assert_eq!(engine.prepare(&wanted).unwrap(), prepared);
-            let attached = attach(engine).unwrap();
-            assert_eq!(attach(engine).unwrap(), attached);
-            assert_eq!(bench.node.world().cdi[&claim("claim-a").uid].devices[0].nodes.len(), nodes);
-            engine.synchronize(&[pod_a()]);
-            assert_eq!(bench.phases(), ["attached"]);
-            assert_eq!(engine.detach(&pod_a()).len(), 1);
-            assert!(bench.node.world().cdi.is_empty());
-            engine.unprepare(&claim("claim-a").uid).unwrap();
-        });
-        assert_eq!(bench.node.snapshot(), fresh);
-        assert!(bench.records().is_empty());
-    }
-}
-
-#[test]
-fn an_rdma_device_is_waited_for_until_its_namespace_is_gone() {
-    let bench = with_functions(true);
-    let fresh = bench.node.snapshot();
-    bench.run(None, |engine| {
-        let wanted = one("a", "eth1", |device| make_rdma_only(device, 0), Wishes::default());
-        engine.prepare(&wanted).unwrap();
-        attach(engine).unwrap();
-        bench.node.world().interfaces.remove(&Some(netns(100).id));
-        assert!(engine.detach(&pod_a()).is_empty());
-        bench.node.remove_netns(netns(100).id);
-        engine.synchronize(&[]);
-        assert_eq!(bench.phases(), ["prepared"]);
-        engine.unprepare(&claim("claim-a").uid).unwrap();
-    });
-    assert_eq!(bench.node.snapshot().rdma, fresh.rdma);
-    assert!(bench.records().is_empty());
-}
-
-#[test]
-fn an_rdma_device_is_not_forgotten_in_a_namespace_while_its_interface_is_home() {
-    let bench = with_functions(true);
-    let fresh = bench.node.snapshot();
-    bench.run(None, |engine| {
-        let wanted = one("a", "eth1", |device| make_rdma(device, 0), wishes());
-        engine.prepare(&wanted).unwrap();
-        attach(engine).unwrap();
-        bench.node.world().is_rdma_stuck = true;
-        assert!(engine.detach(&pod_a()).is_empty());
-        assert!(bench.node.world().interfaces[&None].contains_key(&"eth1".parse().unwrap()));
-        assert_eq!(bench.phases(), ["detaching"]);
-        let error = engine.unprepare(&claim("claim-a").uid).unwrap_err();
-        assert!(matches!(error, AttachError::Stranded { .. }), "{error}");
-        bench.node.world().is_rdma_stuck = false;
-        engine.unprepare(&claim("claim-a").uid).unwrap();
-    });
-    assert_eq!(bench.node.snapshot(), fresh);
-    assert!(bench.records().is_empty());
-}
-
-#[test]
-fn an_rdma_device_that_ends_with_the_move_is_not_waited_for() {
-    let bench = with_functions(true);
-    let fresh = bench.node.snapshot();
-    bench.run(None, |engine| {
-        let wanted = one("a", "eth1", |device| make_rdma(device, 0), wishes());
-        engine.prepare(&wanted).unwrap();
-        bench.node.world().is_rdma_software = true;
-        let error = attach(engine).unwrap_err().to_string();
-        assert!(error.contains("mlx5_0: no such device"), "{error}");
-        assert_eq!(bench.phases(), ["prepared"]);
-        engine.unprepare(&claim("claim-a").uid).unwrap();
-    });
-    let now = bench.node.snapshot();
-    assert!(!now.rdma.contains_key("mlx5_0"));
-    assert_eq!((now.interfaces, now.vfs), (fresh.interfaces, fresh.vfs));
-    assert!(bench.records().is_empty());
-}
-
-#[test]
-fn what_needs_an_interface_is_refused_by_its_field() {
-    let bench = with_functions(false);
-    bench.run(None, |engine| {
-        let mut wishes = Wishes::default();
-        wishes.interface.mtu = Some(9000);
-        wishes.routes = super::wishes().routes;
-        let wanted = one("a", "eth1", |device| make_rdma_only(device, 0), wishes);
-        assert_eq!(
-            engine.prepare(&wanted).unwrap_err().to_string(),
-            "device eth1: interface.mtu: the device has no network interface; \
-             routes: the device has no network interface"
-        );
-    });
-}
-
-#[test]
-fn an_iommu_group_goes_to_one_claim_at_a_time() {
-    let bench = with_functions(false);
-    bench.run(None, |engine| {
-        let vfio = |name, device| one(name, device, |it| make_vfio(it, 0), Wishes::default());
-        engine.prepare(&vfio("a", "eth1")).unwrap();
-        let error = engine.prepare(&vfio("b", "eth2")).unwrap_err().to_string();
-        assert!(error.contains("IOMMU group 40 is in use by claim default/claim-a"), "{error}");
-        let none = |device: &mut Device| {
-            make_vfio(device, 0);
-            device.iommu_group = None;
-        };
-        let error = engine.prepare(&one("b", "eth2", none, Wishes::default())).unwrap_err();
-        assert!(error.to_string().contains("in no IOMMU group"), "{error}");
-        let held_up = |device: &mut Device| {
-            make_vfio(device, 1);
-            device.iommu_group_held_up_by = vec![pci(7)];
-        };
-        let error = engine.prepare(&one("b", "eth2", held_up, Wishes::default())).unwrap_err();
-        let said = format!("group 41 cannot be used: drivers of the kernel use {} of it", pci(7));
-        assert!(error.to_string().contains(&said), "{error}");
-    });
-}
-
-#[test]
-fn virtual_functions_are_made_by_configuration_unless_a_claim_would_lose_one() {
-    let bench = Bench::new();
-    let rule = |num_vfs| SriovRule { pf: PfSelector::PciAddress(pci(0)), num_vfs };
-    bench.node.world().physical_functions = vec![PfState {
+fn physical_function() -> PfState {
+    PfState {
         address: pci(0),
         driver: Some("igb".to_owned()),
         interfaces: vec!["pf0".parse().unwrap()],
@@ -442,7 +376,14 @@ fn virtual_functions_are_made_by_configuration_unless_a_claim_would_lose_one() {
         total_vfs: 8,
         num_vfs: 0,
         vfs: Vec::new(),
-    }];
+    }
+}
+
+#[test]
+fn virtual_functions_are_made_by_configuration_unless_a_claim_would_lose_one() {
+    let bench = Bench::new();
+    let rule = |num_vfs| SriovRule { pf: PfSelector::PciAddress(pci(0)), num_vfs };
+    bench.node.world().physical_functions = vec![physical_function()];
     let count = || bench.node.world().physical_functions[0].num_vfs;
     bench.run(Some(Fault::FailAt(0)), |engine| {
         let answer = engine.provision(&[rule(2)]);
@@ -453,17 +394,7 @@ fn virtual_functions_are_made_by_configuration_unless_a_claim_would_lose_one() {
         let set = Provision::Set { pf: pci(0), from: 0, to: 2 };
         assert_eq!(engine.provision(&[rule(2)])[0].decided, set);
         assert_eq!(count(), 2);
-        let is_pf = |device: &mut Device| {
-            let root = "pci0000:3a".to_owned();
-            device.pci = Some(PciFacts {
-                address: pci(0),
-                root,
-                vendor: None,
-                device: None,
-                subsystem: None,
-            });
-        };
-        engine.prepare(&one("a", "eth1", is_pf, Wishes::default())).unwrap();
+        engine.prepare(&one("a", "eth1", |device| at_pci(device, 0), Wishes::default())).unwrap();
         let answer = engine.provision(&[rule(4)]);
         assert!(matches!(answer[0].decided, Provision::Refuse { .. }), "{answer:?}");
         assert_eq!(count(), 2);

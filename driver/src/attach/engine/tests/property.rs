@@ -219,12 +219,13 @@ fn any_wishes(number: u8) -> impl Strategy<Value = Wishes> {
 
 /// Both devices of a claim, and what goes wrong with which call: its kind, and its place among the
 /// call's steps in thousandths; whether the devices are hardware, what they are, and whether their
-/// physical function was told their addresses before.
-type Case = (Wishes, Wishes, usize, u32, bool, [Kind; 2], bool);
+/// physical function was told their addresses before, and does not take addresses back.
+type Case = (Wishes, Wishes, usize, u32, bool, [Kind; 2], [bool; 2]);
 
 fn cases() -> impl Strategy<Value = Case> {
     let kinds = [Kind::any(), Kind::any()];
-    (any_wishes(1), any_wishes(2), 0..4_usize, 0..1000_u32, any::<bool>(), kinds, any::<bool>())
+    let pf = any::<[bool; 2]>();
+    (any_wishes(1), any_wishes(2), 0..4_usize, 0..1000_u32, any::<bool>(), kinds, pf)
 }
 
 fn asking_for(case: &Case) -> PrepareClaim {
@@ -253,7 +254,11 @@ fn call(engine: &mut Engine<FakeNode>, call: Call, case: &Case) -> Result<(), At
 fn bench(case: &Case) -> Bench {
     let bench = Bench { state: TempDir::new_in("/dev/shm").unwrap(), ..Bench::new() };
     add_functions(&bench, true);
-    if case.6 {
+    // Each move finds a lower number.
+    bench.node.world().rdma.values_mut().for_each(|device| device.number += 7);
+    let [is_told, are_kept] = case.6;
+    bench.node.world().do_pfs_keep_macs = are_kept;
+    if is_told {
         let is_vf = |kind: &Kind| matches!(kind, Kind::Function | Kind::WithRdma);
         let mut world = bench.node.world();
         for (vf, _) in world.vfs.values_mut().zip(&case.5).filter(|(_, kind)| is_vf(kind)) {
@@ -269,10 +274,21 @@ fn bench(case: &Case) -> Bench {
     bench
 }
 
-/// Without what is not taken back: programs of others cannot be attached again by us, and settings of
-/// a sandbox as a whole end with it.
+/// Without what is not taken back: programs of others cannot be attached again by us, settings of a
+/// sandbox as a whole end with it, and a function may be held to its own address.
 fn without_strangers(mut world: World) -> World {
     world.stack.clear();
+    if world.do_pfs_keep_macs {
+        for vf in world.vfs.values_mut() {
+            let [.., low] = vf.identity.to_be_bytes();
+            vf.settings.mac.take_if(|mac| mac.is_zero() || *mac == MacAddr([2, 0, 0, 0, 0, low]));
+        }
+    }
+    // How often a device has moved decides which numbers its files have.
+    world.rdma.values_mut().for_each(|device| device.number = 0);
+    for device in world.cdi.values_mut().flat_map(|spec| &mut spec.devices) {
+        device.nodes.clear();
+    }
     for interface in world.interfaces.values_mut().flat_map(BTreeMap::values_mut) {
         interface.strangers.clear();
     }
@@ -322,6 +338,7 @@ fn law(moment: fn(usize) -> Fault, case: &Case) -> Result<(), TestCaseError> {
         Some(Ok(())) => same(&seen(&bench), &after, &format!("{last:?} bore {fault:?}"))?,
         None => {}
     }
+    are_files_theirs(&bench)?;
     let sandboxes = if last == Call::Attach { vec![pod_a()] } else { Vec::new() };
     bench.run(None, |engine| engine.synchronize(&sandboxes)).unwrap();
     let settled = seen(&bench);
@@ -331,6 +348,20 @@ fn law(moment: fn(usize) -> Fault, case: &Case) -> Result<(), TestCaseError> {
     bench.run(None, |engine| engine.unprepare(&claim("claim-a").uid).unwrap()).unwrap();
     same(&seen(&bench), &fresh, &format!("all over after {last:?} with {fault:?}"))?;
     prop_assert!(bench.records().is_empty());
+    Ok(())
+}
+
+/// Whoever is let in gets the files of the devices, as they are called now.
+fn are_files_theirs(bench: &Bench) -> Result<(), TestCaseError> {
+    let world = bench.node.snapshot();
+    for device in world.cdi.values().flat_map(|spec| &spec.devices) {
+        let records = bench.records();
+        let record = records.iter().find(|record| record.id().cdi_device() == device.name).unwrap();
+        let name = record.device.rdma_device.as_ref().filter(|_| record.subinterface.is_none());
+        if let Some(name) = name {
+            prop_assert_eq!(&device.nodes, &[world.rdma[name].node()]);
+        }
+    }
     Ok(())
 }
 
