@@ -254,6 +254,7 @@ async fn serve(
         health: config.taint.then(|| health.clone()),
         sieve: boarded.sieve,
         providers: shared.providers.clone(),
+        state_dir: Some(config.state_dir.clone()),
     };
     spawn_rules(config, &shared, worker, (&inventory, board), &mut tasks);
     spawn_publisher(&shared, worker, (&inventory, offer), &mut tasks);
