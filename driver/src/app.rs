@@ -114,18 +114,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
 /// that from now on is the only one to change the node. It runs in the host's namespace, as this
 /// one does.
 fn start_worker(config: &Config, notices: Notices, timings: &Timings) -> Result<Worker, AppError> {
-    let (checkpoint, found) = Checkpoint::open(&config.state_dir, &state::boot_id()?)?;
-    let is_whole = !matches!(found, Found::SetAside { .. });
-    match &found {
-        Found::SetAside { to, reason } => {
-            tracing::error!(to = %to.display(), reason, "the checkpoint was damaged and set aside");
-        }
-        Found::Mirrored { .. } => tracing::error!(?found, "the checkpoint was damaged or gone"),
-        Found::EarlierBoot { lost: 1.., .. } => {
-            tracing::error!(?found, "policies of an earlier boot are lost, there are too many");
-        }
-        found => tracing::info!(?found, "checkpoint"),
-    }
+    let checkpoint = open_checkpoint(config)?;
     let mut datapath = Datapath::open(&config.bpffs)?;
     if config.log_drops {
         datapath = datapath.logging_drops();
@@ -133,6 +122,7 @@ fn start_worker(config: &Config, notices: Notices, timings: &Timings) -> Result<
     let build = datapath.attaches();
     let gate = Gate::install(&config.gate_dir)?;
     let cdi = CdiDir::open(&config.cdi_dir, &config.driver_name, gate)?;
+    let is_whole = !checkpoint.is_partial();
     let sysfs = Sysfs::new(&config.sysfs).map_err(StepError::from)?;
     let node = LinuxNode::open(datapath, cdi)?.with_sysfs(sysfs).timed(timings);
     let checkpoint = checkpoint.timed(timings.clone());
@@ -142,6 +132,31 @@ fn start_worker(config: &Config, notices: Notices, timings: &Timings) -> Result<
         engine.sweep();
     }
     engine.start().map_err(AppError::Thread)
+}
+
+/// Opens the checkpoint, and finds out whether it knows everything. To be called before anything of the
+/// datapath's is opened: that is there in any boot in which a driver has run, unlike files on a disk.
+fn open_checkpoint(config: &Config) -> Result<Checkpoint, AppError> {
+    let (mut checkpoint, found) = Checkpoint::open(&config.state_dir, &state::boot_id()?)?;
+    match &found {
+        Found::SetAside { to, reason } => {
+            tracing::error!(to = %to.display(), reason, "the checkpoint was damaged and set aside");
+        }
+        Found::Mirrored { .. } => tracing::error!(?found, "the checkpoint was damaged or gone"),
+        Found::EarlierBoot { lost: 1.., .. } => {
+            tracing::error!(?found, "policies of an earlier boot are lost, there are too many");
+        }
+        Found::Nothing if datapath::has_been_opened(&config.bpffs) => {
+            tracing::error!("the checkpoint is gone, and a driver has run since the node started");
+            checkpoint.set_partial()?;
+        }
+        found => tracing::info!(?found, "checkpoint"),
+    }
+    if found == Found::Nothing {
+        // The next start finds it, or knows that it is gone.
+        checkpoint.put([])?;
+    }
+    Ok(checkpoint)
 }
 
 /// Where it can be read what holds on this node.

@@ -14,12 +14,13 @@ mod settle;
 mod tests;
 mod travel;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::WeakUnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
@@ -27,7 +28,7 @@ use super::worker::{Command, Desk, Worker};
 use crate::attach::{AttachError, Notice, NoticeKind, Notices};
 use crate::model::{
     AttachmentId, Belongings, BuildId, By, DeviceName, EthtoolState, IfIndex, IfName,
-    InterfaceState, NetnsRef, Place, Record,
+    InterfaceState, NetnsRef, PciAddress, Place, Record,
 };
 use crate::node::{Node, StepError};
 use crate::plan::{DatapathState, Observed, RdmaSeen, Subject};
@@ -43,6 +44,10 @@ pub struct Engine<N> {
     notices: Option<Notices>,
     /// Since when an interface is nowhere to be found.
     lost: BTreeMap<AttachmentId, Instant>,
+    /// Physical functions whose number of virtual ones another thread is changing.
+    changing: BTreeSet<PciAddress>,
+    /// Its own queue, for that thread to come back by; `None` before there is one.
+    queue: Option<WeakUnboundedSender<Command>>,
     /// How long programs that could not be replaced are left before that is tried again.
     pause: Duration,
 }
@@ -53,7 +58,16 @@ const PAUSE: Duration = Duration::from_secs(15);
 impl<N: Node> Engine<N> {
     /// An engine over what `checkpoint` remembers. Call [`Self::settle`] before anything else.
     pub fn new(node: N, checkpoint: Checkpoint, build: BuildId) -> Self {
-        Self { node, checkpoint, build, notices: None, lost: BTreeMap::new(), pause: PAUSE }
+        Self {
+            node,
+            checkpoint,
+            build,
+            notices: None,
+            lost: BTreeMap::new(),
+            changing: BTreeSet::new(),
+            queue: None,
+            pause: PAUSE,
+        }
     }
 
     /// Has it leave notices for whoever has to hear of a failure beside the one who asked.
@@ -68,11 +82,12 @@ impl<N: Node> Engine<N> {
     /// # Errors
     ///
     /// The system's, when it has no thread to give.
-    pub fn start(self) -> io::Result<Worker>
+    pub fn start(mut self) -> io::Result<Worker>
     where
         N: Send + 'static,
     {
         let (worker, desk) = Worker::pair();
+        self.queue = Some(worker.queue());
         self.show(&desk);
         // It does nothing but wait for commands, since a channel alone cannot wait until a moment.
         let clock = Builder::new_current_thread().enable_time().build()?;
@@ -130,10 +145,8 @@ impl<N: Node> Engine<N> {
                 let answered = self.set_lease(&id, tenancy);
                 self.finish(desk, answer, answered);
             }
-            Command::Provision { rules, answer } => {
-                let answered = self.provision(&rules);
-                self.finish(desk, answer, answered);
-            }
+            Command::Provision { rules, outcomes } => self.provision(&rules, &outcomes),
+            Command::Returned { outcome, outcomes } => self.returned(outcome, &outcomes),
             Command::Synchronize { sandboxes, answer } => {
                 self.synchronize(&sandboxes);
                 self.finish(desk, answer, ());

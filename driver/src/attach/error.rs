@@ -1,4 +1,4 @@
-use crate::model::{ClaimRef, ClaimUid, DeviceName, PodRef, Problems, Selection};
+use crate::model::{ClaimRef, ClaimUid, DeviceName, PciAddress, PodRef, Problems, Selection};
 use crate::node::StepError;
 use crate::plan::{DatapathState, Step};
 use crate::telemetry::chain;
@@ -31,6 +31,10 @@ pub enum AttachError {
     /// on each prepare.
     #[error("device {device} still has settings of claim {claim}: {message}")]
     Owed { device: DeviceName, claim: ClaimRef, message: String },
+
+    /// The number of virtual functions is being changed, as the configuration says.
+    #[error("device {device}: virtual functions of {pf} are being made, try again")]
+    Provisioning { device: DeviceName, pf: PciAddress },
 
     /// An earlier change could be neither finished nor taken back. The node is tried again on each
     /// repetition of the call.
@@ -139,6 +143,7 @@ impl AttachError {
             Self::HostNetwork { .. } => "host_network",
             Self::Stranded { .. } => "stranded",
             Self::Owed { .. } => "owed",
+            Self::Provisioning { .. } => "provisioning",
             Self::NoDatapath { .. } => "no_datapath",
             Self::NoLease { .. } => "no_lease",
             Self::Step { step, .. } => step.kind(),

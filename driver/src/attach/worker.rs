@@ -84,7 +84,12 @@ pub enum Command {
     },
     Provision {
         rules: Vec<SriovRule>,
-        answer: oneshot::Sender<Vec<Provisioned>>,
+        outcomes: mpsc::UnboundedSender<Provisioned>,
+    },
+    /// What became of an errand for [`Command::Provision`], by the thread that was sent.
+    Returned {
+        outcome: Provisioned,
+        outcomes: mpsc::UnboundedSender<Provisioned>,
     },
     SetLease {
         id: AttachmentId,
@@ -231,10 +236,16 @@ impl Worker {
 
     /// Has physical functions have as many virtual ones as `rules` say, where nobody would lose
     /// anything by that. To be called once at start, before anything is published: a scan after it
-    /// finds what is new. Each outcome is logged and answered; a driver that is stopping answers
-    /// none.
-    pub async fn provision(&self, rules: Vec<SriovRule>) -> Vec<Provisioned> {
-        self.ask(|answer| Command::Provision { rules, answer }).await.unwrap_or_default()
+    /// finds what is new. Each outcome is logged, and told as soon as it is known; there is an end to
+    /// them when all are, or the driver is stopping.
+    ///
+    /// The kernel may take seconds for each, and a driver that hangs for ever. Nobody waits for that
+    /// but whoever wants the same physical function or one of its virtual ones, and is refused.
+    pub fn provision(&self, rules: Vec<SriovRule>) -> mpsc::UnboundedReceiver<Provisioned> {
+        let (outcomes, told) = mpsc::unbounded_channel();
+        // Where the thread has ended, nothing is told.
+        let _ = self.commands.send(Command::Provision { rules, outcomes });
+        told
     }
 
     /// What is recorded now, in a stable order.
@@ -259,6 +270,11 @@ impl Worker {
     /// Returns when the worker's thread has ended, and not before.
     pub async fn ended(&self) {
         self.commands.closed().await;
+    }
+
+    /// The queue itself, by which the worker's thread does not keep itself alive.
+    pub(super) fn queue(&self) -> mpsc::WeakUnboundedSender<Command> {
+        self.commands.downgrade()
     }
 
     async fn ask<T>(

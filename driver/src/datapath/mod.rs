@@ -56,6 +56,12 @@ pub struct Datapath {
     object: Object,
 }
 
+/// Whether datapaths have been opened below `bpffs` since the node started: what is there ends with the
+/// boot, and outlives whatever else a driver leaves behind.
+pub fn has_been_opened(bpffs: &Path) -> bool {
+    BpffsLayout::new(bpffs).root().exists()
+}
+
 impl Datapath {
     /// Opens the datapaths below `bpffs`, which is mounted if it is not.
     ///

@@ -28,6 +28,9 @@ use crate::telemetry::Metrics;
 /// How often the files are looked at. A changed `ConfigMap` takes about a minute to get here anyway.
 const PERIOD: Duration = Duration::from_secs(5);
 
+/// How long the first publication waits for virtual functions.
+const PROVISIONING: Duration = Duration::from_secs(20);
+
 /// Below the state directory: what holds, for `weir devices` to read.
 const IN_FORCE: &str = "publish.json";
 
@@ -172,11 +175,7 @@ impl RuleFollower {
         let before = self.board.rules.borrow().clone();
         let rules = match before {
             None => {
-                if !rules.sriov.is_empty() {
-                    // It logs what came of each. The kernel tells the inventory what is new.
-                    let outcomes = self.worker.provision(rules.sriov.clone()).await;
-                    self.metrics.provisioned(&outcomes);
-                }
+                self.provision(&rules).await;
                 let devices = self.inventory.devices();
                 self.providers.employ(&rules.providers, &devices).await;
                 rules
@@ -193,6 +192,24 @@ impl RuleFollower {
         // Last, so that nothing is published by names that are not offered.
         self.board.sieve.send_replace(sieve);
         self.board.rules.send_replace(Some(Arc::new(rules)));
+    }
+
+    /// Has virtual functions made, and waits until they are, but not for ever.
+    async fn provision(&self, rules: &NodeRules) {
+        if rules.sriov.is_empty() {
+            return;
+        }
+        // Each outcome is logged. The kernel tells the inventory what is new.
+        let mut outcomes = self.worker.provision(rules.sriov.clone());
+        let metrics = Arc::clone(&self.metrics);
+        let counting = tokio::spawn(async move {
+            while let Some(outcome) = outcomes.recv().await {
+                metrics.provisioned(&outcome);
+            }
+        });
+        if timeout(PROVISIONING, counting).await.is_err() {
+            tracing::error!("publishing begins while virtual functions are still being made");
+        }
     }
 
     /// Without it `weir devices` shows what would hold without a file.

@@ -12,7 +12,7 @@ mod travel;
 use std::time::Instant;
 
 use self::places::Places;
-use super::{Node, StepError};
+use super::{Errand, Node, StepError};
 use crate::cdi::CdiDir;
 use crate::datapath::Datapath;
 use crate::dhcp::{self, DhcpError};
@@ -144,10 +144,7 @@ impl LinuxNode {
             Step::SetEthtool { at, setting } => setting::set_ethtool(places, at, setting),
             Step::SetVf { vf, settings } => function::set_vf(places, vf, settings),
             Step::MoveRdma { device, from, to } => function::move_rdma(device, from, to),
-            Step::SetVfCount { pf, count } => {
-                let changed = known(self.sysfs.as_ref())?.set_vf_count(*pf, *count)?;
-                Ok(if changed { Was::Otherwise } else { Was::Same })
-            }
+            Step::SetVfCount { .. } => function::set_vf_count(self.sysfs.as_ref(), step),
             Step::AddVrf { place, vrf } => link::add_vrf(places, place, vrf),
             Step::RemoveVrf { place, vrf } => link::remove_vrf(places, place, vrf),
             Step::AddSubinterface { spec } => link::add_subinterface(places, spec),
@@ -177,6 +174,16 @@ impl Node for LinuxNode {
         let was = self.carry_out(step);
         self.timings.step_took(step.kind(), begun.elapsed());
         was
+    }
+
+    fn errand(&self, step: &Step) -> Errand {
+        let (sysfs, timings, step) = (self.sysfs.clone(), self.timings.clone(), step.clone());
+        Box::new(move || {
+            let begun = Instant::now();
+            let was = function::set_vf_count(sysfs.as_ref(), &step);
+            timings.step_took(step.kind(), begun.elapsed());
+            was
+        })
     }
 
     fn rest(&mut self) {

@@ -19,10 +19,17 @@ pub trait Node {
     /// Applying a step whose result is already there succeeds and reports [`Was::Same`].
     fn apply(&mut self, step: &Step) -> Result<Was, StepError>;
 
+    /// The same for a thread of its own. Only for [`Step::SetVfCount`], which may keep the kernel busy
+    /// for seconds, and touches what no other step is about at the same time.
+    fn errand(&self, step: &Step) -> Errand;
+
     /// Lets go of what was kept open to make the next call quicker, such as a socket in a pod's
     /// namespace, which keeps that namespace alive. Called when a command has come to its end.
     fn rest(&mut self) {}
 }
+
+/// A change that is made by whoever calls it.
+pub type Errand = Box<dyn FnOnce() -> Result<Was, StepError> + Send>;
 
 /// Why the node could not do or show something. Carries the cause's text: the executor only ever
 /// logs it, records it or passes it on.

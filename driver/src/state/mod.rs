@@ -62,7 +62,7 @@ pub struct Checkpoint {
 pub enum Found {
     /// Of this boot, with this many records.
     Records(usize),
-    /// There was none.
+    /// There was none: this is the first driver in this place, or somebody has removed it.
     Nothing,
     /// Of an earlier boot: every namespace and every pin that it speaks of is gone, so it was
     /// dropped. Kubelet prepares again what it still needs (kubernetes/kubernetes PR 141966), and
@@ -105,9 +105,7 @@ impl Checkpoint {
                 if let Some((read, records)) = read_mirror(directory, boot_id) {
                     (read, Found::Mirrored { records, to: Some(to), reason })
                 } else {
-                    // Later starts of this boot find whole files, and know no more than this one.
-                    let marker = directory.join(PARTIAL);
-                    fs::write(&marker, boot_id).map_err(|e| io_error("write", &marker, e))?;
+                    mark(directory, boot_id)?;
                     (Held::default(), Found::SetAside { to, reason })
                 }
             }
@@ -116,6 +114,18 @@ impl Checkpoint {
         let is_partial = marked.is_ok_and(|marked| marked == boot_id);
         let (boot_id, timings) = (boot_id.to_owned(), Timings::default());
         Ok((Self { path, boot_id, records, kept, is_partial, timings, _lock: lock }, found))
+    }
+
+    /// Has it known that there were records of this boot, for whoever found [`Found::Nothing`] where a
+    /// driver has been.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Io`].
+    pub fn set_partial(&mut self) -> Result<(), CheckpointError> {
+        mark(self.path.parent().unwrap_or(Path::new("/")), &self.boot_id)?;
+        self.is_partial = true;
+        Ok(())
     }
 
     /// Has it report how long writing takes.
@@ -207,6 +217,12 @@ impl Checkpoint {
 
 /// Says in which boot a checkpoint was lost.
 const PARTIAL: &str = "checkpoint.lost";
+
+/// Later starts of this boot find whole files, and know no more than this one.
+fn mark(directory: &Path, boot_id: &str) -> Result<(), CheckpointError> {
+    let marker = directory.join(PARTIAL);
+    fs::write(&marker, boot_id).map_err(|e| io_error("write", &marker, e))
+}
 
 /// Records and kept policies.
 type Held = (BTreeMap<AttachmentId, Record>, Vec<KeptPolicy>);

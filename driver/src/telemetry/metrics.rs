@@ -199,11 +199,9 @@ impl Metrics {
         self.nri_connected.set(i64::from(connected));
     }
 
-    /// Tells what became of the virtual functions that the configuration asks for.
-    pub fn provisioned(&self, all: &[Provisioned]) {
-        for one in all {
-            self.provisioned.get_or_create(&[("outcome", one.outcome())]).inc();
-        }
+    /// Tells what became of a physical function for which the configuration has a rule.
+    pub fn provisioned(&self, one: &Provisioned) {
+        self.provisioned.get_or_create(&[("outcome", one.outcome())]).inc();
     }
 
     /// Where parts of the work report how long they took.
@@ -298,7 +296,7 @@ mod tests {
             num_vfs: 2,
         };
         let decided = crate::plan::Provision::Unmatched { rule };
-        metrics.provisioned(&[Provisioned { decided, failure: None }]);
+        metrics.provisioned(&Provisioned { decided, failure: None });
         let line = "weir_sriov_provisioned{outcome=\"unmatched\"} 1\n";
         assert!(text_of(&metrics).contains(line));
 

@@ -29,6 +29,7 @@ impl<N: Node> Engine<N> {
         let unseen = |source| AttachError::Observe { device: device.name.clone(), source };
         let impossible = |reason| AttachError::Impossible { device: device.name.clone(), reason };
         let mut found = device.found.clone().ok_or_else(gone)?;
+        self.check_changing(device, &found)?;
         let Some(interface) = found.interface.clone() else {
             return self.draft_bare(wanted, device, found);
         };

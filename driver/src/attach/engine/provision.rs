@@ -1,56 +1,105 @@
 //! Virtual functions by configuration, at start.
 
 use std::collections::BTreeSet;
+use std::{io, thread};
+
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Engine, mismatch};
-use crate::attach::Provisioned;
-use crate::attach::execute::try_all;
-use crate::model::{PfState, SriovRule};
+use crate::attach::worker::Command;
+use crate::attach::{AttachError, Provisioned, Wanted};
+use crate::model::{Device, PfState, SriovRule};
 use crate::node::{Node, StepError};
 use crate::plan::{self, Observed, Provision, Step, Subject};
 
+type Outcomes = UnboundedSender<Provisioned>;
+
 impl<N: Node> Engine<N> {
-    /// Has physical functions have as many virtual ones as `rules` say, and tells what became of each.
-    pub(super) fn provision(&mut self, rules: &[SriovRule]) -> Vec<Provisioned> {
+    /// Has physical functions have as many virtual ones as `rules` say. Each that has to change is
+    /// changed by a thread of its own, which comes back by [`Self::returned`].
+    pub(super) fn provision(&mut self, rules: &[SriovRule], outcomes: &Outcomes) {
         if rules.is_empty() {
-            return Vec::new();
+            return;
         }
-        let pfs = match self.physical_functions() {
+        let mut pfs = match self.physical_functions() {
             Ok(pfs) => pfs,
             Err(error) => {
                 tracing::error!(%error, "cannot look for physical functions, none is changed");
-                return Vec::new();
+                return;
             }
         };
+        for pf in pfs.iter_mut().filter(|pf| self.changing.contains(&pf.address)) {
+            pf.needed = Some("its virtual functions are being made".to_owned());
+        }
         let places = self.checkpoint.records().filter_map(|record| record.device.pci.as_ref());
         let held: BTreeSet<_> = places.map(|pci| pci.address).collect();
-        let decided = plan::provision(rules, &pfs, &held, self.checkpoint.is_partial());
-        decided.into_iter().map(|decided| self.carry_out(decided)).collect()
+        for decided in plan::provision(rules, &pfs, &held, self.checkpoint.is_partial()) {
+            let Provision::Set { pf, to, .. } = decided else {
+                self.returned(Provisioned { decided, failure: None }, outcomes);
+                continue;
+            };
+            self.changing.insert(pf);
+            if let Err(error) =
+                self.send(decided.clone(), Step::SetVfCount { pf, count: to }, outcomes)
+            {
+                let failure = Some(format!("start a thread: {error}"));
+                self.returned(Provisioned { decided, failure }, outcomes);
+            }
+        }
     }
 
-    fn carry_out(&mut self, decided: Provision) -> Provisioned {
-        let mut failure = None;
-        match &decided {
-            Provision::Keep { pf, count } => {
+    /// Has a step done while others are served.
+    fn send(&self, decided: Provision, step: Step, outcomes: &Outcomes) -> io::Result<()> {
+        let (errand, outcomes) = (self.node.errand(&step), outcomes.clone());
+        let queue = self.queue.clone();
+        let named = thread::Builder::new().name("provision".to_owned());
+        let run = move || {
+            let failure = errand().err().map(|error| error.message);
+            let outcome = Provisioned { decided, failure };
+            // A driver that is stopping has nobody left to tell.
+            if let Some(queue) = queue.and_then(|queue| queue.upgrade()) {
+                let _ = queue.send(Command::Returned { outcome, outcomes });
+            }
+        };
+        named.spawn(run).map(drop)
+    }
+
+    /// Tells what became of a physical function, which claims may have again.
+    pub(super) fn returned(&mut self, outcome: Provisioned, outcomes: &Outcomes) {
+        match (&outcome.decided, &outcome.failure) {
+            (Provision::Keep { pf, count }, _) => {
                 tracing::info!(%pf, count, "it has as many virtual functions as it shall");
             }
-            Provision::Set { pf, from, to } => {
-                let step = Step::SetVfCount { pf: *pf, count: *to };
-                let residue = try_all(&mut self.node, [step]).into_iter().next();
-                failure = residue.map(|residue| residue.error.message);
-                match &failure {
+            (Provision::Set { pf, from, to }, failure) => {
+                self.changing.remove(pf);
+                match failure {
                     None => tracing::info!(%pf, from, to, "it has other virtual functions now"),
                     Some(error) => tracing::error!(%pf, from, to, error, "no virtual functions"),
                 }
             }
-            Provision::Refuse { pf, reason } => {
+            (Provision::Refuse { pf, reason }, _) => {
                 tracing::error!(%pf, reason, "its virtual functions stay as they are");
             }
-            Provision::Unmatched { rule } => {
+            (Provision::Unmatched { rule }, _) => {
                 tracing::warn!(?rule, "no physical function here is meant by it");
             }
         }
-        Provisioned { decided, failure }
+        // Nobody has to wait for it.
+        let _ = outcomes.send(outcome);
+    }
+
+    /// Whoever got a function now could lose it, or find it half made.
+    pub(super) fn check_changing(
+        &self,
+        device: &Wanted,
+        found: &Device,
+    ) -> Result<(), AttachError> {
+        let own = found.pci.as_ref().map(|pci| pci.address);
+        let of = found.vf.as_ref().map(|vf| vf.pf);
+        match own.into_iter().chain(of).find(|address| self.changing.contains(address)) {
+            None => Ok(()),
+            Some(pf) => Err(AttachError::Provisioning { device: device.name.clone(), pf }),
+        }
     }
 
     fn physical_functions(&mut self) -> Result<Vec<PfState>, StepError> {

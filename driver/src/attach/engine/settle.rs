@@ -37,9 +37,9 @@ impl<N: Node> Engine<N> {
         self.node.rest();
     }
 
-    /// Removes datapaths and sub-interfaces that no record names: what a lost checkpoint left behind.
+    /// Removes datapaths and sub-interfaces that no record names: what a death between two steps left behind.
     ///
-    /// Not to be called where a checkpoint was set aside: then pods that run may be behind them.
+    /// Not to be called where the checkpoint is partial: then pods that run may be behind them.
     pub fn sweep(&mut self) {
         match self.unrecorded() {
             Ok(ids) => {

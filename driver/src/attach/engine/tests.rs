@@ -5,6 +5,7 @@ mod kept;
 mod lease;
 mod policy;
 mod property;
+mod provision;
 mod shared;
 mod undo;
 

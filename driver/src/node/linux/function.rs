@@ -6,7 +6,7 @@ use super::places::Places;
 use crate::inventory;
 use crate::model::{By, PciAddress, PfState, Place, RdmaPlace, VfPlace, VfSettings};
 use crate::node::StepError;
-use crate::plan::{FunctionSeen, RdmaSeen, Was};
+use crate::plan::{FunctionSeen, RdmaSeen, Step, Was};
 use crate::sys::netlink::NetlinkError;
 use crate::sys::netns::{Netns, NetnsError};
 use crate::sys::rdma::{NetnsMode, Rdma, RdmaDevice};
@@ -25,6 +25,15 @@ pub(super) fn physical(places: &mut Places, sysfs: &Sysfs) -> Result<Vec<PfState
         function.needed = names.find_map(|name| inventory::needed_for(&links, &routes, name));
     }
     Ok(functions)
+}
+
+pub(super) fn set_vf_count(sysfs: Option<&Sysfs>, step: &Step) -> Result<Was, StepError> {
+    let error = |message| StepError { message };
+    let Step::SetVfCount { pf, count } = step else {
+        return Err(error(format!("{step}: is not about a number of virtual functions")));
+    };
+    let changed = super::known(sysfs)?.set_vf_count(*pf, *count)?;
+    Ok(if changed { Was::Otherwise } else { Was::Same })
 }
 
 /// What a physical function tells of a virtual one; `None` where either is not there.

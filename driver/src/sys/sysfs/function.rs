@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::sriov::vf_count;
 use super::{Sysfs, SysfsError, entries, is_there, nearness, number, text};
 use crate::model::{Cpus, IfName, PciAddress, PciFacts, Sriov, VFIO_DRIVER, VirtualFunction};
 
@@ -23,7 +24,7 @@ pub struct FunctionFacts {
     /// Functions in the same IOMMU group whose drivers use them for the kernel, so that none of the
     /// group can be given to user space. Only asked for where `vfio-pci` is the driver.
     pub held_up_by: Vec<PciAddress>,
-    /// `sriov_totalvfs` and `sriov_numvfs`; `None` where the total is 0.
+    /// `sriov_totalvfs` and how many there are; `None` where the total is 0.
     pub sriov: Option<Sriov>,
     /// What `physfn` links to, and which of its `virtfnN` links back.
     pub vf: Option<VirtualFunction>,
@@ -213,13 +214,12 @@ pub(super) fn identifier(path: &Path) -> Result<Option<String>, SysfsError> {
     Ok(text(path)?.map(|text| text.trim_start_matches("0x").to_owned()))
 }
 
-fn sriov(function: &Path) -> Result<Option<Sriov>, SysfsError> {
+pub(super) fn sriov(function: &Path) -> Result<Option<Sriov>, SysfsError> {
     let Some(total_vfs) = number(&function.join("sriov_totalvfs"))?.filter(|total| *total > 0)
     else {
         return Ok(None);
     };
-    let num_vfs = number(&function.join("sriov_numvfs"))?.unwrap_or(0);
-    Ok(Some(Sriov { total_vfs, num_vfs }))
+    Ok(Some(Sriov { total_vfs, num_vfs: vf_count(function)? }))
 }
 
 #[cfg(test)]

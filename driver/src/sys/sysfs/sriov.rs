@@ -51,7 +51,7 @@ impl Sysfs {
             vendor: identifier(&path.join("vendor"))?,
             device: identifier(&path.join("device"))?,
             total_vfs,
-            num_vfs: number(&path.join("sriov_numvfs"))?.unwrap_or(0),
+            num_vfs: vf_count(path)?,
             vfs,
         }))
     }
@@ -84,6 +84,15 @@ impl Sysfs {
     }
 }
 
+/// How many virtual functions a physical one has. Not what `sriov_numvfs` says: reading it waits for
+/// whoever is writing it, which may take seconds (`sriov_numvfs_show()` in `drivers/pci/iov.c`, Linux
+/// 6.12, locks the device). The links are made one by one while functions are.
+pub(super) fn vf_count(physical: &Path) -> Result<u32, SysfsError> {
+    let all = entries(physical)?;
+    let count = all.iter().filter(|name| name.starts_with("virtfn")).count();
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
 /// Interfaces of a function that can be seen from here, and whether each is up.
 fn interfaces(function: &Path) -> Result<Vec<(IfName, bool)>, SysfsError> {
     let directory = function.join("net");
@@ -108,6 +117,7 @@ fn write(file: &Path, count: u32) -> Result<(), SysfsError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::function::sriov;
     use super::super::tree::SysfsTree;
     use super::*;
 
@@ -152,13 +162,33 @@ mod tests {
         assert_eq!(found, [pf]);
     }
 
+    /// A pipe that nobody writes to keeps whoever opens it waiting, as the kernel does.
+    #[test]
+    fn nobody_who_looks_waits_for_who_changes_the_number() {
+        let tree = SysfsTree::new(IGB);
+        let sysfs = tree.sysfs();
+        let function = sysfs.root.join("devices/pci0000:00/0000:00:02.0/0000:01:00.0");
+        let file = function.join("sriov_numvfs");
+        std::fs::remove_file(&file).unwrap();
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let here = sysfs.physical_functions().unwrap()[0].num_vfs;
+            let offered = sriov(&function).unwrap().unwrap().num_vfs;
+            tell.send((here, offered)).unwrap();
+        });
+        let found = told.recv_timeout(std::time::Duration::from_mins(1));
+        assert_eq!(found, Ok((1, 1)));
+    }
+
     #[test]
     fn a_number_is_written_once_and_only_where_there_is_a_file() {
         let tree = SysfsTree::new(IGB);
         let (sysfs, pf) = (tree.sysfs(), "0000:01:00.0".parse().unwrap());
         assert!(sysfs.set_vf_count(pf, 3).unwrap());
         assert!(!sysfs.set_vf_count(pf, 3).unwrap(), "it is so already");
-        assert_eq!(sysfs.physical_functions().unwrap()[0].num_vfs, 3);
+        let file = "devices/pci0000:00/0000:00:02.0/0000:01:00.0/sriov_numvfs";
+        assert_eq!(tree.text(file).as_deref(), Some("3"));
         let error = sysfs.set_vf_count("0000:01:10.0".parse().unwrap(), 1).unwrap_err();
         assert!(matches!(error, SysfsError::Write { .. }), "{error}");
     }

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use self::function::{FakeRdma, FakeVf};
 pub use self::world::{FakeInterface, World};
 use crate::model::NetnsId;
-use crate::node::{Node, StepError};
+use crate::node::{Errand, Node, StepError};
 use crate::plan::{Observed, Step, Subject, Was};
 
 /// What goes wrong, and when: steps are counted from 0 over the node's whole life.
@@ -43,24 +43,32 @@ pub struct FakeNode {
     world: Arc<Mutex<World>>,
     fault: Option<Fault>,
     applied: usize,
+    /// Errands wait for it.
+    errands: Arc<Mutex<()>>,
 }
 
 impl FakeNode {
     /// A host with these interfaces, up, with two addresses, a route and more each, and no pods.
     pub fn with(names: &[&str]) -> Self {
         let world = World::with(names);
-        Self { world: Arc::new(Mutex::new(world)), fault: None, applied: 0 }
+        let world = Arc::new(Mutex::new(world));
+        Self { world, fault: None, applied: 0, errands: Arc::default() }
     }
 
     /// The same world for a driver that is to meet `fault`.
     #[must_use]
     pub fn meeting(&self, fault: Option<Fault>) -> Self {
-        Self { world: Arc::clone(&self.world), fault, applied: 0 }
+        Self { fault, applied: 0, ..self.clone() }
     }
 
     /// How many steps this driver has had applied.
     pub fn applied(&self) -> usize {
         self.applied
+    }
+
+    /// Lets no errand go on until the answer is dropped.
+    pub fn hold_errands(&self) -> MutexGuard<'_, ()> {
+        self.errands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the namespace of a sandbox.
@@ -117,6 +125,15 @@ impl Node for FakeNode {
         self.tick(Fault::FailAfter)?;
         self.applied += 1;
         Ok(was)
+    }
+
+    fn errand(&self, step: &Step) -> Errand {
+        let (mut node, step) = (self.clone(), step.clone());
+        Box::new(move || {
+            let errands = Arc::clone(&node.errands);
+            let _turn = errands.lock().unwrap_or_else(PoisonError::into_inner);
+            node.apply(&step)
+        })
     }
 }
 

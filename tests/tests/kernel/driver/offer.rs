@@ -235,7 +235,7 @@ fn two_physical_functions() -> PathBuf {
 fn virtual_functions_are_made_at_the_start_where_nobody_would_lose_one() {
     on_a_node(1, Options::default(), |node| {
         let sysfs = two_physical_functions();
-        let map = ConfigMap::new(
+        let mut map = ConfigMap::new(
             "sriov:\n  - {pf: {pciAddress: '0000:3b:00.0'}, numVfs: 4}\n  \
              - {pf: {pciAddress: '0000:5e:00.0'}, numVfs: 4}\n  - {pf: {interface: nowhere0}, numVfs: 2}\n",
         );
@@ -256,8 +256,25 @@ fn virtual_functions_are_made_at_the_start_where_nobody_would_lose_one() {
         assert_eq!(outcomes(), [1, 0, 1, 0, 1]);
         assert!(node.driver.log().contains("0000:5e:00.1 is bound to vfio-pci"));
 
+        // As the kernel does when it makes them.
+        let made = sysfs.join("bus/pci/devices/0000:3b:00.0");
+        for number in 0..4 {
+            symlink("../0000:5e:00.1", made.join(format!("virtfn{number}"))).unwrap();
+        }
         restart(node, &[]);
         await_devices(node, &["nic0"]);
         assert_eq!(outcomes(), [0, 1, 1, 0, 1]);
+
+        node.driver.stop().unwrap();
+        for name in ["checkpoint.json", "checkpoint.mirror.json"] {
+            let _ = fs::remove_file(Path::new(STATE_DIR).join(name));
+        }
+        map.replace("sriov:\n  - {pf: {pciAddress: '0000:3b:00.0'}, numVfs: 2}\n");
+        node.start_driver().unwrap();
+        await_devices(node, &["nic0"]);
+        assert_eq!((outcomes(), count("0000:3b:00.0").as_str()), ([0, 0, 1, 0, 0], "4"));
+        let log = node.driver.log_tail();
+        assert!(log.contains("a driver has run since the node started"), "{log}");
+        assert!(log.contains("the checkpoint was lost in this boot"), "{log}");
     });
 }

@@ -5,10 +5,9 @@ mod vfio;
 
 use super::*;
 use crate::model::{
-    Device, PciAddress, PciFacts, PfSelector, PfState, SriovRule, VFIO_DRIVER, VfSettings, VfVlan,
-    VirtualFunction,
+    Device, PciAddress, PciFacts, PfState, VFIO_DRIVER, VfSettings, VfVlan, VirtualFunction,
 };
-use crate::plan::{FunctionSeen, Provision};
+use crate::plan::FunctionSeen;
 use crate::testing::{FakeRdma, FakeVf};
 
 /// Functions of PCI that user space may have, each in an IOMMU group of its own: 42 and 43.
@@ -30,7 +29,7 @@ pub(super) fn fresh_vf() -> VfSettings {
     }
 }
 
-fn pci(function: u8) -> PciAddress {
+pub(super) fn pci(function: u8) -> PciAddress {
     format!("0000:3b:00.{function}").parse().unwrap()
 }
 
@@ -81,7 +80,7 @@ pub(super) fn make_vfio(device: &mut Device, number: u32) {
 }
 
 /// One device for `claim-NAME` and `pod-NAME`.
-fn one(name: &str, device: &str, change: impl FnOnce(&mut Device), wishes: Wishes) -> PrepareClaim {
+pub(super) fn one(name: &str, device: &str, change: impl FnOnce(&mut Device), wishes: Wishes) -> PrepareClaim {
     let mut wanted = wanted(claim(&format!("claim-{name}")));
     wanted.pod = pod(&format!("pod-{name}"));
     wanted.devices.retain(|wanted| wanted.name.as_str() == device);
@@ -377,27 +376,4 @@ fn physical_function() -> PfState {
         num_vfs: 0,
         vfs: Vec::new(),
     }
-}
-
-#[test]
-fn virtual_functions_are_made_by_configuration_unless_a_claim_would_lose_one() {
-    let bench = Bench::new();
-    let rule = |num_vfs| SriovRule { pf: PfSelector::PciAddress(pci(0)), num_vfs };
-    bench.node.world().physical_functions = vec![physical_function()];
-    let count = || bench.node.world().physical_functions[0].num_vfs;
-    bench.run(Some(Fault::FailAt(0)), |engine| {
-        let answer = engine.provision(&[rule(2)]);
-        assert!(answer[0].failure.as_deref().unwrap().contains("injected"), "{answer:?}");
-    });
-    assert_eq!(count(), 0);
-    bench.run(None, |engine| {
-        let set = Provision::Set { pf: pci(0), from: 0, to: 2 };
-        assert_eq!(engine.provision(&[rule(2)])[0].decided, set);
-        assert_eq!(count(), 2);
-        engine.prepare(&one("a", "eth1", |device| at_pci(device, 0), Wishes::default())).unwrap();
-        let answer = engine.provision(&[rule(4)]);
-        assert!(matches!(answer[0].decided, Provision::Refuse { .. }), "{answer:?}");
-        assert_eq!(count(), 2);
-        assert!(engine.provision(&[]).is_empty());
-    });
 }
