@@ -95,8 +95,8 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let worker = start_worker(config, notices.clone(), metrics.timings())?;
     let shutdown = CancellationToken::new();
     let (board, boarded) = Boarded::pair();
-    let rules = Some(boarded.publish.clone());
-    let inventory = Inventory::start_following(config.sysfs.clone(), shutdown.clone(), rules)?;
+    let told = Some((boarded.publish.clone(), worker.watch()));
+    let inventory = Inventory::start_following(config.sysfs.clone(), shutdown.clone(), told)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -269,6 +269,7 @@ async fn serve(
         health: config.taint.then(|| health.clone()),
         sieve: boarded.sieve,
         providers: shared.providers.clone(),
+        state_dir: Some(config.state_dir.clone()),
     };
     spawn_rules(config, &shared, worker, (&inventory, board), &mut tasks);
     spawn_publisher(&shared, worker, (&inventory, offer), &mut tasks);

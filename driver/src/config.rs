@@ -10,8 +10,8 @@ use std::time::Duration;
 
 pub use self::node_files::{NodeFiles, NodeSettings, UnknownProfile, node_config};
 use crate::admin;
-use crate::cli::NodeArgs;
-use crate::dra::{Names, Shares, Vocabulary};
+use crate::cli::{MannerArgs, NodeArgs};
+use crate::dra::{Manner, Names, Shares, Vocabulary};
 use crate::model::{DeviceName, Problems};
 use crate::sys::socket::{self, MAX_PATH_LEN};
 
@@ -81,7 +81,7 @@ impl TryFrom<&NodeArgs> for Config {
     fn try_from(args: &NodeArgs) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         check_name("--node-name", &args.node_name, LONGEST_NODE_NAME, &mut problems);
-        let (driver_name, vocabulary) = names(args, &mut problems);
+        let (driver_name, vocabulary) = names(&args.manner, &mut problems);
         check_name("--driver-name", &driver_name, LONGEST_DRIVER_NAME, &mut problems);
         if driver_name.starts_with(|c: char| c.is_ascii_digit()) {
             // `ValidateVendorName` in container-device-interface.
@@ -122,7 +122,7 @@ impl TryFrom<&NodeArgs> for Config {
                 LogFormat::default()
             }
         };
-        let shares = shares(&args.shares, &mut problems);
+        let shares = shares(&args.manner.shares, &mut problems);
         let attach_budget = attach_budget(&args.attach_budget_ms, &mut problems);
         let files = files(args, &mut problems);
         let config = |listen| Self {
@@ -153,8 +153,20 @@ impl TryFrom<&NodeArgs> for Config {
     }
 }
 
+/// In which manner a driver with these arguments offers its devices.
+///
+/// # Errors
+///
+/// Everything that is wrong with them.
+pub fn manner(args: &MannerArgs) -> Result<Manner, Problems> {
+    let mut problems = Problems::default();
+    let (driver, vocabulary) = names(args, &mut problems);
+    let shares = shares(&args.shares, &mut problems);
+    problems.or(Manner { driver, vocabulary, shares })
+}
+
 /// The driver's name, and by which names its devices are described.
-fn names(args: &NodeArgs, problems: &mut Problems) -> (String, Vocabulary) {
+fn names(args: &MannerArgs, problems: &mut Problems) -> (String, Vocabulary) {
     let names = match args.compat.as_deref() {
         None => Names::Ours,
         Some("dranet") => Names::Dranet,
@@ -260,6 +272,14 @@ mod tests {
         NodeArgs::from_arg_matches(&matches).unwrap()
     }
 
+    fn with(manner: MannerArgs) -> NodeArgs {
+        NodeArgs { manner, ..args() }
+    }
+
+    fn named(name: String) -> NodeArgs {
+        with(MannerArgs { driver_name: Some(name), ..MannerArgs::default() })
+    }
+
     fn problems_of(args: &NodeArgs) -> Vec<String> {
         let problems = Config::try_from(args).unwrap_err();
         problems.iter().map(ToString::to_string).collect()
@@ -283,9 +303,12 @@ mod tests {
     fn everything_that_is_wrong_is_said_at_once() {
         let wrong = NodeArgs {
             node_name: String::new(),
-            driver_name: Some("Weir_dev".to_owned()),
-            attribute_domain: Some("a..b".to_owned()),
-            compat: Some("cni".to_owned()),
+            manner: MannerArgs {
+                driver_name: Some("Weir_dev".to_owned()),
+                attribute_domain: Some("a..b".to_owned()),
+                compat: Some("cni".to_owned()),
+                shares: ["eth1", "eth1=1", "=8", "eth2=8", "eth2=9"].map(str::to_owned).to_vec(),
+            },
             kubeconfig: Some(String::new()),
             kubelet_root: "var/lib/kubelet".to_owned(),
             nri_socket: format!("/{}", "n".repeat(107)),
@@ -298,7 +321,6 @@ mod tests {
             listen: "9177".to_owned(),
             log_format: "xml".to_owned(),
             log_drops: false,
-            shares: ["eth1", "eth1=1", "=8", "eth2=8", "eth2=9"].map(str::to_owned).to_vec(),
             taint: false,
             config: Some("/nowhere.yaml".to_owned()),
             node_config: Some("/nowhere.yaml".to_owned()),
@@ -334,24 +356,24 @@ mod tests {
     #[test]
     fn a_driver_name_is_as_long_as_the_api_takes() {
         let name = |length: usize| "x".repeat(length - 4) + ".dev";
-        assert!(Config::try_from(&NodeArgs { driver_name: Some(name(63)), ..args() }).is_ok());
-        let problems = problems_of(&NodeArgs { driver_name: Some(name(64)), ..args() });
+        assert!(Config::try_from(&named(name(63))).is_ok());
+        let problems = problems_of(&named(name(64)));
         let too_long = ["--attribute-domain", "--driver-name"];
         assert_eq!(problems, too_long.map(|it| format!("{it}: 64 bytes are more than 63")));
-        let problems = problems_of(&NodeArgs { driver_name: Some("3.dev".to_owned()), ..args() });
+        let problems = problems_of(&named("3.dev".to_owned()));
         let rule = "starts with a digit, which no name of a CDI device may";
         assert_eq!(problems, [format!("--driver-name: {rule}")]);
     }
 
     #[test]
     fn compatible_with_dranet_means_its_name_and_its_attributes() {
-        let compat = || NodeArgs { compat: Some("dranet".to_owned()), ..args() };
-        let config = Config::try_from(&compat()).unwrap();
+        let compat = || MannerArgs { compat: Some("dranet".to_owned()), ..MannerArgs::default() };
+        let config = Config::try_from(&with(compat())).unwrap();
         assert_eq!(config.driver_name, "dra.net");
         let vocabulary = Vocabulary { names: Names::Dranet, domain: "dra.net".to_owned() };
         assert_eq!(config.vocabulary, vocabulary);
-        let named = NodeArgs { driver_name: Some("weir.dev".to_owned()), ..compat() };
-        assert_eq!(problems_of(&named), ["--driver-name: claims for DraNet say dra.net"]);
+        let named = MannerArgs { driver_name: Some("weir.dev".to_owned()), ..compat() };
+        assert_eq!(problems_of(&with(named)), ["--driver-name: claims for DraNet say dra.net"]);
     }
 
     #[test]
@@ -359,8 +381,8 @@ mod tests {
         let domain = |attribute_domain: Option<&str>| {
             let driver_name = Some("nics.example.org".to_owned());
             let attribute_domain = attribute_domain.map(str::to_owned);
-            let args = NodeArgs { driver_name, attribute_domain, ..args() };
-            Config::try_from(&args).unwrap().vocabulary.domain
+            let args = MannerArgs { driver_name, attribute_domain, ..MannerArgs::default() };
+            Config::try_from(&with(args)).unwrap().vocabulary.domain
         };
         assert_eq!(domain(None), "nics.example.org");
         assert_eq!(domain(Some("example.org")), "example.org");
@@ -369,7 +391,8 @@ mod tests {
     #[test]
     fn shares_are_counted_for_each_interface() {
         let shares = ["eth1=8", "ens3f0np0=1024"].map(str::to_owned).to_vec();
-        let config = Config::try_from(&NodeArgs { shares, ..args() }).unwrap();
+        let config =
+            Config::try_from(&with(MannerArgs { shares, ..MannerArgs::default() })).unwrap();
         let shares: Vec<_> = config.shares.iter().map(|(name, n)| (name.as_str(), *n)).collect();
         assert_eq!(shares, [("ens3f0np0", 1024), ("eth1", 8)]);
     }

@@ -8,7 +8,7 @@ use crate::telemetry::chain;
 #[non_exhaustive]
 pub enum AttachError {
     /// The device is neither prepared for this claim nor on the host.
-    #[error("device {device} is not on this node")]
+    #[error("device {device} is not on this node, or not offered any more")]
     NoSuchDevice { device: DeviceName },
 
     /// Several devices of the claim cannot be had, each for its own reason.

@@ -10,6 +10,26 @@ use super::Places;
 pub(super) const STATE_DIR: &str = "/var/lib/weir";
 pub(super) const BPFFS: &str = "/sys/fs/bpf";
 
+/// How devices are described, of whoever publishes them or looks at them.
+#[derive(Args, Clone, Debug, Default)]
+pub struct MannerArgs {
+    /// The driver's name in the API; left out, weir.dev, or dra.net where that is what it is
+    /// compatible with.
+    #[arg(long, value_name = "NAME")]
+    pub driver_name: Option<String>,
+    /// What attributes and capacities of devices are named after; left out, the driver's name.
+    #[arg(long, value_name = "NAME")]
+    pub attribute_domain: Option<String>,
+    /// Whose attributes devices have. `dranet`: those of DraNet, under its name, so that claims written
+    /// for it select our devices.
+    #[arg(long, value_name = "DRIVER")]
+    pub compat: Option<String>,
+    /// An interface that several claims may share, and how many; can be given several times. Each gets
+    /// an interface of its own upon it, as `subinterface` of its configuration says.
+    #[arg(long = "share", value_name = "IFNAME=COUNT")]
+    pub shares: Vec<String>,
+}
+
 /// Arguments of `weir node`, as they were written.
 ///
 /// All are text: `Config` checks them, so that whatever is wrong with them is said at once and not
@@ -25,17 +45,8 @@ pub struct NodeArgs {
         hide_default_value = true
     )]
     pub node_name: String,
-    /// The driver's name in the API; left out, weir.dev, or dra.net where that is what it is
-    /// compatible with.
-    #[arg(long, value_name = "NAME")]
-    pub driver_name: Option<String>,
-    /// What attributes and capacities of devices are named after; left out, the driver's name.
-    #[arg(long, value_name = "NAME")]
-    pub attribute_domain: Option<String>,
-    /// Whose attributes devices have. `dranet`: those of DraNet, under its name, so that claims written
-    /// for it select our devices.
-    #[arg(long, value_name = "DRIVER")]
-    pub compat: Option<String>,
+    #[command(flatten)]
+    pub manner: MannerArgs,
     /// A kubeconfig file; left out, the usual places and then the pod's service account.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<String>,
@@ -73,10 +84,6 @@ pub struct NodeArgs {
     /// nanoseconds; what there is no room for is left out.
     #[arg(long)]
     pub log_drops: bool,
-    /// An interface that several claims may share, and how many; can be given several times. Each gets
-    /// an interface of its own upon it, as `subinterface` of its configuration says.
-    #[arg(long = "share", value_name = "IFNAME=COUNT")]
-    pub shares: Vec<String>,
     /// Taint devices that have no carrier, or are gone while a claim holds them, so that nothing is
     /// scheduled onto them.
     #[arg(long)]
@@ -116,9 +123,8 @@ pub struct DevicesArgs {
     /// The name of the profile in it that counts on this node.
     #[arg(long, value_name = "NAME", requires = "config")]
     pub profile: Option<String>,
-    /// The driver's name in the API, which selectors see.
-    #[arg(long, value_name = "NAME", default_value = "weir.dev")]
-    pub driver_name: String,
+    #[command(flatten)]
+    pub manner: MannerArgs,
     /// Where sysfs is mounted.
     #[arg(long, value_name = "DIR", default_value = "/sys")]
     pub sysfs: PathBuf,

@@ -10,15 +10,19 @@ use super::output::{columns, or_dash, pretty, print};
 use super::{CliError, DevicesArgs, Output};
 use crate::inventory::{Scan, Scanner};
 use crate::model::{Device, EbpfAbilities, Form, RdmaLinkLayer};
+use crate::state;
 use crate::sys::sysfs::Sysfs;
 
 pub(super) fn run(args: &DevicesArgs) -> Result<(), CliError> {
     let rules = explain::rules(args)?;
     // Whoever could change them is gone, so they stay.
     let following = watch::channel(Arc::new(rules.clone())).1;
-    let scan = Scanner::new(Sysfs::new(&args.sysfs)?)?.following(following).scan()?;
+    // Names of what is here depend on what is in pods. Whoever may not read that sees the rest.
+    let held = watch::channel(Arc::new(state::read_records(&args.state_dir).unwrap_or_default())).1;
+    let scanner = Scanner::new(Sysfs::new(&args.sysfs)?)?;
+    let scan = scanner.following(following).knowing(held).scan()?;
     if args.explain {
-        return explain::run(args, &rules, &scan);
+        return explain::run(args, &rules, scan);
     }
     print(&match args.output {
         Output::Table => table(&scan),

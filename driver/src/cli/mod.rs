@@ -24,8 +24,8 @@ use std::sync::LazyLock;
 use clap::{Parser, Subcommand};
 
 pub use self::args::{
-    CheckArgs, DevicesArgs, FlowOrder, FlowsArgs, InspectArgs, NodeArgs, Output, SchemaKind,
-    TopArgs, Way,
+    CheckArgs, DevicesArgs, FlowOrder, FlowsArgs, InspectArgs, MannerArgs, NodeArgs, Output,
+    SchemaKind, TopArgs, Way,
 };
 pub use self::policy::PolicyCommand;
 use crate::admin::CallError;
@@ -122,6 +122,8 @@ enum CliError {
     NodeConfig(Problems),
     #[error(transparent)]
     Profile(#[from] UnknownProfile),
+    #[error("these arguments cannot be:\n  {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    Manner(Problems),
     #[error("{0}")]
     Filter(String),
     #[error("read what is offered")]

@@ -7,8 +7,9 @@ use super::attributes::{Names, Vocabulary, attributes};
 use super::fixtures::{pool, record};
 use super::golden::is_golden;
 use super::slices::{Terms, render};
-use crate::inventory::machines::scan;
-use crate::model::{Device, Form, Record};
+use crate::inventory::Scan;
+use crate::inventory::machines::{scan, scan_by};
+use crate::model::{Device, Form, PublishRules, Record};
 
 macro_rules! machines {
     ($($name:ident)*) => {$(
@@ -33,9 +34,27 @@ machines! {
     software_rdma
 }
 
+/// Nobody can have a bond or a bridge, or what is in one. Where they are included, claims find them by
+/// what they belong to, and can have what is made upon them.
+#[test]
+fn bonds_bridges_and_their_members_are_told_where_they_are_included() {
+    let include = vec!["*".parse().unwrap()];
+    let rules = PublishRules { include, ..PublishRules::default() };
+    for (name, machine) in [
+        ("mlx5_bond", include_str!("../inventory/machines/mlx5_bond.txt")),
+        ("mlx5_switchdev", include_str!("../inventory/machines/mlx5_switchdev.txt")),
+    ] {
+        let golden = format!("machines/{name}_included.json");
+        is_golden(&golden, &rendered(&scan_by(machine, &rules)));
+    }
+}
+
 /// The devices as they are published, and what is not.
 fn published(machine: &str) -> Value {
-    let scan = scan(machine);
+    rendered(&scan(machine))
+}
+
+fn rendered(scan: &Scan) -> Value {
     let pool = pool();
     let slices = render(&scan.devices, &Terms::of(&pool), 1);
     let devices: Vec<_> =

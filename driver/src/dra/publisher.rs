@@ -3,6 +3,7 @@
 //! Objects are created, and replaced under the resource version that was last seen. A conflict is
 //! never forced: it means that somebody else wrote, so everything is listed anew and decided anew.
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::api_text;
 use super::mirror::Mirror;
+use super::offered::{Manner, Offered};
 use super::sieve::{Memory, Sieve};
 use super::slices::{Change, Terms, changes, published, render};
 use super::taints::{Defects, Taints, taints};
@@ -82,6 +84,7 @@ pub struct Publisher {
     defects: Defects,
     /// What the filter said; `None` before the first round.
     memory: Option<Memory>,
+    shown: Option<Offered>,
     /// Whether the API server has what the inventory found at least once.
     published: watch::Sender<bool>,
     owner: Option<OwnerReference>,
@@ -101,6 +104,8 @@ pub struct Offer {
     pub health: Option<HealthSources>,
     pub sieve: watch::Receiver<Sieve>,
     pub providers: Providers,
+    /// Where it is shown what is offered, and why not the rest; `None` where nobody asks.
+    pub state_dir: Option<PathBuf>,
 }
 
 type Watch = Pin<Box<dyn Stream<Item = watcher::Result<Event<ResourceSlice>>> + Send>>;
@@ -126,6 +131,7 @@ impl Publisher {
             metrics,
             defects: Defects::default(),
             memory: None,
+            shown: None,
             published,
             owner: None,
             generation: 0,
@@ -209,6 +215,7 @@ impl Publisher {
         let records = self.worker.records();
         let mut devices = self.inventory.devices().to_vec();
         self.offer.providers.fill(&mut devices);
+        let everything = published(&devices, &records);
         devices.retain(|device| self.offer.vocabulary.names.has(device));
         let devices = published(&devices, &records);
         let (taints, again) = self.taints(mirror);
@@ -221,11 +228,14 @@ impl Publisher {
             shares: Some(&self.offer.shares),
             taints: taints.as_ref(),
         };
+        let manner = self.manner();
         let memory = self.memory.get_or_insert_with(|| remembered(mirror, &records));
         let devices = sieve.sift(devices, &records, &terms, memory).await;
         let again = again.into_iter().chain(memory.again(Instant::now())).min();
         self.metrics.filtered(memory.complaints().len() - memory.unanswered(), memory.unanswered());
+        let offered = Offered::of(manner, &everything, &devices, &records, memory);
         let wanted = render(&devices, &terms, 0);
+        self.show(offered);
         let count = wanted.len();
         let changes = changes(wanted, &mirror.slices(), self.generation);
         let writes = changes.len();
@@ -244,6 +254,26 @@ impl Publisher {
         }
         self.metrics.published(devices.len(), count);
         Ok(again)
+    }
+
+    fn manner(&self) -> Manner {
+        Manner {
+            driver: self.pool.driver.clone(),
+            vocabulary: self.offer.vocabulary.clone(),
+            shares: self.offer.shares.clone(),
+        }
+    }
+
+    /// Without it `weir devices` would have to guess.
+    fn show(&mut self, offered: Offered) {
+        let Some(state_dir) = &self.offer.state_dir else { return };
+        if self.shown.as_ref() == Some(&offered) {
+            return;
+        }
+        if let Err(error) = offered.write(state_dir) {
+            tracing::warn!(%error, "what is offered is not shown");
+        }
+        self.shown = Some(offered);
     }
 
     /// What to keep schedulers away from, and when there may be more of that.

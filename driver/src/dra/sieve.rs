@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Pool;
-use super::attributes::{Names, Vocabulary};
 use super::filter::{Filter, NoAnswer, Undecided, Verdict};
+use super::offered::Manner;
 use super::slices::{Terms, render};
 use crate::model::{Device, DeviceName, Record};
 
@@ -151,13 +151,18 @@ fn seen(devices: &[Device], terms: &Terms<'_>) -> Vec<k8s_openapi::api::resource
     slices.into_iter().filter_map(|slice| slice.spec.devices).flatten().collect()
 }
 
-/// What a filter says of each device where `driver` is the driver's name and `kernel` what
-/// `uname -r` prints, for those who only look. Blocks.
-pub fn verdicts(filter: &Filter, devices: &[Device], driver: &str, kernel: &str) -> Vec<Verdict> {
-    let pool = Pool { driver: driver.to_owned(), node: String::new() };
-    let vocabulary = Vocabulary { names: Names::Ours, domain: driver.to_owned() };
-    let vocabulary = &vocabulary;
-    let terms = Terms { pool: &pool, owner: None, vocabulary, kernel, shares: None, taints: None };
+/// What a filter says of each device that is offered in this manner, where `kernel` is what `uname -r`
+/// prints, for those who only look. Blocks.
+pub fn verdicts(
+    filter: &Filter,
+    devices: &[Device],
+    manner: &Manner,
+    kernel: &str,
+) -> Vec<Verdict> {
+    let Manner { driver, vocabulary, shares } = manner;
+    let pool = Pool { driver: driver.clone(), node: String::new() };
+    let shares = Some(shares);
+    let terms = Terms { pool: &pool, owner: None, vocabulary, kernel, shares, taints: None };
     filter.judge(driver, &seen(devices, &terms))
 }
 

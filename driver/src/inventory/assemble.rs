@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::naming::{Nameable, device_names};
+use super::naming::{Held, Nameable, OfInterface, device_names};
 use super::publishable::{NOT_IN_SYSFS, Why, excluded, left_out};
 use super::rdma::{function_of_alone, owners};
 use super::{IdleFunction, LeftOut, Scan};
 use crate::model::{
     Controller, Cpus, Device, DeviceName, EbpfAbilities, IfIndex, PciFacts, PortFacts,
-    PublishRules, Queues, RdmaLinkLayer,
+    PublishRules, Queues, RdmaLinkLayer, Record,
 };
 use crate::sys::netlink::LinkFacts;
 use crate::sys::sysfs::{FunctionFacts, RdmaDevice, SysfsFacts};
@@ -42,6 +42,8 @@ pub(super) struct Observed {
     /// Network controllers without a driver, and those of `vfio-pci`.
     pub(super) functions: Vec<Arc<FunctionFacts>>,
     pub(super) drivers: BTreeMap<IfIndex, DriverSaid>,
+    /// On which anything may run; `None` where nobody tells.
+    pub(super) usable_cpus: Option<Cpus>,
 }
 
 /// What a driver says of its device, where it says anything.
@@ -61,7 +63,8 @@ enum Candidate<'a> {
     Vfio(&'a FunctionFacts),
 }
 
-pub(super) fn assemble(observed: &Observed, rules: &PublishRules) -> Scan {
+/// `held` is what claims have, here or in their pods.
+pub(super) fn assemble(observed: &Observed, rules: &PublishRules, held: &[Record]) -> Scan {
     let mut reasons = left_out(&observed.links, &observed.default_routes, rules);
     let mut scan = Scan::default();
     let mut candidates = candidates_without_interface(observed, &mut scan.idle);
@@ -83,7 +86,8 @@ pub(super) fn assemble(observed: &Observed, rules: &PublishRules) -> Scan {
         }
     }
     let nameable: Vec<_> = candidates.iter().map(Candidate::nameable).collect();
-    let mut named: Vec<_> = device_names(&nameable).into_iter().zip(&candidates).collect();
+    let held: Vec<_> = held.iter().filter_map(Held::of).collect();
+    let mut named: Vec<_> = device_names(&nameable, &held).into_iter().zip(&candidates).collect();
     named.sort_by(|(one, _), (other, _)| one.cmp(other));
     let surroundings = Surroundings::of(observed);
     let device = |(name, candidate): (_, &Candidate<'_>)| match candidate {
@@ -95,7 +99,8 @@ pub(super) fn assemble(observed: &Observed, rules: &PublishRules) -> Scan {
         Candidate::Rdma { device, function } => rdma_alone(name, device, function),
         Candidate::Vfio(function) => bare(name, function),
     };
-    for device in named.into_iter().map(device) {
+    for mut device in named.into_iter().map(device) {
+        device.local_cpus = near(device.local_cpus, observed.usable_cpus.as_ref());
         match excluded(&device, rules) {
             Some(Why { reason, detail }) => {
                 scan.left_out.push(LeftOut { called: device.called().to_owned(), reason, detail });
@@ -104,6 +109,15 @@ pub(super) fn assemble(observed: &Observed, rules: &PublishRules) -> Scan {
         }
     }
     scan
+}
+
+/// Of the CPUs of a node those on which anything may run; `None` rather than none at all.
+fn near(cpus: Option<Cpus>, usable: Option<&Cpus>) -> Option<Cpus> {
+    let cpus = match usable {
+        Some(usable) => cpus?.within(usable),
+        None => cpus?,
+    };
+    (!cpus.is_empty()).then_some(cpus)
 }
 
 fn candidates_without_interface<'a>(
@@ -179,16 +193,19 @@ impl Candidate<'_> {
                     .filter(|_| link.parent.is_none())
                     .map(|function| function.pci.address),
                 port: sysfs.label(&link.port),
+                interface: Some(OfInterface { index: link.index, mac: link.mac }),
             },
             Self::Rdma { device, function } => Nameable {
                 called: Cow::Borrowed(&device.name),
                 pci: Some(function.pci.address),
                 port: None,
+                interface: None,
             },
             Self::Vfio(function) => Nameable {
                 called: Cow::Owned(function.pci.address.to_string()),
                 pci: Some(function.pci.address),
                 port: None,
+                interface: None,
             },
         }
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Bound;
 
 use crate::model::IfIndex;
 use crate::sys::bpf::{self, Kind, LinkFacts};
@@ -17,30 +18,43 @@ pub(super) struct Attached {
     links: BTreeMap<u32, Option<LinkFacts>>,
     /// Every program's id, and its kind.
     programs: BTreeMap<u32, u32>,
+    /// What links hold has to be asked again.
+    is_stale: bool,
+}
+
+/// What was found since the last time.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// Interfaces whose links are others than before.
+    pub(super) interfaces: BTreeSet<IfIndex>,
+    /// Programs or links came or went, wherever that may be.
+    pub(super) came_or_went: bool,
 }
 
 impl Attached {
-    /// Lists anew. Answers the interfaces whose links are others than before. A link names its
-    /// interface by index and not the namespace, so some of them may be elsewhere.
-    pub(super) fn look(&mut self) -> io::Result<BTreeSet<IfIndex>> {
+    /// Lists anew. A link names its interface by index and not the namespace, so some of them may be
+    /// elsewhere.
+    pub(super) fn look(&mut self) -> io::Result<News> {
         let (links, programs) = (bpf::link_ids()?, bpf::program_ids()?);
         let were_exchanged = !programs.iter().eq(self.programs.keys());
+        let has_to_ask = were_exchanged || self.is_stale;
         let mut now = BTreeMap::new();
         for id in links {
             let link = match self.links.get(&id) {
                 // A link on no interface never comes onto one; another one may have got another
                 // program, which would be new.
-                Some(known) if known.is_none() || !were_exchanged => *known,
+                Some(known) if known.is_none() || !has_to_ask => *known,
                 _ => bpf::link(id)?.filter(is_on_interface),
             };
             now.insert(id, link);
         }
-        let changed = differences(&self.links, &now);
-        self.links = now;
+        let interfaces = differences(&self.links, &now);
+        let came_or_went = were_exchanged || !now.keys().eq(self.links.keys());
+        (self.links, self.is_stale) = (now, false);
         if were_exchanged {
             self.note(&programs)?;
         }
-        Ok(changed)
+        Ok(News { interfaces, came_or_went })
     }
 
     fn note(&mut self, ids: &[u32]) -> io::Result<()> {
@@ -59,12 +73,17 @@ impl Attached {
     /// Has the next look ask about every link again. A link follows its interface into another
     /// namespace, where that may have another index.
     pub(super) fn forget(&mut self) {
-        self.links.retain(|_, link| link.is_none());
+        self.is_stale = true;
+    }
+
+    /// The programs that links hold.
+    pub(super) fn programs_of_links(&self) -> BTreeSet<u32> {
+        self.links.values().flatten().map(|link| link.program).collect()
     }
 
     /// Whether there is a program that TCX would take and no link holds: nothing tells where that is.
     pub(super) fn has_loose(&self) -> bool {
-        let held: BTreeSet<u32> = self.links.values().flatten().map(|link| link.program).collect();
+        let held = self.programs_of_links();
         let mut classifiers = self.programs.iter().filter(|(_, kind)| **kind == Kind::CLASSIFIER);
         classifiers.any(|(id, _)| !held.contains(id))
     }
@@ -73,6 +92,51 @@ impl Attached {
     pub(super) fn with_tcx(&self) -> BTreeSet<IfIndex> {
         let links = self.links.values().flatten();
         links.filter(|link| link.kind == Kind::TCX_LINK).filter_map(|link| link.interface).collect()
+    }
+}
+
+/// Which devices to ask for programs that no link holds and of which nobody tells.
+///
+/// Cilium keeps classifiers that only other programs jump to, so that on its nodes there is always one
+/// that no link holds, and the kernel takes its lock on all interfaces for each question. Whoever
+/// attaches a program has loaded it just before, as a rule: so all devices are asked for some looks after
+/// programs came or went, and else only those that have such a program, and a few others in turn.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    /// How many looks still ask all.
+    all: u32,
+    /// The last one that was asked in turn.
+    last: Option<IfIndex>,
+}
+
+/// Looks that ask all devices once programs came or went: there is a second from one to the next.
+const AFTER_NEWS: u32 = 3;
+
+/// Devices that are asked in turn. A node with no more than twice as many sees everything within two
+/// looks.
+const IN_TURN: usize = 8;
+
+impl Turn {
+    /// Has the next looks ask all.
+    pub(super) fn begin(&mut self) {
+        self.all = AFTER_NEWS;
+    }
+
+    /// Those to ask now.
+    pub(super) fn next(
+        &mut self,
+        devices: &BTreeSet<IfIndex>,
+        has_one: impl Fn(&IfIndex) -> bool,
+    ) -> BTreeSet<IfIndex> {
+        if self.all > 0 {
+            self.all -= 1;
+            return devices.clone();
+        }
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let upwards = devices.range((after, Bound::Unbounded));
+        let turn: Vec<_> = upwards.chain(devices).take(IN_TURN.min(devices.len())).collect();
+        self.last = turn.last().map(|index| **index).or(self.last);
+        turn.into_iter().chain(devices.iter().filter(|index| has_one(index))).copied().collect()
     }
 }
 
@@ -119,10 +183,31 @@ mod tests {
     }
 
     #[test]
+    fn while_all_is_quiet_a_few_are_asked_in_turn_and_who_has_something() {
+        let devices: BTreeSet<_> = (1..=20).map(IfIndex).collect();
+        let mut turn = Turn::default();
+        let next = |turn: &mut Turn| -> Vec<u32> {
+            turn.next(&devices, |index| index.0 == 3).iter().map(|index| index.0).collect()
+        };
+        assert_eq!(next(&mut turn), (1..=8).collect::<Vec<_>>());
+        assert_eq!(next(&mut turn), [3, 9, 10, 11, 12, 13, 14, 15, 16]);
+        assert_eq!(next(&mut turn), [1, 2, 3, 4, 17, 18, 19, 20]);
+        turn.begin();
+        for _ in 0..AFTER_NEWS {
+            assert_eq!(next(&mut turn).len(), 20);
+        }
+        assert_eq!(next(&mut turn), [3, 5, 6, 7, 8, 9, 10, 11, 12]);
+        let few = BTreeSet::from([IfIndex(1), IfIndex(30)]);
+        assert_eq!(turn.next(&few, |_| false), few, "all of a few, each time");
+        assert!(turn.next(&BTreeSet::new(), |_| true).is_empty());
+    }
+
+    #[test]
     fn a_classifier_that_no_link_holds_is_loose() {
         let mut attached = Attached {
             links: BTreeMap::from([link(1, Kind::TCX_LINK, 10, 100), (2, None)]),
             programs: BTreeMap::from([(10, Kind::CLASSIFIER), (11, 6)]),
+            is_stale: false,
         };
         assert!(!attached.has_loose());
         assert_eq!(attached.with_tcx(), BTreeSet::from([IfIndex(100)]));

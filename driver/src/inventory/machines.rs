@@ -19,7 +19,8 @@ use std::collections::BTreeMap;
 use super::Scan;
 use super::assemble::DriverSaid;
 use super::assemble::{Observed, assemble};
-use super::scan::{place, rdma_devices};
+use super::rdma::look as rdma;
+use super::scan::place;
 use crate::model::{IfIndex, PortFacts, PublishRules, Queues};
 use crate::sys::netlink::LinkFacts;
 use crate::sys::sysfs::tree::SysfsTree;
@@ -29,8 +30,8 @@ pub(crate) fn scan(text: &str) -> Scan {
     scan_by(text, &PublishRules::default())
 }
 
-fn scan_by(text: &str, rules: &PublishRules) -> Scan {
-    assemble(&observe(text), rules)
+pub(crate) fn scan_by(text: &str, rules: &PublishRules) -> Scan {
+    assemble(&observe(text), rules, &[])
 }
 
 fn observe(text: &str) -> Observed {
@@ -61,7 +62,8 @@ fn observe(text: &str) -> Observed {
     let drivers = drivers.collect();
     let places = links.iter().map(|link| (link.index, place(&mut seen, &link.name))).collect();
     Observed {
-        rdma: rdma_devices(&mut seen),
+        rdma: rdma::all(&mut seen),
+        usable_cpus: seen.usable_cpus().unwrap(),
         functions: seen.functions_without_interface().unwrap(),
         links,
         places,

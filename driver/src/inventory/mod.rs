@@ -25,7 +25,7 @@ use crate::sys::netlink::NetlinkError;
 use crate::sys::sysfs::SysfsError;
 
 pub use self::publishable::needed_for;
-pub use self::scan::{IdleFunction, LeftOut, Rules, Scan, Scanner};
+pub use self::scan::{Held, IdleFunction, LeftOut, Rules, Scan, Scanner};
 pub use self::watch::Inventory;
 
 /// Why the devices of this node cannot be told.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cni;
-use crate::model::{Device, IfIndex, IfName, NamePattern, PublishRules, SUBINTERFACE_PREFIX};
+use crate::model::{
+    Device, IMMOVABLE_KINDS, IfIndex, IfName, NamePattern, PublishRules, SUBINTERFACE_PREFIX,
+};
 use crate::sys::netlink::LinkFacts;
 
 pub(super) const LOOPBACK: &str = "loopback";
@@ -14,6 +16,10 @@ pub(super) const BELOW_DEFAULT_ROUTE: &str = "below the default route";
 pub(super) const ABOVE_DEFAULT_ROUTE: &str = "above the default route";
 /// Of the cluster's own network, or of another container runtime.
 pub(super) const NETWORK: &str = "interface of a container network";
+/// Of a kind that prepare refuses to hand over, as a bridge or a bond.
+pub(super) const IMMOVABLE: &str = "the kernel keeps it in its namespace";
+/// Of a bridge or a bond that would lose it, so that prepare refuses to hand it over.
+pub(super) const MEMBER: &str = "member of another interface";
 /// By the configuration file.
 pub(super) const EXCLUDED: &str = "excluded";
 /// The sysfs that we were given does not show the interface: it vanished while we looked, or that
@@ -42,7 +48,8 @@ impl From<&'static str> for Why {
 /// Whoever moved an interface that carries a default route into a pod would cut the node off. The
 /// same goes for what is below such an interface: the members of a bridge or bond, what a VLAN or
 /// macvlan is stacked on, and so on down. What is stacked on such an interface shares its link with
-/// the node, and what a container network has made is that network's. These two alone are offered
+/// the node, and what a container network has made is that network's. What cannot be moved, or is a
+/// member of something, is of use only to who makes a sub-interface upon it. All these are offered only
 /// where the rules say so by name.
 pub(super) fn left_out(
     links: &[LinkFacts],
@@ -72,9 +79,13 @@ pub(super) fn left_out(
             None
         } else if upper.contains(index) {
             Some(ABOVE_DEFAULT_ROUTE.into())
-        } else {
-            let owner = networks.get(index)?;
+        } else if let Some(owner) = networks.get(index) {
             Some(Why { reason: NETWORK, detail: Some((*owner).to_owned()) })
+        } else if IMMOVABLE_KINDS.contains(&link.kind.as_str()) {
+            Some(Why { reason: IMMOVABLE, detail: Some(link.kind.clone()) })
+        } else {
+            let controller = called(links, link.controller?);
+            Some(Why { reason: MEMBER, detail: Some(controller) })
         }
     };
     links.iter().filter_map(|link| Some((link.index, judge(link)?))).collect()
@@ -102,16 +113,17 @@ pub fn needed_for(
 ) -> Option<String> {
     let link = links.iter().find(|link| link.name == *name)?;
     let reasons = left_out(links, default_routes, &PublishRules::default());
-    let reason = reasons.get(&link.index).map(|why| why.reason.to_owned());
-    let called = |index: &IfIndex| {
-        let found = links.iter().find(|link| link.index == *index);
-        found.map_or_else(|| format!("index {index}"), |link| link.name.to_string())
-    };
-    let reason = reason.or_else(|| {
+    let why = reasons.get(&link.index).filter(|why| why.reason != MEMBER);
+    let reason = why.map(|why| why.reason.to_owned()).or_else(|| {
         let upper = above(links, link.index);
-        upper.first().map(|upper| format!("{} is above it", called(upper)))
+        upper.first().map(|upper| format!("{} is above it", called(links, *upper)))
     });
     reason.map(|reason| format!("{name}: {reason}"))
+}
+
+fn called(links: &[LinkFacts], index: IfIndex) -> String {
+    let found = links.iter().find(|link| link.index == index);
+    found.map_or_else(|| format!("index {index}"), |link| link.name.to_string())
 }
 
 /// What `next` leads to from `start`, however many steps away.
@@ -338,6 +350,25 @@ mod tests {
             .with(3, "odd", "veth", Some(2), None)
             .linked_elsewhere();
         assert_eq!(port.left_out(&[]), [(1, LOOPBACK), (2, NETWORK), (3, NETWORK)]);
+    }
+
+    #[test]
+    fn what_prepare_refuses_is_left_out_unless_it_is_included() {
+        for kind in ["bond", "bridge", "team", "vrf"] {
+            let links = Links::new()
+                .with(2, "eth0", "device", Some(4), None)
+                .with(3, "rep0", "device", Some(4), None)
+                .with(4, "upper0", kind, None, None)
+                .with(5, "upper0.7", "vlan", None, Some(4));
+            let left = [(1, LOOPBACK), (2, MEMBER), (3, MEMBER), (4, IMMOVABLE)];
+            assert_eq!(links.left_out(&[]), left, "{kind}");
+            let include = ["rep0", "upper0"].map(|it| it.parse().unwrap()).to_vec();
+            let rules = PublishRules { include, ..PublishRules::default() };
+            assert_eq!(links.left_out_by(&[], &rules), [(1, LOOPBACK), (2, MEMBER)], "{kind}");
+            let found = left_out(&links.0, &[], &PublishRules::default());
+            assert_eq!(found[&IfIndex(2)].detail.as_deref(), Some("upper0"));
+            assert_eq!(found[&IfIndex(4)].detail.as_deref(), Some(kind));
+        }
     }
 
     #[test]

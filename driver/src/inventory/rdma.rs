@@ -1,5 +1,7 @@
 //! Which interface an RDMA device belongs to, and which devices have none. Pure.
 
+pub(super) mod look;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 

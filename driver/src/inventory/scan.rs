@@ -12,15 +12,17 @@ use tokio::sync::watch;
 
 use super::InventoryError;
 use super::assemble::{DriverSaid, Observed, assemble};
-use super::attached::Attached;
+use super::attached::{Attached, Turn};
 use super::publishable::{NOT_IN_SYSFS, UNREADABLE};
-use super::rdma::function_of_alone;
-use crate::model::{By, Device, EbpfAbilities, IfIndex, IfName, PciAddress, PublishRules, Queues};
+use super::rdma::look as rdma;
+use crate::model::{
+    By, Device, EbpfAbilities, IfIndex, IfName, PciAddress, PublishRules, Queues, Record,
+};
 use crate::sys::asked::asked;
 use crate::sys::ethtool::{self, DriverFacts, Ethtool, EthtoolError};
 use crate::sys::netdev::{Netdev, NetdevFacts};
 use crate::sys::netlink::{Changes, LinkFacts, Netlink};
-use crate::sys::sysfs::{Look, RdmaDevice, Sysfs, SysfsError, SysfsFacts};
+use crate::sys::sysfs::{Look, Sysfs, SysfsError, SysfsFacts};
 use crate::sys::xdp::{self, XdpError};
 
 /// Looks at the interfaces of one namespace, again and again.
@@ -31,6 +33,7 @@ pub struct Scanner {
     ethtool: Option<Ethtool>,
     has_tcx: bool,
     attached: Attached,
+    turn: Turn,
     observed: Observed,
     /// Interfaces that are devices.
     devices: BTreeSet<IfIndex>,
@@ -40,12 +43,16 @@ pub struct Scanner {
     /// another one after they were loaded anew, and then so are their interfaces.
     drivers: BTreeMap<IfIndex, DriverFacts>,
     rules: Rules,
+    held: Held,
     /// Those by which the last look was judged.
     followed: Arc<PublishRules>,
 }
 
 /// What is offered, as it is wished now.
 pub type Rules = watch::Receiver<Arc<PublishRules>>;
+
+/// What claims have: it keeps its name, also while it is in a pod.
+pub type Held = watch::Receiver<Arc<Vec<Record>>>;
 
 /// With more changes than that it is less to look at everything.
 const MANY: usize = 32;
@@ -102,12 +109,14 @@ impl Scanner {
             ethtool,
             has_tcx,
             attached: Attached::default(),
+            turn: Turn::default(),
             observed: Observed::default(),
             devices: BTreeSet::new(),
             tcx: BTreeMap::new(),
             drivers: BTreeMap::new(),
             // Whoever sent them is gone, so they stay.
             rules: watch::channel(Arc::default()).1,
+            held: watch::channel(Arc::default()).1,
             followed: Arc::default(),
         })
     }
@@ -118,6 +127,12 @@ impl Scanner {
         Self { rules, ..self }
     }
 
+    /// The same, knowing what claims have.
+    #[must_use]
+    pub fn knowing(self, held: Held) -> Self {
+        Self { held, ..self }
+    }
+
     /// Looks at everything. An interface that vanishes meanwhile is no error.
     ///
     /// # Errors
@@ -126,7 +141,9 @@ impl Scanner {
     pub fn scan(&mut self) -> Result<Scan, InventoryError> {
         let before = asked();
         self.attached.forget();
-        self.attached.look().map_err(InventoryError::Programs)?;
+        if self.attached.look().map_err(InventoryError::Programs)?.came_or_went {
+            self.turn.begin();
+        }
         // The routes first: an interface that gets the default route after that is seen by the next
         // scan, but one that had it before the links were listed must not be missed.
         let default_routes = self.netlink.default_route_interfaces()?;
@@ -163,8 +180,10 @@ impl Scanner {
             };
             self.note(link, place, said);
         }
-        self.observed.rdma = rdma_devices(&mut look);
-        self.observed.functions = told("PCI functions", look.functions_without_interface());
+        self.observed.rdma = rdma::all(&mut look);
+        self.observed.functions =
+            told("PCI functions", look.functions_without_interface()).unwrap_or_default();
+        self.observed.usable_cpus = told("usable CPUs", look.usable_cpus()).flatten();
         tracing::debug!(requests = asked() - before, "looked at everything");
         Ok(self.assemble())
     }
@@ -189,8 +208,15 @@ impl Scanner {
         if changes.default_routes || interfaces.iter().any(carries) {
             self.observed.default_routes = self.netlink.default_route_interfaces()?;
         }
-        for index in interfaces {
+        let mut changed = rdma::Changed::default();
+        for &index in &interfaces {
+            self.observed.note_rdma(index, &mut changed);
             self.look_at(index)?;
+            self.observed.note_rdma(index, &mut changed);
+        }
+        if !interfaces.is_empty() {
+            let Observed { rdma, links, .. } = &mut self.observed;
+            rdma::again(&mut self.sysfs.look(), rdma, links, &changed);
         }
         Ok(self.assemble())
     }
@@ -199,17 +225,26 @@ impl Scanner {
     ///
     /// On a node that is quiet this takes a request for each program and each link that there is, all
     /// without a lock. Only while there is a program that may be attached by TCX without a link,
-    /// devices are asked for theirs.
+    /// devices are asked for theirs: all of them after programs came or went, else some ([`Turn`]).
     ///
     /// # Errors
     ///
     /// [`InventoryError::Programs`], as without `CAP_SYS_ADMIN`.
     pub fn attached(&mut self) -> Result<Changes, InventoryError> {
         let had_loose = self.attached.has_loose();
-        let mut interfaces = self.attached.look().map_err(InventoryError::Programs)?;
+        let news = self.attached.look().map_err(InventoryError::Programs)?;
+        if news.came_or_went {
+            self.turn.begin();
+        }
+        let mut interfaces = news.interfaces;
         interfaces.retain(|index| self.devices.contains(index));
         if self.has_tcx && (had_loose || self.attached.has_loose()) {
-            for &index in &self.devices {
+            let held = self.attached.programs_of_links();
+            let has_loose = |index: &IfIndex| {
+                let programs = self.tcx.get(index).into_iter().flatten();
+                programs.into_iter().any(|program| !held.contains(program))
+            };
+            for index in self.turn.next(&self.devices, has_loose) {
                 // What cannot be asked now is asked with the next scan.
                 let Ok(programs) = xdp::tcx_programs(index) else { continue };
                 if self.tcx.get(&index).map_or(&[][..], Vec::as_slice) != programs {
@@ -232,7 +267,8 @@ impl Scanner {
 
     fn assemble(&mut self) -> Scan {
         let rules = Arc::clone(&self.rules.borrow());
-        let scan = assemble(&self.observed, &rules);
+        let held = Arc::clone(&self.held.borrow());
+        let scan = assemble(&self.observed, &rules, &held);
         self.followed = rules;
         self.devices = scan.devices.iter().filter_map(|device| device.index).collect();
         scan
@@ -374,6 +410,14 @@ fn cannot_tell(link: &LinkFacts, error: &XdpError) {
 }
 
 impl Observed {
+    /// Adds to `changed` what an RDMA device may know of an interface.
+    fn note_rdma(&self, index: IfIndex, changed: &mut rdma::Changed) {
+        let link = self.links.iter().find(|link| link.index == index);
+        changed.names.extend(link.map(|link| link.name.to_string()));
+        let place = self.places.get(&index).and_then(|place| place.as_ref().ok());
+        changed.bus_devices.extend(place.and_then(|place| place.bus_device.clone()));
+    }
+
     /// Drops everything about an interface.
     fn forget(&mut self, index: IfIndex) {
         self.links.retain(|link| link.index != index);
@@ -396,23 +440,12 @@ pub(super) fn place(look: &mut Look<'_>, interface: &IfName) -> Result<SysfsFact
     }
 }
 
-/// All of them; how their ports are doing is asked only of those that no interface tells for.
-pub(super) fn rdma_devices(look: &mut Look<'_>) -> Vec<RdmaDevice> {
-    let mut devices = told("RDMA devices", look.rdma_devices());
-    for device in devices.iter_mut().filter(|it| function_of_alone(it).is_some()) {
-        if let Err(error) = look.ask_first_port(device) {
-            let error = &error as &dyn Error;
-            tracing::warn!(error, device = device.name, "cannot tell how a port is doing");
-        }
-    }
-    devices
-}
-
 /// Nor must anything that is no interface.
-fn told<T>(what: &str, found: Result<Vec<T>, SysfsError>) -> Vec<T> {
-    found.unwrap_or_else(|error| {
-        let error = &error as &dyn Error;
-        tracing::warn!(error, "cannot tell this node's {what}");
-        Vec::new()
-    })
+fn told<T>(what: &str, found: Result<T, SysfsError>) -> Option<T> {
+    found
+        .inspect_err(|error| {
+            let error = error as &dyn Error;
+            tracing::warn!(error, "cannot tell this node's {what}");
+        })
+        .ok()
 }

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{IdleFunction, InventoryError, LeftOut, Rules, Scan, Scanner};
+use super::{Held, IdleFunction, InventoryError, LeftOut, Rules, Scan, Scanner};
 use crate::model::{Device, PublishRules};
 use crate::sys::netlink::{Changes, Events, NetlinkError};
 use crate::sys::sysfs::Sysfs;
@@ -57,7 +57,8 @@ impl Inventory {
         Self::start_following(sysfs, shutdown, None)
     }
 
-    /// The same, offering what these rules say. Whoever changes them calls [`Self::follow`].
+    /// The same, offering what these rules say, and leaving their names to those that claims have.
+    /// Whoever changes the rules calls [`Self::follow`].
     ///
     /// # Errors
     ///
@@ -65,7 +66,7 @@ impl Inventory {
     pub fn start_following(
         sysfs: PathBuf,
         shutdown: CancellationToken,
-        rules: Option<Rules>,
+        rules: Option<(Rules, Held)>,
     ) -> Result<Self, InventoryError> {
         let wish = Arc::new(Notify::new());
         let (first, seen) = mpsc::sync_channel(1);
@@ -211,7 +212,7 @@ impl Watcher {
         sysfs: &Path,
         wish: Arc<Notify>,
         shutdown: CancellationToken,
-        rules: Option<Rules>,
+        rules: Option<(Rules, Held)>,
     ) -> Result<(Self, Receivers), InventoryError> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
@@ -221,8 +222,8 @@ impl Watcher {
         // Listening begins before the first look, so that no change falls between them.
         let events = runtime.block_on(async { Events::open() })?;
         let mut scanner = Scanner::new(Sysfs::new(sysfs)?)?;
-        if let Some(rules) = rules {
-            scanner = scanner.following(rules);
+        if let Some((rules, held)) = rules {
+            scanner = scanner.following(rules).knowing(held);
         }
         let Scan { devices, left_out, idle } = scanner.scan()?;
         tell_left_out(&left_out);

@@ -25,6 +25,18 @@ impl Cpus {
         self.0.is_empty()
     }
 
+    /// Those that are in `other` as well.
+    #[must_use]
+    pub fn within(&self, other: &Self) -> Self {
+        Self(&self.0 & &other.0)
+    }
+
+    /// Those that are not in `other`.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        Self(&self.0 - &other.0)
+    }
+
     /// Adds those of `other`.
     pub fn extend(&mut self, other: &Self) {
         self.0.extend(&other.0);
@@ -102,6 +114,13 @@ mod tests {
         for text in [",", "0,", "3-1", "-1", "+1", "a", "0-", "65536", "0-4294967295", "0-3:1/2"] {
             assert_eq!(text.parse::<Cpus>(), Err(CpusError), "{text}");
         }
+    }
+
+    #[test]
+    fn sets_have_parts() {
+        let cpus = |text: &str| text.parse::<Cpus>().unwrap();
+        assert_eq!(cpus("0-7").within(&cpus("4-11")), cpus("4-7"));
+        assert_eq!(cpus("0-7").without(&cpus("2-3,9")), cpus("0-1,4-7"));
     }
 
     proptest! {

@@ -116,6 +116,11 @@ impl Device {
         }
     }
 
+    /// Whether the kernel keeps it in its namespace. What is made upon it can go.
+    pub fn is_immovable(&self) -> bool {
+        IMMOVABLE_KINDS.contains(&self.kind.as_str())
+    }
+
     /// The root complex that it is behind, be it by what it is stacked on.
     pub fn pcie_root(&self) -> Option<&str> {
         let own = self.pci.as_ref().map(|pci| pci.root.as_str());
@@ -128,6 +133,10 @@ impl Device {
         interface.or(self.rdma_device.as_deref()).unwrap_or(self.name.as_str())
     }
 }
+
+/// Kinds of interfaces that the kernel keeps in their namespace (`netns_immutable`, Linux 6.18). Nobody
+/// can have one, but what is made upon it.
+pub const IMMOVABLE_KINDS: [&str; 5] = ["bond", "bridge", "openvswitch", "team", "vrf"];
 
 /// Hands PCI functions to user space.
 pub const VFIO_DRIVER: &str = "vfio-pci";

@@ -26,8 +26,9 @@ pub use self::address::{MacAddr, MacAddrError, PciAddress, PciAddressError};
 pub use self::cdi::{CdiDevice, CdiSpec, cdi_kind};
 pub use self::cpus::{Cpus, CpusError};
 pub use self::device::{
-    Controller, Device, EbpfAbilities, Form, PciFacts, PortFacts, ProvidedValue, Queues, RdmaFacts,
-    RdmaLinkLayer, RxMetadata, Sriov, VFIO_DRIVER, VirtualFunction, XdpFeatures, XskFeatures,
+    Controller, Device, EbpfAbilities, Form, IMMOVABLE_KINDS, PciFacts, PortFacts, ProvidedValue,
+    Queues, RdmaFacts, RdmaLinkLayer, RxMetadata, Sriov, VFIO_DRIVER, VirtualFunction, XdpFeatures,
+    XskFeatures,
 };
 pub use self::hook::{EgressHook, HookReason, IngressHook};
 pub use self::identity::{

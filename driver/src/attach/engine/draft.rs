@@ -206,16 +206,13 @@ fn hooks(
     choose_hooks(&wanted.wishes.ebpf, &upon, mtu)
 }
 
-/// Interfaces that the kernel keeps in their namespace (`netns_immutable`, Linux 6.18).
-const IMMOVABLE: [&str; 5] = ["bond", "bridge", "openvswitch", "team", "vrf"];
-
 /// Why a device cannot be given to a pod and taken back, as far as it can be told beforehand.
 fn reason_to_stay(device: &Device, now: &InterfaceState) -> Option<String> {
     if Some(&now.name) != device.interface.as_ref() {
         // It stays; what is made upon it goes.
         return None;
     }
-    if IMMOVABLE.contains(&device.kind.as_str()) {
+    if device.is_immovable() {
         return Some(format!("the kernel does not let a {} leave its namespace", device.kind));
     }
     now.controller.map(|index| {

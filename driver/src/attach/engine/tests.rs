@@ -364,7 +364,7 @@ fn what_cannot_be_had_is_refused_before_anything_is_touched() {
         let error = engine.prepare(&wanted).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "device eth1 is not on this node; device eth2: ebpf.hook: eth2 is no Ethernet interface",
+            "device eth1 is not on this node, or not offered any more; device eth2: ebpf.hook: eth2 is no Ethernet interface",
             "all of it is told at once"
         );
     });

@@ -15,6 +15,7 @@ mod value;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::resource::v1::DeviceAttribute;
+use serde::{Deserialize, Serialize};
 
 use self::catalog::OURS;
 use self::dranet::DRANET;
@@ -26,7 +27,7 @@ use crate::model::{Device, Form};
 pub(super) const MOST: usize = 32;
 
 /// By which names devices are described.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Vocabulary {
     pub names: Names,
     /// What stands before the `/` of attributes and capacities.
@@ -34,7 +35,8 @@ pub struct Vocabulary {
 }
 
 /// Whose attributes are published.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Names {
     #[default]
     Ours,
@@ -45,7 +47,7 @@ pub enum Names {
 impl Names {
     /// Whether a device is published at all. DraNet has none of those that user space drives, so that
     /// nothing in claims that were written for it keeps them away.
-    pub(super) fn has(self, device: &Device) -> bool {
+    pub fn has(self, device: &Device) -> bool {
         match self {
             Self::Ours => true,
             Self::Dranet => device.form() != Form::Vfio,

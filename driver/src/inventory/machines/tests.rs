@@ -2,13 +2,18 @@
 
 use std::fmt::Write as _;
 
-use super::{place, rdma_devices, scan, scan_by};
+use super::{assemble, observe, place, rdma, scan, scan_by};
 use crate::inventory::Scan;
-use crate::model::{Device, Form, IfName, PublishRules, RdmaLinkLayer};
+use crate::model::{Device, Form, IfName, Phase, PublishRules, RdmaLinkLayer, Record};
 use crate::sys::asked;
 use crate::sys::sysfs::tree::SysfsTree;
 
 const FUNCTION: &str = "devices/pci0000:3a/0000:3a:02.0/0000:3b:00.0";
+
+fn including(names: &[&str]) -> PublishRules {
+    let include = names.iter().map(|name| name.parse().unwrap()).collect();
+    PublishRules { include, ..PublishRules::default() }
+}
 
 fn device<'a>(scan: &'a Scan, called: &str) -> &'a Device {
     let found = scan.devices.iter().find(|device| device.called() == called);
@@ -138,7 +143,7 @@ fn little_is_read_of_many_functions_and_nothing_twice() {
         place(&mut look, &link.parse().unwrap()).unwrap();
     }
     let interfaces = asked::read() - before;
-    assert_eq!(rdma_devices(&mut look).len(), 256);
+    assert_eq!(rdma::all(&mut look).len(), 256);
     let rdma = asked::read() - before - interfaces;
     assert_eq!(
         look.functions_without_interface().unwrap().len(),
@@ -273,6 +278,74 @@ fn devices_without_an_interface_are_excluded_by_what_they_are_known_by() {
 }
 
 #[test]
+fn of_the_cpus_of_a_node_those_count_on_which_anything_may_run() {
+    let machine = |online: &str, isolated: &str| {
+        let file = |name: &str, text: &str| {
+            let is_there = !text.is_empty();
+            if is_there { format!("devices/system/cpu/{name} = {text}") } else { String::new() }
+        };
+        let (online, isolated) = (file("online", online), file("isolated", isolated));
+        format!(
+            "[sysfs]
+            {online}
+            {isolated}
+            {FUNCTION}:
+              class = 0x020000
+              numa_node = 1
+              local_cpulist = 8-15
+              net/eth1/dev_port = 0
+            devices/virtual/net/eth1.7/dev_port = 0
+            [links]
+            2 eth1
+            3 eth1.7 kind=vlan parent=2"
+        )
+    };
+    for (online, isolated, near) in [
+        ("0-15", "", Some("8-15")),
+        ("0-11,14-15", "", Some("8-11,14-15")),
+        ("0-15", "10-12", Some("8-9,13-15")),
+        ("0-7", "", None),
+        ("0-15", "8-15", None),
+        ("", "", Some("8-15")),
+    ] {
+        let scan = scan(&machine(online, isolated));
+        for name in ["eth1", "eth1.7"] {
+            let cpus = device(&scan, name).local_cpus.as_ref().map(ToString::to_string);
+            assert_eq!(cpus.as_deref(), near, "{name}, {online} without {isolated}");
+        }
+    }
+}
+
+#[test]
+fn the_free_one_of_two_interfaces_of_one_function_keeps_its_name_while_the_other_is_away() {
+    let machine = |first: &str| {
+        format!(
+            "[sysfs]
+            {FUNCTION}:
+              class = 0x020000
+              net/eth1/dev_port = 0
+              net/eth2/dev_port = 0
+            [links]
+            2 eth1 mac=02:00:00:00:00:02{first}
+            3 eth2 mac=02:00:00:00:00:03"
+        )
+    };
+    let rules = PublishRules::default();
+    let both = scan(&machine(""));
+    let record = |called: &str| Record {
+        device: device(&both, called).clone(),
+        ..crate::testing::record("eth1", None, Phase::Preparing)
+    };
+    let (plain, other) = ("pci-0000-3b-00-0", "pci-0000-3b-00-0-if-mv2gqmq");
+    assert_eq!(names(&both), [(plain, "eth1"), (other, "eth2")]);
+    let held = [record("eth1")];
+    let here = assemble(&observe(&machine("")), &rules, &held);
+    assert_eq!(names(&here), [(plain, "eth1"), (other, "eth2")]);
+    let away = assemble(&observe(&machine(" moved")), &rules, &held);
+    assert_eq!(names(&away), [(other, "eth2")]);
+}
+
+#[test]
 fn what_user_space_could_not_open_is_not_published_and_named() {
     let text = include_str!("ice_vf_and_vfio.txt");
     let idle = |text: &str| {
@@ -289,7 +362,7 @@ fn what_user_space_could_not_open_is_not_published_and_named() {
 
 #[test]
 fn sub_interfaces_are_where_their_parents_are_and_nothing_more() {
-    let scan = scan(&format!(
+    let machine = format!(
         "[sysfs]
         {FUNCTION}/class = 0x020000
         {FUNCTION}/numa_node = 1
@@ -305,7 +378,8 @@ fn sub_interfaces_are_where_their_parents_are_and_nothing_more() {
         4 macvlan0 kind=macvlan parent=3
         5 vlan8 kind=vlan parent=6
         6 bond0 kind=bond"
-    ));
+    );
+    let scan = scan_by(&machine, &including(&["bond0", "eth1"]));
     for name in ["eth1.7", "macvlan0"] {
         let device = device(&scan, name);
         assert_eq!((device.pcie_root(), device.numa_node), (Some("pci0000:3a"), Some(1)), "{name}");

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::function::{Family, function, function_above, without_interface};
 use super::interface::{interface, speed_mbps};
-use super::rdma::{ask_first_port, rdma_devices};
-use super::{FunctionFacts, RdmaDevice, Sysfs, SysfsError, SysfsFacts};
-use crate::model::{IfName, PciAddress};
+use super::rdma::{ask_first_port, has_cm, rdma_device, rdma_names};
+use super::{FunctionFacts, RdmaDevice, Sysfs, SysfsError, SysfsFacts, cpus};
+use crate::model::{Cpus, IfName, PciAddress};
 
 /// What was seen of sysfs in one scan.
 ///
@@ -19,11 +19,12 @@ pub struct Look<'a> {
     pub(super) sysfs: &'a Sysfs,
     functions: BTreeMap<PathBuf, Option<Arc<FunctionFacts>>>,
     families: BTreeMap<PathBuf, Arc<Family>>,
+    has_cm: Option<bool>,
 }
 
 impl<'a> Look<'a> {
     pub(super) fn new(sysfs: &'a Sysfs) -> Self {
-        Self { sysfs, functions: BTreeMap::new(), families: BTreeMap::new() }
+        Self { sysfs, functions: BTreeMap::new(), families: BTreeMap::new(), has_cm: None }
     }
 
     /// Everything about one interface; `None` where there is none of that name.
@@ -74,13 +75,28 @@ impl<'a> Look<'a> {
         Ok(found)
     }
 
-    /// All RDMA devices, by name.
+    /// The names of all RDMA devices, sorted.
     ///
     /// # Errors
     ///
-    /// [`SysfsError`] where something of them is there and cannot be read.
-    pub fn rdma_devices(&mut self) -> Result<Vec<RdmaDevice>, SysfsError> {
-        rdma_devices(self)
+    /// [`SysfsError`] where they are there and cannot be listed.
+    pub fn rdma_names(&self) -> Result<Vec<String>, SysfsError> {
+        rdma_names(self)
+    }
+
+    /// Everything about one RDMA device; `None` where there is none of that name, or none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`SysfsError`] where something of it is there and cannot be read.
+    pub fn rdma_device(&mut self, name: &str) -> Result<Option<RdmaDevice>, SysfsError> {
+        rdma_device(self, name)
+    }
+
+    /// Whether RDMA connections can be made by addresses.
+    pub(super) fn has_connection_manager(&mut self) -> bool {
+        let sysfs = self.sysfs;
+        *self.has_cm.get_or_insert_with(|| has_cm(sysfs))
     }
 
     /// Fills in how the first port of an RDMA device is doing. Drivers ask the hardware for it, so this is
@@ -91,6 +107,20 @@ impl<'a> Look<'a> {
     /// [`SysfsError`] where it is there and cannot be read.
     pub fn ask_first_port(&self, device: &mut RdmaDevice) -> Result<(), SysfsError> {
         ask_first_port(device)
+    }
+
+    /// The CPUs that anything may be put on: those that are online, but not those that the kernel was
+    /// started without (`isolcpus=`, `print_cpus_isolated()` in `drivers/base/cpu.c`, Linux 6.12);
+    /// `None` where nobody tells.
+    ///
+    /// # Errors
+    ///
+    /// [`SysfsError`] where it is there and cannot be read.
+    pub fn usable_cpus(&self) -> Result<Option<Cpus>, SysfsError> {
+        let directory = self.sysfs.root.join("devices/system/cpu");
+        let Some(online) = cpus(&directory.join("online"))? else { return Ok(None) };
+        let isolated = cpus(&directory.join("isolated"))?.unwrap_or_default();
+        Ok(Some(online.without(&isolated)))
     }
 
     /// The PCI function that `path` is, or is below.

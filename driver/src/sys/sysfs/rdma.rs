@@ -50,26 +50,27 @@ pub enum RdmaHome {
 /// `ib_umad_init_port()` in `user_mad.c`, Linux 6.12; `ib_ucm_add_one()` in `ucm.c` before 5.10).
 const NODE_CLASSES: [&str; 3] = ["infiniband_verbs", "infiniband_mad", "infiniband_cm"];
 
-pub(super) fn rdma_devices(look: &mut Look<'_>) -> Result<Vec<RdmaDevice>, SysfsError> {
-    let class = look.sysfs.root.join("class/infiniband");
-    let names = entries(&class)?;
-    if names.is_empty() {
-        return Ok(Vec::new());
-    }
-    let has_cm = has_cm(look.sysfs);
-    let mut devices = Vec::new();
-    for name in names {
-        let Some(path) = look.sysfs.target(&class.join(&name))? else { continue };
-        devices.extend(rdma_device(look, &path, name, has_cm)?);
-    }
-    Ok(devices)
+/// Below the root.
+const CLASS: &str = "class/infiniband";
+
+pub(super) fn rdma_names(look: &Look<'_>) -> Result<Vec<String>, SysfsError> {
+    entries(&look.sysfs.root.join(CLASS))
 }
 
-fn rdma_device(
+pub(super) fn rdma_device(
+    look: &mut Look<'_>,
+    name: &str,
+) -> Result<Option<RdmaDevice>, SysfsError> {
+    match look.sysfs.target(&look.sysfs.root.join(CLASS).join(name))? {
+        Some(path) => device_at(look, &path, name.to_owned()),
+        None => Ok(None),
+    }
+}
+
+fn device_at(
     look: &mut Look<'_>,
     path: &Path,
     name: String,
-    has_cm: bool,
 ) -> Result<Option<RdmaDevice>, SysfsError> {
     let Some(node_type) = text(&path.join("node_type"))? else {
         // It is gone.
@@ -130,7 +131,7 @@ fn rdma_device(
         has_interface,
         is_active: false,
         speed_mbps: None,
-        nodes: nodes(below, &name, &home, has_cm)?,
+        nodes: nodes(below, &name, &home, look.has_connection_manager())?,
         first_port: first,
         name,
         home,
@@ -232,7 +233,7 @@ impl Sysfs {
 
 /// The misc device is called so (`ucma_misc` in `drivers/infiniband/core/ucma.c`, Linux 6.12), and is
 /// there once its module is loaded.
-fn has_cm(sysfs: &Sysfs) -> bool {
+pub(super) fn has_cm(sysfs: &Sysfs) -> bool {
     is_there(&sysfs.root.join("class/misc/rdma_cm"))
 }
 
@@ -244,7 +245,8 @@ mod tests {
     fn devices(tree: &SysfsTree) -> Vec<RdmaDevice> {
         let sysfs = tree.sysfs();
         let mut look = sysfs.look();
-        let mut found = look.rdma_devices().unwrap();
+        let names = look.rdma_names().unwrap().into_iter();
+        let mut found: Vec<_> = names.filter_map(|name| look.rdma_device(&name).unwrap()).collect();
         for device in &mut found {
             look.ask_first_port(device).unwrap();
         }

@@ -1,19 +1,22 @@
 //! What changes is looked at alone, and that comes to the same as looking at everything.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use driver::inventory::Scanner;
-use driver::model::{By, Queues};
+use driver::model::{By, PublishRules, Queues};
 use driver::sys::asked::asked;
 use driver::sys::bpf;
 use driver::sys::netlink::{Changes, Events, Netlink};
 use driver::sys::sysfs::Sysfs;
 use tokio::runtime;
+use tokio::sync::watch;
 
 use super::{default_route, index, name, scan};
 use crate::bench::{MadeNetns, in_own_namespaces, run, veth_pair};
+use crate::datapath::{has_tcx, spec, strangers, tc};
 
 fn scanner(sysfs: &Path) -> Scanner {
     Scanner::new(Sysfs::new(sysfs).unwrap()).unwrap()
@@ -136,7 +139,10 @@ fn a_link_tells_what_people_call_it_and_how_it_is_doing() {
         // veth's driver tells of its channels; without one a queue counts that the kernel keeps.
         assert_eq!(nic0().queues, Some(Queues { rx: 4, tx: 3 }));
         run("ip", &["link", "add", "br0", "type", "bridge"]);
-        let all = scan(sysfs).devices;
+        let include = vec!["br0".parse().unwrap()];
+        let rules = Arc::new(PublishRules { include, ..PublishRules::default() });
+        let mut scanner = scanner(sysfs).following(watch::channel(rules).1);
+        let all = scanner.scan().unwrap().devices;
         let br0 = all.iter().find(|it| it.called() == "br0").unwrap();
         assert_eq!((br0.queues, &br0.firmware), (Some(Queues { rx: 1, tx: 1 }), &None));
     });
@@ -198,6 +204,35 @@ fn a_quiet_node_is_asked_next_to_nothing() {
         assert_eq!(changes, Changes::default());
         // Each list has an end, which is asked for too.
         assert_eq!(asked, there as u64 + 2);
+    });
+}
+
+/// As on a node of Cilium's, whose classifiers are never attached but jumped to.
+#[test]
+fn a_classifier_that_no_link_holds_does_not_have_all_devices_asked_again_and_again() {
+    if !has_tcx() {
+        return assert!(super::kernel() < (6, 6));
+    }
+    in_own_namespaces(|sysfs| {
+        let netlink = Netlink::open().unwrap();
+        for nth in 0..20 {
+            netlink.add_veth(&name(&format!("nic{nth}")), &name(&format!("wire{nth}"))).unwrap();
+        }
+        let mut scanner = scanner(sysfs);
+        scanner.scan().unwrap();
+        let _loose = strangers(&spec(tc(), None));
+        let there = || (bpf::program_ids().unwrap().len() + bpf::link_ids().unwrap().len()) as u64;
+        // The programs that are new are asked for as well.
+        let (news, _) = requests(|| scanner.attached().unwrap());
+        assert!(news >= there() + 2 + 2 * 40, "{news} requests");
+        for _ in 0..2 {
+            let (soon, _) = requests(|| scanner.attached().unwrap());
+            assert_eq!(soon, there() + 2 + 2 * 40);
+        }
+        for _ in 0..3 {
+            let (quiet, changes) = requests(|| scanner.attached().unwrap());
+            assert_eq!((quiet, changes), (there() + 2 + 2 * 8, Changes::default()));
+        }
     });
 }
 

@@ -56,7 +56,7 @@ fn offer(vocabulary: Vocabulary, shares: Shares, health: Option<HealthSources>) 
     // Nobody is asked, so nothing is granted and nothing written.
     let providers = Providers::open("weir.dev", "/nowhere".as_ref()).unwrap();
     let sieve = watch::channel(Sieve::All).1;
-    Offer { vocabulary, kernel_release, shares, health, sieve, providers }
+    Offer { vocabulary, kernel_release, shares, health, sieve, providers, state_dir: None }
 }
 
 fn publish_as(pool: Pool, client: Client, devices: Vec<Device>, offer: Offer) -> (Desk, DropGuard) {

@@ -97,7 +97,7 @@ fn uevent(datagram: &[u8], changes: &mut Changes) {
     }
     match (subsystem, index) {
         (Some("net"), Some(index)) => drop(changes.interfaces.insert(index)),
-        (Some("pci" | "infiniband" | "infiniband_verbs" | "vfio" | "vfio-dev"), _) => {
+        (Some("pci" | "cpu" | "infiniband" | "infiniband_verbs" | "vfio" | "vfio-dev"), _) => {
             changes.everything = true;
         }
         _ => {}
@@ -184,6 +184,8 @@ mod tests {
         assert_eq!(heard(Source::Uevent, net), about(&[12]));
         let pci = b"bind@/devices/pci0000:00/0000:00:03.0\0ACTION=bind\0SUBSYSTEM=pci\0";
         assert_eq!(heard(Source::Uevent, pci), Changes::everything());
+        let cpu = b"offline@/devices/system/cpu/cpu3\0ACTION=offline\0SUBSYSTEM=cpu\0";
+        assert_eq!(heard(Source::Uevent, cpu), Changes::everything());
         let queue = b"add@/devices/virtual/net/eth0/queues/rx-0\0SUBSYSTEM=queues\0";
         assert_eq!(heard(Source::Uevent, queue), Changes::default());
     }
