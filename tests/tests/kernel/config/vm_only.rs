@@ -172,7 +172,7 @@ fn what_a_physical_function_is_told_is_told_once_and_taken_back() {
         let was = twice(node, &step);
         assert!(settings.lacking(&function(node, place)).is_empty());
         let shown = &ip(&["link", "show", "dev", place.pf.as_str()])[0]["vfinfo_list"][0].take();
-        assert_eq!(shown["mac"], "02:00:00:00:09:01", "{shown:#}");
+        assert_eq!(shown["address"], "02:00:00:00:09:01", "{shown:#}");
         assert_eq!(shown["vlan_list"][0]["vlan"], 100, "{shown:#}");
         twice(node, &step.undo(&was).unwrap());
         assert_eq!(function(node, place), before);
