@@ -280,16 +280,15 @@ mod tests {
             "1 / 0 == 1",
         ] {
             let ours = driver::dra::Filter::compile(source);
-            let ours = ours.map(|filter| filter.judge("weir.dev", devices.to_vec()));
+            let ours = ours.map(|filter| filter.judge("weir.dev", &devices)).unwrap();
+            let ours: Vec<_> = ours.into_iter().map(Result::ok).collect();
             let judge = || {
                 let expression = Expression::compile(source)?;
                 Ok(devices.iter().map(|it| expression.matches("weir.dev", it)).collect::<Vec<_>>())
             };
             let theirs: Result<Vec<_>, String> = on_large_stack(judge).unwrap();
-            let bare = |all: Vec<Result<bool, String>>| -> Vec<Option<bool>> {
-                all.into_iter().map(Result::ok).collect()
-            };
-            assert_eq!(bare(ours.unwrap()), bare(theirs.unwrap()), "{source}");
+            let theirs: Vec<_> = theirs.unwrap().into_iter().map(Result::ok).collect();
+            assert_eq!(ours, theirs, "{source}");
         }
     }
 
