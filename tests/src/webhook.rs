@@ -27,6 +27,8 @@ use tokio::time::sleep;
 pub struct Behaviour {
     pub knows_devices: bool,
     pub has_profiles: bool,
+    /// What is to be run on the node for a profile. `None`: it knows of no such thing.
+    pub runtime_hook: Option<Value>,
     /// Attributes of every device.
     pub attributes: Value,
     /// What lies below every device's configuration.
@@ -50,6 +52,7 @@ impl Default for Behaviour {
         Self {
             knows_devices: true,
             has_profiles: true,
+            runtime_hook: None,
             attributes: json!({}),
             config: json!({}),
             profiles: BTreeMap::new(),
@@ -179,8 +182,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 async fn health(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    let Behaviour { knows_devices, has_profiles, .. } = *locked(&shared.behaviour);
-    Json(json!({ "cloudProvider": knows_devices, "profileProvider": has_profiles }))
+    locked(&shared.calls).push(("/health".to_owned(), Value::Null));
+    let behaviour = locked(&shared.behaviour);
+    let mut health = json!({
+        "cloudProvider": behaviour.knows_devices, "profileProvider": behaviour.has_profiles,
+    });
+    if behaviour.runtime_hook.is_some() {
+        health["runtimeHook"] = true.into();
+    }
+    Json(health)
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, Json(body): Json<Value>) -> Response {
@@ -203,6 +213,10 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, Json(body): Json<Va
             let message = format!("profile {profile:?} not found");
             (StatusCode::NOT_FOUND, message).into_response()
         }
+        "/GetRuntimeHook" => match behaviour.runtime_hook {
+            Some(hook) => Json(hook).into_response(),
+            None => StatusCode::NOT_FOUND.into_response(),
+        },
         "/ReleaseProfileConfig" if behaviour.refuses_release => {
             (StatusCode::INTERNAL_SERVER_ERROR, "not now").into_response()
         }

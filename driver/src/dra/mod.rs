@@ -49,7 +49,7 @@ pub use self::health::HealthSources;
 pub use self::offered::{Manner, Offered, OfferedDevice, Standing, offered};
 pub use self::plugin::Plugin;
 pub use self::publisher::{Offer, Publisher};
-pub use self::rules::{RuleBoard, RuleFollower, in_force};
+pub use self::rules::{Pace, RuleBoard, RuleFollower, in_force};
 pub use self::serve::{registration_path, serve, service_path};
 pub use self::sharing::Shares;
 pub use self::sieve::{Sieve, verdicts};

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::error::api_text;
@@ -19,14 +19,68 @@ use super::filter::Filter;
 use super::sieve::Sieve;
 use super::{API_TIMEOUT, Pool};
 use crate::attach::Worker;
-use crate::config::{NodeFiles, UnknownProfile};
+use crate::config::{NodeFiles, NodeSettings, UnknownProfile};
 use crate::inventory::Inventory;
 use crate::model::{NodeRules, Problems, PublishRules};
-use crate::provider::Providers;
+use crate::provider::{Providers, on_disk};
 use crate::telemetry::Metrics;
 
-/// How often the files are looked at. A changed `ConfigMap` takes about a minute to get here anyway.
-const PERIOD: Duration = Duration::from_secs(5);
+/// How often the files and the node's label are looked at. A changed `ConfigMap` takes about a minute to
+/// get here anyway.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    pub files: Duration,
+    /// Also the longest time in which a label that could not be read is asked for again.
+    pub label: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { files: Duration::from_secs(5), label: Duration::from_mins(1) }
+    }
+}
+
+/// What the files and the label say.
+#[derive(Debug, Default)]
+struct Known {
+    contents: Option<[Option<Vec<u8>>; 2]>,
+    /// Of the last files that were valid.
+    settings: Option<NodeSettings>,
+    label: Label,
+    /// When it is to be asked for again; at once where that is not said.
+    label_at: Option<Instant>,
+    /// Whether any of it is still to be made known.
+    is_news: bool,
+}
+
+/// What the node's label says of its profile.
+#[derive(Debug, Default, Eq, PartialEq)]
+enum Label {
+    /// The API server has not answered yet.
+    #[default]
+    Unknown,
+    Absent,
+    Profile(String),
+}
+
+impl Known {
+    /// The settings, once for each time that something has changed, and all that they depend on is known.
+    fn news(&mut self) -> Option<NodeSettings> {
+        let settings = self.settings.as_ref().filter(|_| self.is_news);
+        let complete =
+            settings.filter(|it| !it.has_profiles() || self.label != Label::Unknown).cloned();
+        self.is_news &= complete.is_none();
+        complete
+    }
+
+    fn profile(&self) -> Option<&str> {
+        let has_profiles = self.settings.as_ref().is_some_and(NodeSettings::has_profiles);
+        match &self.label {
+            Label::Profile(name) if has_profiles => Some(name),
+            _ => None,
+        }
+    }
+}
 
 /// How long the first publication waits for virtual functions.
 const PROVISIONING: Duration = Duration::from_secs(20);
@@ -55,6 +109,7 @@ pub struct RuleFollower {
     worker: Worker,
     board: RuleBoard,
     metrics: Arc<Metrics>,
+    pace: Pace,
     /// `None` where the process cannot have the signal.
     hangups: Option<Signal>,
 }
@@ -66,8 +121,6 @@ enum RuleError {
     NotValid(Problems),
     #[error(transparent)]
     Profile(#[from] UnknownProfile),
-    #[error("ask for this node's label: {0}")]
-    Label(String),
     #[error("publish.filter: {0}")]
     Filter(String),
 }
@@ -95,8 +148,15 @@ impl RuleFollower {
             worker,
             board,
             metrics,
+            pace: Pace::default(),
             hangups,
         }
+    }
+
+    /// Has it look at another pace.
+    #[must_use]
+    pub fn at(self, pace: Pace) -> Self {
+        Self { pace, ..self }
     }
 
     /// Follows until `shutdown`. What is wrong is logged, and what held before goes on to hold; at
@@ -106,64 +166,87 @@ impl RuleFollower {
     }
 
     async fn follow(&mut self) -> Infallible {
-        let mut seen = None;
+        let mut known = Known::default();
         loop {
-            let contents = self.files.contents();
-            if seen.as_ref() != Some(&contents) {
-                match self.resolve().await {
-                    Ok((rules, sieve)) => {
-                        self.post(rules, sieve).await;
-                        seen = Some(contents);
-                    }
-                    Err(RuleError::Label(error)) => {
-                        tracing::warn!(error, "this node's label is not known yet");
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "the configuration stays as it was");
-                        seen = Some(contents);
-                    }
+            self.look_at_files(&mut known).await;
+            self.look_at_label(&mut known).await;
+            if let Some(settings) = known.news() {
+                match resolve(settings, known.profile()) {
+                    Ok((rules, sieve)) => self.post(rules, sieve).await,
+                    Err(error) => tracing::error!(%error, "the configuration stays as it was"),
                 }
             }
             if self.pause().await {
-                seen = None;
+                (known.contents, known.label_at) = (None, None);
             }
         }
     }
 
     /// Waits for a while; whether a signal asked to look at everything anew.
     async fn pause(&mut self) -> bool {
+        let period = self.pace.files;
         let Some(hangups) = &mut self.hangups else {
-            sleep(PERIOD).await;
+            sleep(period).await;
             return false;
         };
         tokio::select! {
             _ = hangups.recv() => true,
-            () = sleep(PERIOD) => false,
+            () = sleep(period) => false,
         }
     }
 
-    async fn resolve(&self) -> Result<(NodeRules, Sieve), RuleError> {
-        let settings = self.files.read().map_err(RuleError::NotValid)?;
-        let profile = if settings.has_profiles() { self.profile().await? } else { None };
-        let rules = settings.rules(profile.as_deref())?;
-        let sieve = match &rules.publish.filter {
-            None => Sieve::All,
-            Some(filter) => Sieve::Only(Filter::compile(filter).map_err(RuleError::Filter)?),
-        };
-        Ok((rules, sieve))
+    async fn look_at_files(&self, known: &mut Known) {
+        let (files, before) = (self.files.clone(), known.contents.clone());
+        let read = on_disk(move || {
+            let contents = Some(files.contents());
+            (contents != before).then(|| (contents, files.read()))
+        });
+        match read.await {
+            None => {}
+            Some((contents, Ok(settings))) => {
+                (known.contents, known.settings, known.is_news) = (contents, Some(settings), true);
+            }
+            Some((contents, Err(problems))) => {
+                let error = RuleError::NotValid(problems);
+                tracing::error!(%error, "the configuration stays as it was");
+                known.contents = contents;
+            }
+        }
+    }
+
+    /// Asks for the label where it matters and its time has come. What was known stays while nobody
+    /// answers.
+    async fn look_at_label(&self, known: &mut Known) {
+        let now = Instant::now();
+        let matters = known.settings.as_ref().is_some_and(NodeSettings::has_profiles);
+        if !matters || known.label_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let label = self.label().await;
+        let is_lacking = label.is_err() && known.label == Label::Unknown;
+        known.label_at = Some(now + if is_lacking { self.pace.files } else { self.pace.label });
+        match label {
+            Ok(label) if known.label != label => {
+                tracing::info!(?label, "this node's profile");
+                (known.label, known.is_news) = (label, true);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(error, "this node's label cannot be read now"),
+        }
     }
 
     /// The profile that the node's label names.
-    async fn profile(&self) -> Result<Option<String>, RuleError> {
+    async fn label(&self) -> Result<Label, String> {
         let api = Api::<Node>::all(self.client.clone());
         let node = match timeout(API_TIMEOUT, api.get_opt(&self.pool.node)).await {
             Ok(Ok(node)) => node,
-            Ok(Err(error)) => return Err(RuleError::Label(api_text(&error))),
-            Err(_) => return Err(RuleError::Label("no answer from the API server".to_owned())),
+            Ok(Err(error)) => return Err(api_text(&error)),
+            Err(_) => return Err("no answer from the API server".to_owned()),
         };
         let label = format!("{}/profile", self.pool.driver);
         let labels = node.and_then(|node| node.metadata.labels);
-        Ok(labels.and_then(|mut labels| labels.remove(&label)).filter(|name| !name.is_empty()))
+        let name = labels.and_then(|mut labels| labels.remove(&label));
+        Ok(name.filter(|name| !name.is_empty()).map_or(Label::Absent, Label::Profile))
     }
 
     /// Makes it known. The first time virtual functions are made, and providers asked, before anything
@@ -188,7 +271,7 @@ impl RuleFollower {
             }
         };
         tracing::info!(?publish, "what is offered");
-        self.show(&publish);
+        self.show(&publish).await;
         // Last, so that nothing is published by names that are not offered.
         self.board.sieve.send_replace(sieve);
         self.board.rules.send_replace(Some(Arc::new(rules)));
@@ -213,17 +296,26 @@ impl RuleFollower {
     }
 
     /// Without it `weir devices` shows what would hold without a file.
-    fn show(&self, publish: &PublishRules) {
-        let path = self.state_dir.join(IN_FORCE);
+    async fn show(&self, publish: &Arc<PublishRules>) {
+        let (path, publish) = (self.state_dir.join(IN_FORCE), Arc::clone(publish));
         let next = path.with_extension("new");
-        let written = serde_json::to_vec(publish)
-            .map_err(io::Error::from)
-            .and_then(|text| fs::write(&next, text))
-            .and_then(|()| fs::rename(&next, &path));
-        if let Err(error) = written {
-            tracing::warn!(%error, path = %path.display(), "what is offered is not shown");
+        let write = move || {
+            fs::write(&next, serde_json::to_vec(&*publish)?)?;
+            fs::rename(&next, &path)
+        };
+        if let Err(error) = on_disk(write).await {
+            tracing::warn!(%error, to = IN_FORCE, "what is offered is not shown");
         }
     }
+}
+
+fn resolve(settings: NodeSettings, profile: Option<&str>) -> Result<(NodeRules, Sieve), RuleError> {
+    let rules = settings.rules(profile)?;
+    let sieve = match &rules.publish.filter {
+        None => Sieve::All,
+        Some(filter) => Sieve::Only(Filter::compile(filter).map_err(RuleError::Filter)?),
+    };
+    Ok((rules, sieve))
 }
 
 /// What a driver that keeps its state in this directory offers, or would without a file if none has

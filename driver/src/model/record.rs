@@ -65,6 +65,39 @@ pub struct Record {
 }
 
 impl Record {
+    /// A record that says nothing yet but whose device it is.
+    pub fn of(
+        claim: ClaimRef,
+        pod: PodRef,
+        device: Device,
+        before: InterfaceState,
+        build: BuildId,
+    ) -> Self {
+        Self {
+            claim,
+            pod,
+            requests: Vec::new(),
+            pool: String::new(),
+            share: None,
+            device,
+            wishes: Wishes::default(),
+            datapath: None,
+            policy: None,
+            build,
+            subinterface: None,
+            before,
+            belongings: Belongings::default(),
+            ethtool: EthtoolState::default(),
+            vf: None,
+            rdma: None,
+            lease: None,
+            was_raised: false,
+            sandbox: None,
+            residue: Vec::new(),
+            phase: Phase::Preparing,
+        }
+    }
+
     pub fn id(&self) -> AttachmentId {
         AttachmentId {
             claim: self.claim.uid.clone(),

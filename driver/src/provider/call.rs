@@ -40,21 +40,20 @@ enum Way {
 }
 
 impl Caller {
-    /// `None` for a file.
-    pub(super) async fn new(rule: &ProviderRule) -> Result<Option<Self>, ProviderError> {
+    /// Reads certificates, of the file that is named or of the system.
+    pub(super) async fn new(rule: &ProviderRule) -> Result<Self, ProviderError> {
+        let failed = |reason| ProviderError::Client { provider: rule.name.clone(), reason };
         let way = match &rule.place {
-            ProviderPlace::File(_) => return Ok(None),
+            ProviderPlace::File(path) => {
+                return Err(failed(format!("{} is a file", path.display())));
+            }
             ProviderPlace::Socket(path) => Way::Socket(path.clone()),
             ProviderPlace::Url { url, ca } => {
                 let ca = ca.as_ref().map(|ca| ca.display().to_string());
-                let client = client(url, ca).await.map_err(|reason| ProviderError::Client {
-                    provider: rule.name.clone(),
-                    reason,
-                })?;
-                Way::Url(client)
+                Way::Url(client(url, ca).await.map_err(failed)?)
             }
         };
-        Ok(Some(Self { provider: rule.name.clone(), limit: rule.timeout, way }))
+        Ok(Self { provider: rule.name.clone(), limit: rule.timeout, way })
     }
 
     pub(super) async fn get(&self, path: &'static str) -> Result<Value, ProviderError> {

@@ -27,6 +27,12 @@ pub enum ProviderError {
     /// None is configured, or none that says it could.
     #[error("no provider of this node resolves profiles, {profile:?} among them")]
     NoProfiles { profile: String },
+    /// What is run on the node is in the way of a pod's start.
+    #[error(
+        "provider {provider}: profile {profile:?} comes with a program to be run on the node for each \
+         container (/GetRuntimeHook), and no such program is run"
+    )]
+    RuntimeHook { provider: String, profile: String },
     /// It may still be the start.
     #[error("it is not known yet whom to ask for profile {profile:?}")]
     NotYet { profile: String },
@@ -52,6 +58,7 @@ impl ProviderError {
             Self::Nonsense { .. } | Self::Format { .. } => "nonsense",
             Self::File { .. } => "file",
             Self::NoProfiles { .. } => "no_profiles",
+            Self::RuntimeHook { .. } => "runtime_hook",
             Self::NotYet { .. } => "not_yet",
             Self::Gone { .. } => "gone",
             Self::Releasing { .. } => "releasing",

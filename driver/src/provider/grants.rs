@@ -53,6 +53,9 @@ pub(super) struct Grants(Arc<Parts>);
 
 struct Parts {
     path: PathBuf,
+    /// Held from reading the grants until they are written, so that changes follow one another. Only
+    /// threads that may wait for the disk take it, and before the state.
+    writing: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -88,7 +91,7 @@ impl Grants {
             Err(error) => return Err(failed(error)),
         };
         let state = Mutex::new(State { grants, ..State::default() });
-        Ok(Self(Arc::new(Parts { path, state })))
+        Ok(Self(Arc::new(Parts { path, writing: Mutex::default(), state })))
     }
 
     /// From now on, and until the answer is dropped, nothing of the claim is given back.
@@ -191,13 +194,13 @@ impl Grants {
     }
 
     fn change(&self, change: impl FnOnce(&mut Vec<Grant>)) -> Result<(), ProviderError> {
-        let mut state = self.state();
-        let mut grants = state.grants.clone();
+        let _turn = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut grants = self.state().grants.clone();
         change(&mut grants);
         let path = &self.0.path;
         let failed = |source| ProviderError::Record { path: path.clone(), source };
         write(path, &Content { version: VERSION, grants: grants.clone() }).map_err(failed)?;
-        state.grants = grants;
+        self.state().grants = grants;
         Ok(())
     }
 
@@ -330,6 +333,32 @@ mod tests {
         // Once it has been prepared, its end is an end.
         assert_eq!(grants.due(&[record("eth1", None, Phase::Prepared)], soon), []);
         assert_eq!(grants.due(&[], soon).len(), 1);
+    }
+
+    /// A pipe that nobody reads keeps whoever opens it waiting, as a disk may.
+    #[test]
+    fn nobody_who_asks_waits_for_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let grants = Grants::open(directory.path()).unwrap();
+        let pipe = directory.path().join(NAME).with_extension("new");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let writer = std::thread::spawn({
+            let grants = grants.clone();
+            move || grants.record(grant("claim-a"))
+        });
+        while grants.0.writing.try_lock().is_ok() {
+            std::thread::yield_now();
+        }
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let found = grants.find(&claim("claim-a").uid, &grant("claim-a").device, None);
+            tell.send(found).unwrap();
+        });
+        assert_eq!(told.recv_timeout(Duration::from_mins(1)), Ok(None), "it is not on disk yet");
+        let written = fs::read(&pipe).unwrap();
+        assert!(!written.is_empty());
+        // A pipe cannot be synchronized.
+        assert!(writer.join().unwrap().is_err());
     }
 
     #[test]

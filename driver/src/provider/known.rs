@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::call::Caller;
 use super::grants::{Grant, Granting, Grants};
-use super::server::{Round, Said, Server, abilities};
+use super::server::{Round, Said, Server};
 use super::{Identity, ProviderError, releasing};
 use crate::attach::Worker;
 use crate::inventory::Inventory;
@@ -67,13 +67,7 @@ impl Providers {
     /// Answers when all have spoken of these devices, at the latest after three seconds: whoever is
     /// slower is heard later.
     pub async fn employ(&self, rules: &[ProviderRule], devices: &[Device]) {
-        let mut servers = Vec::new();
-        for rule in rules {
-            match Caller::new(rule).await {
-                Ok(caller) => servers.push(Server { rule: rule.clone(), caller }),
-                Err(error) => tracing::error!(%error, "a provider is left out"),
-            }
-        }
+        let servers: Vec<_> = rules.iter().cloned().map(Server::new).collect();
         self.0.known.send_replace(Arc::new(vec![BTreeMap::new(); servers.len()]));
         if self.0.servers.set(servers).is_err() {
             return;
@@ -236,29 +230,27 @@ impl Providers {
         if self.0.servers.get().is_none() {
             return Err(ProviderError::NotYet { profile: profile.to_owned() });
         }
-        let (provider, caller) = match before {
-            // It may have granted something, and nobody else could give that back.
-            Some(before) if before.profile == profile && self.is_there(&before.provider) => {
-                let caller = self.caller(&before.provider)?;
-                (before.provider, caller)
-            }
-            before => {
-                self.clear(uid, (&identity, share), before, profile).await?;
-                self.resolver(profile).await?
-            }
+        let earlier = before.as_ref().filter(|before| before.profile == profile);
+        // It may have granted something, and nobody else could give that back.
+        let server = if let Some(server) = earlier.and_then(|it| self.server(&it.provider)) {
+            server
+        } else {
+            self.clear(uid, (&identity, share), before, profile).await?;
+            self.resolver(profile).await?
         };
+        let caller = server.caller().await?;
         let mut grant = Grant {
             claim: uid.clone(),
             device: identity,
             share: share.cloned(),
-            provider,
+            provider: server.rule.name.clone(),
             profile: profile.to_owned(),
             config: config.clone(),
             answer: None,
             superseded: false,
         };
         self.record(grant.clone()).await?;
-        let question = json!({
+        let mut question = json!({
             "device": grant.device, "claim": claim, "claim_uid": uid, "config": config,
         });
         let answer = match caller.post(PROFILE, &question).await? {
@@ -271,6 +263,8 @@ impl Providers {
             }
         };
         grant.config = over(config, answer.clone());
+        question["config"] = grant.config.clone();
+        server.check_runtime_hook(&caller, &question, profile).await?;
         grant.answer = Some(answer.clone());
         self.record(grant).await?;
         Ok(answer)
@@ -299,26 +293,30 @@ impl Providers {
 
     /// The first provider that says it resolves profiles. One that cannot say whether it does hides
     /// those after it: it is not for an outage to decide who grants.
-    async fn resolver(&self, profile: &str) -> Result<(String, Caller), ProviderError> {
-        for server in self.servers() {
-            let Some(caller) = &server.caller else { continue };
-            if abilities(caller).await?.has_profiles {
-                return Ok((server.rule.name.clone(), caller.clone()));
+    async fn resolver(&self, profile: &str) -> Result<&Server, ProviderError> {
+        for server in self.servers().iter().filter(|server| !server.is_file()) {
+            if server.abilities().await?.has_profiles {
+                return Ok(server);
             }
         }
         Err(ProviderError::NoProfiles { profile: profile.to_owned() })
     }
 
+    fn server(&self, provider: &str) -> Option<&Server> {
+        self.servers().iter().find(|server| server.rule.name == provider && !server.is_file())
+    }
+
     /// Whether it is one of those who are asked.
     fn is_there(&self, provider: &str) -> bool {
-        self.servers().iter().any(|server| server.rule.name == provider)
+        self.server(provider).is_some()
     }
 
     /// The way to a provider that granted something.
-    pub(super) fn caller(&self, provider: &str) -> Result<Caller, ProviderError> {
-        let server = self.servers().iter().find(|server| server.rule.name == provider);
-        let caller = server.and_then(|server| server.caller.clone());
-        caller.ok_or_else(|| ProviderError::Gone { provider: provider.to_owned() })
+    pub(super) async fn caller(&self, provider: &str) -> Result<Caller, ProviderError> {
+        match self.server(provider) {
+            Some(server) => server.caller().await,
+            None => Err(ProviderError::Gone { provider: provider.to_owned() }),
+        }
     }
 
     pub(super) fn grants(&self) -> &Grants {
@@ -332,11 +330,9 @@ impl Providers {
 }
 
 /// Waiting for the disk is for another thread.
-pub(super) async fn on_disk(
-    change: impl FnOnce() -> Result<(), ProviderError> + Send + 'static,
-) -> Result<(), ProviderError> {
-    match tokio::task::spawn_blocking(change).await {
-        Ok(outcome) => outcome,
+pub async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
         Err(ended) => match ended.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             // The process is about to end, and nothing comes of whatever was going to follow.

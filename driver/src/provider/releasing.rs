@@ -56,7 +56,7 @@ pub(super) async fn run(providers: &Providers, worker: &Worker) -> Infallible {
 }
 
 async fn release(providers: &Providers, grant: &Grant) -> Result<(), ProviderError> {
-    let caller = providers.caller(&grant.provider)?;
+    let caller = providers.caller(&grant.provider).await?;
     let (grants, going) = (providers.grants().clone(), grant.clone());
     on_disk(move || grants.void(&going)).await?;
     let question = json!({

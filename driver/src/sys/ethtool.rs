@@ -81,12 +81,15 @@ impl Ethtool {
         netns.run(|_| Self::open()).map_err(|error| NetlinkError::OpenIn(netns.id(), error))?
     }
 
-    /// Everything that the interface's driver tells. Groups that it does not know are empty.
+    /// Everything that the interface's driver tells. Groups that it does not know are empty. A feature
+    /// that is wanted and waits for another one is off, as segmentation is where a device cannot
+    /// scatter and gather (`netdev_fix_features()` in `net/core/dev.c`, Linux 6.12): nobody could put it
+    /// back on.
     pub fn state(&self, index: IfIndex) -> Result<EthtoolState, EthtoolError> {
         let mut state = EthtoolState::default();
         for (name, feature) in self.features(index)? {
             if feature.is_changeable {
-                state.features.insert(name, feature.is_wanted);
+                state.features.insert(name, feature.is_active);
             } else {
                 state.fixed_features.insert(name, feature.is_active);
             }

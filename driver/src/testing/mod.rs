@@ -8,10 +8,9 @@ pub use self::fake::{Death, FakeInterface, FakeNode, FakeRdma, FakeVf, Fault, Wo
 use std::collections::BTreeMap;
 
 use crate::model::{
-    Action, AttachmentId, Belongings, BuildId, ClaimRef, DatapathSpec, Device, EbpfAbilities,
-    EgressHook, EthtoolState, FilterRule, FlowWishes, HookReason, IfIndex, IngressHook,
-    InterfaceState, MacAddr, NetnsId, NetnsRef, Origin, Phase, PodRef, PortFacts, Record, Sandbox,
-    Segments, Telemetry, Wishes, XdpFeatures,
+    Action, AttachmentId, BuildId, ClaimRef, DatapathSpec, Device, EbpfAbilities, EgressHook,
+    FilterRule, FlowWishes, HookReason, IfIndex, IngressHook, InterfaceState, MacAddr, NetnsId,
+    NetnsRef, Origin, Phase, PodRef, PortFacts, Record, Sandbox, Segments, Telemetry, XdpFeatures,
 };
 
 /// What a test names must be well-formed; anything else is a mistake in the test.
@@ -126,28 +125,12 @@ pub fn record(name: &str, ingress: Option<IngressHook>, phase: Phase) -> Record 
         controller: None,
         segments: Segments::default(),
     };
+    let build = BuildId("old".to_owned());
     let mut record = Record {
-        claim: claim("claim-a"),
-        pod: pod("pod-a"),
-        requests: Vec::new(),
         pool: "node-a".to_owned(),
-        share: None,
-        device,
-        wishes: Wishes::default(),
-        datapath: None,
-        policy: None,
-        build: BuildId("old".to_owned()),
-        subinterface: None,
-        before,
-        belongings: Belongings::default(),
-        ethtool: EthtoolState::default(),
-        vf: None,
-        rdma: None,
-        lease: None,
-        was_raised: false,
         sandbox: phase.netns().map(|_| "sandbox-1".to_owned()),
-        residue: Vec::new(),
         phase,
+        ..Record::of(claim("claim-a"), pod("pod-a"), device, before, build)
     };
     record.datapath = ingress.map(|ingress| spec(record.id(), ingress));
     record

@@ -61,6 +61,16 @@ impl Machine {
     }
 }
 
+/// Numbers and where they were measured, for programs.
+pub(super) fn json(machine: &Machine, results: Vec<Measurement>) -> Result<String> {
+    #[derive(Serialize)]
+    struct Object<'a> {
+        machine: &'a Machine,
+        results: Vec<Measurement>,
+    }
+    serde_json::to_string_pretty(&Object { machine, results }).context("write the report")
+}
+
 impl Report {
     /// Every number under a name of its own.
     pub(super) fn results(&self) -> Vec<Measurement> {
@@ -84,13 +94,7 @@ impl Report {
     }
 
     pub(super) fn json(&self) -> Result<String> {
-        #[derive(Serialize)]
-        struct Object<'a> {
-            machine: &'a Machine,
-            results: Vec<Measurement>,
-        }
-        let object = Object { machine: &self.machine, results: self.results() };
-        serde_json::to_string_pretty(&object).context("write the report")
+        json(&self.machine, self.results())
     }
 
     pub(super) fn cost(&self, name: &str) -> Option<Net> {

@@ -9,6 +9,7 @@ mod health;
 mod providers;
 mod publishing;
 mod repeats;
+mod rules;
 mod sockets;
 mod status;
 mod sweeping;

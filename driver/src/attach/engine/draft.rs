@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use super::Engine;
 use crate::attach::{AttachError, PrepareClaim, Wanted};
 use crate::model::{
-    AttachmentId, Belongings, By, DatapathSpec, Device, EthtoolSetting, EthtoolState,
-    EthtoolWishes, IfIndex, InterfaceState, Phase, Place, Record, SubinterfaceKind,
-    SubinterfaceSpec,
+    AttachmentId, By, DatapathSpec, Device, EthtoolSetting, EthtoolState, EthtoolWishes, IfIndex,
+    InterfaceState, Place, Record, SubinterfaceKind, SubinterfaceSpec,
 };
 use crate::node::Node;
 use crate::plan::{self, DatapathState, Hooks, choose_hooks};
@@ -127,7 +126,7 @@ impl<N: Node> Engine<N> {
         Some(format!("its virtual function {name} is set up by way of it, for claim {claim}"))
     }
 
-    /// A record that says nothing yet but whose device it is.
+    /// A record that says nothing yet but whose device it is and what is wished of it.
     pub(super) fn blank(
         &self,
         wanted: &PrepareClaim,
@@ -135,28 +134,13 @@ impl<N: Node> Engine<N> {
         found: Device,
         before: InterfaceState,
     ) -> Record {
+        let (claim, pod) = (wanted.claim.clone(), wanted.pod.clone());
         Record {
-            claim: wanted.claim.clone(),
-            pod: wanted.pod.clone(),
             requests: device.requests.clone(),
             pool: device.pool.clone(),
             share: device.share.clone(),
-            device: found,
             wishes: device.wishes.clone(),
-            datapath: None,
-            policy: None,
-            build: self.build.clone(),
-            subinterface: None,
-            before,
-            belongings: Belongings::default(),
-            ethtool: EthtoolState::default(),
-            vf: None,
-            rdma: None,
-            lease: None,
-            was_raised: false,
-            sandbox: None,
-            residue: Vec::new(),
-            phase: Phase::Preparing,
+            ..Record::of(claim, pod, found, before, self.build.clone())
         }
     }
 

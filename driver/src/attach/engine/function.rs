@@ -7,8 +7,8 @@ use super::{Engine, mismatch};
 use crate::attach::execute::{Residue, is_taken, put_back};
 use crate::attach::{AttachError, NoticeKind, PrepareClaim, Wanted};
 use crate::model::{
-    By, Device, Form, InterfaceState, MacAddr, PciAddress, Phase, Place, RdmaPlace, Record,
-    VfPlace, VfRecord, VfSettings, VirtualFunction,
+    By, Device, Form, InterfaceState, MacAddr, PciAddress, PfState, Phase, Place, RdmaPlace,
+    Record, VfPlace, VfRecord, VfSettings, VirtualFunction,
 };
 use crate::node::{Node, StepError};
 use crate::plan::{self, FunctionSeen, Observed, Step, Stray, Subject, VfPin};
@@ -148,12 +148,10 @@ impl<N: Node> Engine<N> {
 
     /// Whether the physical function has a driver still, and as many virtual ones.
     fn has_function(&mut self, function: &VirtualFunction) -> Result<bool, StepError> {
-        match self.node.observe(&Subject::PhysicalFunctions)? {
-            Observed::PhysicalFunctions(all) => Ok(all.iter().any(|pf| {
-                pf.address == function.pf && pf.driver.is_some() && pf.num_vfs > function.index
-            })),
-            _ => Err(mismatch()),
-        }
+        let has_it = |pf: &PfState| {
+            pf.address == function.pf && pf.driver.is_some() && pf.num_vfs > function.index
+        };
+        Ok(self.physical_functions()?.iter().any(has_it))
     }
 
     /// The interfaces of a PCI function that are on the host.

@@ -39,9 +39,8 @@ impl<N: Node> Engine<N> {
                 continue;
             };
             self.changing.insert(pf);
-            if let Err(error) =
-                self.send(decided.clone(), Step::SetVfCount { pf, count: to }, outcomes)
-            {
+            let step = Step::SetVfCount { pf, count: to };
+            if let Err(error) = self.send(decided.clone(), &step, outcomes) {
                 let failure = Some(format!("start a thread: {error}"));
                 self.returned(Provisioned { decided, failure }, outcomes);
             }
@@ -49,8 +48,8 @@ impl<N: Node> Engine<N> {
     }
 
     /// Has a step done while others are served.
-    fn send(&self, decided: Provision, step: Step, outcomes: &Outcomes) -> io::Result<()> {
-        let (errand, outcomes) = (self.node.errand(&step), outcomes.clone());
+    fn send(&self, decided: Provision, step: &Step, outcomes: &Outcomes) -> io::Result<()> {
+        let (errand, outcomes) = (self.node.errand(step), outcomes.clone());
         let queue = self.queue.clone();
         let named = thread::Builder::new().name("provision".to_owned());
         let run = move || {
@@ -102,7 +101,7 @@ impl<N: Node> Engine<N> {
         }
     }
 
-    fn physical_functions(&mut self) -> Result<Vec<PfState>, StepError> {
+    pub(super) fn physical_functions(&mut self) -> Result<Vec<PfState>, StepError> {
         match self.node.observe(&Subject::PhysicalFunctions)? {
             Observed::PhysicalFunctions(all) => Ok(all),
             _ => Err(mismatch()),

@@ -220,18 +220,17 @@ fn a_failed_prepare_leaves_no_trace() {
 /// Whichever step fails, of whichever device, the node looks as if nobody had tried.
 #[test]
 fn a_failed_attach_leaves_no_trace() {
+    attach_without_a_trace(Bench::new);
+}
+
+/// Attaches two devices, and has each step fail in turn.
+fn attach_without_a_trace(new: impl Fn() -> Bench) {
     let mut failing = 0;
     loop {
-        let bench = Bench::new();
+        let bench = new();
         bench.run(None, |engine| prepare(engine).map(drop).unwrap());
         let before = bench.node.snapshot();
-
-        let answer = bench.run(Some(Fault::FailAt(failing)), attach).unwrap();
-
-        let Err(error) = answer else {
-            assert!(failing >= 16, "two devices take more than {failing} steps");
-            break;
-        };
+        let Err(error) = bench.run(Some(Fault::FailAt(failing)), attach).unwrap() else { break };
         assert!(
             matches!(&error, AttachError::Step { residue, .. } if residue.is_empty()),
             "step {failing}: {error}"
@@ -240,6 +239,7 @@ fn a_failed_attach_leaves_no_trace() {
         assert_eq!(bench.phases(), ["prepared", "prepared"], "after step {failing}");
         failing += 1;
     }
+    assert!(failing >= 16, "two devices take more than {failing} steps");
 }
 
 /// Whenever the driver dies while it attaches, its next start settles the devices one way or the

@@ -151,7 +151,10 @@ impl World {
         let others: BTreeSet<_> =
             self.rdma.iter().filter(|(other, _)| *other != name).map(|(_, it)| it.number).collect();
         if let Some(device) = self.rdma.get_mut(name) {
-            device.number = (0..).find(|number| !others.contains(number)).unwrap_or_default();
+            device.number = 0;
+            while others.contains(&device.number) {
+                device.number += 1;
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ mod apply;
 mod function;
 mod world;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub use self::function::{FakeRdma, FakeVf};
 pub use self::world::{FakeInterface, World};
@@ -43,8 +43,8 @@ pub struct FakeNode {
     world: Arc<Mutex<World>>,
     fault: Option<Fault>,
     applied: usize,
-    /// Errands wait for it.
-    errands: Arc<Mutex<()>>,
+    /// Whether errands have to wait, and where they do.
+    errands: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl FakeNode {
@@ -66,9 +66,10 @@ impl FakeNode {
         self.applied
     }
 
-    /// Lets no errand go on until the answer is dropped.
-    pub fn hold_errands(&self) -> MutexGuard<'_, ()> {
-        self.errands.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Lets no errand go on until it is told otherwise.
+    pub fn hold_errands(&self, is_held: bool) {
+        *self.errands.0.lock().unwrap_or_else(PoisonError::into_inner) = is_held;
+        self.errands.1.notify_all();
     }
 
     /// Makes the namespace of a sandbox.
@@ -130,8 +131,8 @@ impl Node for FakeNode {
     fn errand(&self, step: &Step) -> Errand {
         let (mut node, step) = (self.clone(), step.clone());
         Box::new(move || {
-            let errands = Arc::clone(&node.errands);
-            let _turn = errands.lock().unwrap_or_else(PoisonError::into_inner);
+            let held = node.errands.0.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(node.errands.1.wait_while(held, |is_held| *is_held));
             node.apply(&step)
         })
     }

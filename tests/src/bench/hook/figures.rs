@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use serde::Serialize;
+use anyhow::Result;
 
-use super::super::report::{Machine, Measurement, measurement};
+use super::super::report::{Machine, Measurement, json, measurement};
 
 /// All rounds with one number of devices. What a round spent on parts and steps is in seconds.
 #[derive(Debug, Default)]
@@ -57,13 +56,7 @@ impl Figures {
     }
 
     pub(super) fn json(&self) -> Result<String> {
-        #[derive(Serialize)]
-        struct Object<'a> {
-            machine: &'a Machine,
-            results: Vec<Measurement>,
-        }
-        let object = Object { machine: &self.machine, results: self.results() };
-        serde_json::to_string_pretty(&object).context("write the report")
+        json(&self.machine, self.results())
     }
 
     /// For people.

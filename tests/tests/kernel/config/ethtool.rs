@@ -88,6 +88,24 @@ fn a_feature_that_does_not_take_is_named_and_the_others_are_put_back() {
     });
 }
 
+/// Nor would anybody want to: it comes by itself with what it waits for.
+#[test]
+fn a_feature_that_waits_for_another_one_is_off_and_is_not_put_back_on() {
+    on_host(|stage| {
+        let at = Stage::on_host();
+        let gather = |on| set(&at, EthtoolSetting::Features(map(&[("tx-scatter-gather", on)])));
+        assert_eq!(ask("v0", Older::Gso)[1], 1);
+        stage.twice(&gather(false));
+        let before = settings(stage, "v0");
+        assert!(!before.features["tx-generic-segmentation"]);
+        let step = set(&at, EthtoolSetting::Features(before.features.clone()));
+        assert_eq!(stage.node.apply(&step).unwrap(), Was::Same);
+        assert_eq!(ask("v0", Older::Gso)[1], 0);
+        stage.twice(&gather(true));
+        assert_eq!(ask("v0", Older::Gso)[1], 1);
+    });
+}
+
 #[test]
 fn what_cannot_be_set_is_named_and_nothing_is_changed() {
     in_pod(|stage| {

@@ -22,7 +22,6 @@ const CLAIMS: &str = "/apis/resource.k8s.io/v1/namespaces/{namespace}/resourcecl
 #[derive(Clone, Default)]
 pub(super) struct Api(Arc<Shared>);
 
-#[derive(Default)]
 struct Shared {
     objects: Mutex<Objects>,
     changed: watch::Sender<u64>,
@@ -33,12 +32,21 @@ struct Objects {
     claims: BTreeMap<String, Value>,
     slices: BTreeMap<String, Value>,
     version: u64,
+    /// Of the node. `None`: nobody is told.
+    labels: Option<Value>,
     /// What happened to slices: version, kind of event, object.
     events: Vec<(u64, &'static str, Value)>,
     /// Methods and paths of all requests but watches.
     requests: Vec<String>,
     /// Answers to the next writes, in place of carrying them out.
     refusals: Vec<(u16, &'static str)>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let objects = Objects { labels: Some(json!({})), ..Objects::default() };
+        Self { objects: Mutex::new(objects), changed: watch::Sender::default() }
+    }
 }
 
 impl Api {
@@ -55,6 +63,11 @@ impl Api {
     pub(super) fn add_claim(&self, claim: Value) {
         let name = claim["metadata"]["name"].as_str().unwrap().to_owned();
         self.objects().claims.insert(name, claim);
+    }
+
+    /// Has the node these labels; `None` refuses to tell.
+    pub(super) fn label_node(&self, labels: Option<Value>) {
+        self.objects().labels = labels;
     }
 
     /// All slices, by name.
@@ -126,10 +139,13 @@ impl Api {
     }
 }
 
-async fn node(Path(name): Path<String>) -> Json<Value> {
-    Json(json!({
-        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "uid": "node-uid"},
-    }))
+async fn node(State(api): State<Api>, Path(name): Path<String>, uri: Uri) -> Response {
+    let _ = api.note(&Method::GET, &uri);
+    let Some(labels) = api.objects().labels.clone() else {
+        return failure(503, "the API server is overloaded");
+    };
+    let metadata = json!({ "name": name, "uid": "node-uid", "labels": labels });
+    Json(json!({ "apiVersion": "v1", "kind": "Node", "metadata": metadata })).into_response()
 }
 
 async fn claim(

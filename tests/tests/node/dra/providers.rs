@@ -50,6 +50,20 @@ fn pool_profile() -> Behaviour {
     Behaviour { profiles: BTreeMap::from([("pool".to_owned(), config)]), ..Behaviour::default() }
 }
 
+/// What is said to a claim of eth1 that names a profile, by a driver that ends with it.
+async fn refused(profile: &str, providers: Providers) -> String {
+    let (world, _kubelet, driver) = World::registered_asking(providers).await;
+    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": profile })]));
+    let answers = driver.prepare(&[claim_ref("nics", "c1")]).await.unwrap();
+    answers["c1"].clone().unwrap_err()
+}
+
+/// Whether nothing is to be given back any more.
+fn is_all_given_back(directory: &TempDir) -> bool {
+    std::fs::read_to_string(directory.path().join("profiles.json"))
+        .is_ok_and(|text| text.contains("\"grants\":[]"))
+}
+
 fn attribute(api: &Api, name: &str) -> Value {
     let slices = api.slices();
     let devices = slices.first().map(|slice| slice["spec"]["devices"].clone());
@@ -105,6 +119,78 @@ async fn a_provider_behind_tls_is_believed_only_by_the_authority_that_is_named()
             assert!(error.contains("invalid peer certificate"), "{error}");
         }
     }
+}
+
+/// Like kubelet's when a `Secret` comes late, or when certificates change.
+#[tokio::test]
+async fn an_authority_that_comes_late_or_changes_is_believed_with_the_next_refresh() {
+    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tls");
+    let behaviour = Behaviour { attributes: json!({ "gen": 1 }), ..pool_profile() };
+    let webhook = Webhook::on_tls(&tls, behaviour).await.unwrap();
+    for at_first in [None, Some("other-ca.pem")] {
+        let directory = TempDir::new().unwrap();
+        let ca = directory.path().join("ca.pem");
+        if let Some(other) = at_first {
+            std::fs::copy(tls.join(other), &ca).unwrap();
+        }
+        let place = ProviderPlace::Url { url: webhook.url().to_owned(), ca: Some(ca.clone()) };
+        let rule = ProviderRule { place, ..at(webhook.url()) };
+        let providers = employed(directory.path(), rule).await;
+        let world = World::start(Duration::ZERO);
+        let _running = running(&providers, &world);
+        let provided = || {
+            let mut devices = vec![device("eth1")];
+            providers.fill(&mut devices);
+            devices[0].provided.len()
+        };
+        assert_eq!(provided(), 0, "{at_first:?}");
+        std::fs::copy(tls.join("ca.pem"), &ca).unwrap();
+        eventually("it is believed", || provided() == 1).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_provider_can_do_is_not_asked_when_a_claim_is_prepared() {
+    let directory = TempDir::new().unwrap();
+    let webhook = Webhook::on_tcp(pool_profile()).await.unwrap();
+    let providers = employed(directory.path(), at(webhook.url())).await;
+    let asked = webhook.asked("/health").len();
+    let (world, _kubelet, driver) = World::registered_asking(providers).await;
+    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "pool" })]));
+    assert!(driver.prepare(&[claim_ref("nics", "c1")]).await.unwrap()["c1"].is_ok());
+    assert_eq!((asked, webhook.asked("/health").len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_profile_that_has_something_run_on_the_node_is_refused_and_given_back() {
+    let directory = TempDir::new().unwrap();
+    let hook = json!({ "path": "/opt/bin/tune-nic", "args": ["tune-nic"] });
+    let behaviour = Behaviour { runtime_hook: Some(hook), ..pool_profile() };
+    let webhook = Webhook::on_tcp(behaviour).await.unwrap();
+    let providers = employed(directory.path(), at(webhook.url())).await;
+    let (world, _kubelet, driver) = World::registered_asking(providers.clone()).await;
+    let nics = [claim_ref("nics", "c1")];
+    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "pool" })]));
+    let error = driver.prepare(&nics).await.unwrap()["c1"].clone().unwrap_err();
+    assert_eq!(
+        error,
+        "claim default/nics: device eth1: provider facts: profile \"pool\" comes with a program to be \
+         run on the node for each container (/GetRuntimeHook), and no such program is run"
+    );
+    let asked = webhook.asked("/GetRuntimeHook");
+    assert_eq!(asked[0]["config"]["interface"]["mtu"], 1450, "as it was resolved");
+    assert_eq!(asked[0]["claim"]["metadata"]["name"], "nics");
+    assert!(world.worker.records().is_empty());
+
+    // This one needs none.
+    webhook.behave(|it| it.runtime_hook = Some(Value::Null));
+    assert_eq!(driver.prepare(&nics).await.unwrap()["c1"].as_ref().err(), None);
+
+    // The next driver finds what was granted, and no record of the claim.
+    let next = employed(directory.path(), at(webhook.url())).await;
+    let other = World::start(Duration::ZERO);
+    let _running = running(&next, &other);
+    eventually("it is given back", || webhook.asked("/ReleaseProfileConfig").len() == 1).await;
 }
 
 #[tokio::test]
@@ -226,10 +312,7 @@ async fn a_profile_that_nobody_resolves_is_told_and_what_failed_is_given_back() 
     let directory = TempDir::new().unwrap();
     let webhook = Webhook::on_tcp(pool_profile()).await.unwrap();
     let providers = employed(directory.path(), at(webhook.url())).await;
-    let (world, _kubelet, driver) = World::registered_asking(providers).await;
-    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "other" })]));
-    let answers = driver.prepare(&[claim_ref("nics", "c1")]).await.unwrap();
-    let error = answers["c1"].clone().unwrap_err();
+    let error = refused("other", providers).await;
     assert_eq!(
         error,
         "claim default/nics: device eth1: provider facts: /GetProfileConfig was answered with 404: \
@@ -237,7 +320,7 @@ async fn a_profile_that_nobody_resolves_is_told_and_what_failed_is_given_back() 
     );
     // The next driver finds what was asked for, without a record of the claim.
     let next = employed(directory.path(), at(webhook.url())).await;
-    let _running = running(&next, &world);
+    let _running = running(&next, &World::start(Duration::ZERO));
     eventually("the profile is given back", || {
         webhook.asked("/ReleaseProfileConfig").iter().any(|it| it["claim_uid"] == "c1")
     })
@@ -265,11 +348,7 @@ async fn a_release_that_fails_is_tried_again_also_by_the_next_driver() {
     let next = employed(directory.path(), at(webhook.url())).await;
     let _running = running(&next, &world);
     eventually("it is tried again", || released() == 2).await;
-    let file = directory.path().join("profiles.json");
-    eventually("it is forgotten", || {
-        std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\"grants\":[]"))
-    })
-    .await;
+    eventually("it is forgotten", || is_all_given_back(&directory)).await;
 }
 
 #[tokio::test]
@@ -341,11 +420,7 @@ async fn another_profile_of_the_same_device_waits_until_the_first_is_given_back(
         released.iter().any(|it| it["config"]["profile"] == "other")
     })
     .await;
-    let file = directory.path().join("profiles.json");
-    eventually("it is forgotten", || {
-        std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\"grants\":[]"))
-    })
-    .await;
+    eventually("it is forgotten", || is_all_given_back(&directory)).await;
     // The round of releases has its end a little later.
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(driver.prepare(&nics).await.unwrap()["c1"].as_ref().err(), None);
@@ -409,11 +484,9 @@ async fn a_slow_provider_is_not_waited_for() {
     let behaviour = Behaviour { pause, ..pool_profile() };
     let webhook = Webhook::on_tcp(behaviour).await.unwrap();
     let providers = employed(directory.path(), at(webhook.url())).await;
-    let (world, _kubelet, driver) = World::registered_asking(providers).await;
-    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "pool" })]));
-    let answers = driver.prepare(&[claim_ref("nics", "c1")]).await.unwrap();
+    let error = refused("pool", providers).await;
     assert_eq!(
-        answers["c1"].clone().unwrap_err(),
+        error,
         "claim default/nics: device eth1: provider facts: no answer to /GetProfileConfig within 1 s"
     );
 }

@@ -80,7 +80,12 @@ pub(super) fn make_vfio(device: &mut Device, number: u32) {
 }
 
 /// One device for `claim-NAME` and `pod-NAME`.
-pub(super) fn one(name: &str, device: &str, change: impl FnOnce(&mut Device), wishes: Wishes) -> PrepareClaim {
+pub(super) fn one(
+    name: &str,
+    device: &str,
+    change: impl FnOnce(&mut Device),
+    wishes: Wishes,
+) -> PrepareClaim {
     let mut wanted = wanted(claim(&format!("claim-{name}")));
     wanted.pod = pod(&format!("pod-{name}"));
     wanted.devices.retain(|wanted| wanted.name.as_str() == device);
@@ -274,7 +279,7 @@ fn what_is_no_virtual_function_or_cannot_be_told_is_refused() {
     assert_eq!(told(&bench), fresh_vf());
 }
 
-fn at_pci(device: &mut Device, function: u8) {
+pub(super) fn at_pci(device: &mut Device, function: u8) {
     let (address, root) = (pci(function), "pci0000:3a".to_owned());
     device.pci = Some(PciFacts { address, root, vendor: None, device: None, subsystem: None });
 }
@@ -364,7 +369,7 @@ fn another_interface_of_its_name_is_not_taken_for_the_physical_function() {
     assert_eq!(told(&bench), fresh_vf());
 }
 
-fn physical_function() -> PfState {
+pub(super) fn physical_function() -> PfState {
     PfState {
         address: pci(0),
         driver: Some("igb".to_owned()),

@@ -2,25 +2,11 @@
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::functions::{one, pci};
+use super::functions::{at_pci, make_vf, one, pci, physical_function};
 use super::*;
 use crate::attach::{Provisioned, Worker};
-use crate::model::{Device, PciFacts, PfSelector, PfState, SriovRule, VfUse, VirtualFunction};
+use crate::model::{Device, PfSelector, SriovRule};
 use crate::plan::Provision;
-
-fn pf(number: u8, vfs: Vec<VfUse>) -> PfState {
-    PfState {
-        address: pci(number),
-        driver: Some("igb".to_owned()),
-        interfaces: vec![format!("pf{number}").parse().unwrap()],
-        needed: None,
-        vendor: None,
-        device: None,
-        total_vfs: 8,
-        num_vfs: u32::try_from(vfs.len()).unwrap(),
-        vfs,
-    }
-}
 
 fn rule(number: u8, num_vfs: u32) -> SriovRule {
     SriovRule { pf: PfSelector::PciAddress(pci(number)), num_vfs }
@@ -44,19 +30,17 @@ async fn all(mut outcomes: UnboundedReceiver<Provisioned>) -> Vec<Provisioned> {
 }
 
 fn is_pf(device: &mut Device) {
-    let root = "pci0000:3a".to_owned();
-    let address = pci(0);
-    device.pci = Some(PciFacts { address, root, vendor: None, device: None, subsystem: None });
+    at_pci(device, 0);
 }
 
 fn is_vf(device: &mut Device) {
-    device.vf = Some(VirtualFunction { pf: pci(0), pf_interface: None, index: 0 });
+    make_vf(device, 0);
 }
 
 #[tokio::test]
 async fn virtual_functions_are_made_by_configuration_unless_a_claim_would_lose_one() {
     let bench = Bench::new();
-    bench.node.world().physical_functions = vec![pf(0, Vec::new())];
+    bench.node.world().physical_functions = vec![physical_function()];
     let count = || bench.node.world().physical_functions[0].num_vfs;
     let worker = driver(&bench, None);
     let set = Provision::Set { pf: pci(0), from: 0, to: 2 };
@@ -73,7 +57,7 @@ async fn virtual_functions_are_made_by_configuration_unless_a_claim_would_lose_o
 #[tokio::test]
 async fn what_the_kernel_refuses_is_told_and_can_be_claimed_as_it_is() {
     let bench = Bench::new();
-    bench.node.world().physical_functions = vec![pf(0, Vec::new())];
+    bench.node.world().physical_functions = vec![physical_function()];
     let worker = driver(&bench, Some(Fault::FailAt(0)));
     let failed = all(worker.provision(vec![rule(0, 2)])).await;
     assert!(failed[0].failure.as_deref().unwrap().contains("injected"), "{failed:?}");
@@ -87,9 +71,9 @@ async fn what_the_kernel_refuses_is_told_and_can_be_claimed_as_it_is() {
 #[tokio::test]
 async fn nobody_waits_for_virtual_functions_but_who_wants_them() {
     let bench = Bench::new();
-    bench.node.world().physical_functions = vec![pf(0, Vec::new()), pf(1, Vec::new())];
+    bench.node.world().physical_functions = vec![physical_function()];
     let worker = driver(&bench, None);
-    let busy = bench.node.hold_errands();
+    bench.node.hold_errands(true);
     let mut outcomes = worker.provision(vec![rule(0, 2), rule(7, 1)]);
     let unmatched = outcomes.recv().await.unwrap();
     assert_eq!(unmatched.outcome(), "unmatched", "it is told before the others are done");
@@ -108,7 +92,7 @@ async fn nobody_waits_for_virtual_functions_but_who_wants_them() {
     worker.unprepare(claim("claim-a").uid).await.unwrap();
     assert_eq!(bench.node.world().physical_functions[0].num_vfs, 0);
 
-    drop(busy);
+    bench.node.hold_errands(false);
     assert_eq!(outcomes.recv().await.unwrap().outcome(), "set");
     assert_eq!(outcomes.recv().await, None);
     worker.prepare(one("b", "eth1", is_pf, Wishes::default())).await.unwrap();
@@ -117,9 +101,9 @@ async fn nobody_waits_for_virtual_functions_but_who_wants_them() {
 #[tokio::test]
 async fn a_function_that_is_being_changed_does_not_keep_a_driver_from_stopping() {
     let bench = Bench::new();
-    bench.node.world().physical_functions = vec![pf(0, Vec::new())];
+    bench.node.world().physical_functions = vec![physical_function()];
     let worker = driver(&bench, None);
-    let busy = bench.node.hold_errands();
+    bench.node.hold_errands(true);
     let mut outcomes = worker.provision(vec![rule(0, 2)]);
     // It has been served once this is answered.
     worker.synchronize(Vec::new()).await;
@@ -127,6 +111,6 @@ async fn a_function_that_is_being_changed_does_not_keep_a_driver_from_stopping()
     drop(worker);
     // The thread's own end of the records goes with it.
     assert!(records.changed().await.is_err());
-    drop(busy);
+    bench.node.hold_errands(false);
     assert_eq!(outcomes.recv().await, None);
 }
