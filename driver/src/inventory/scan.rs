@@ -182,8 +182,9 @@ impl Scanner {
         }
         self.observed.rdma = rdma::all(&mut look);
         self.observed.functions =
-            told("PCI functions", look.functions_without_interface()).unwrap_or_default();
-        self.observed.usable_cpus = told("usable CPUs", look.usable_cpus()).flatten();
+            told("list PCI functions", look.functions_without_interface()).unwrap_or_default();
+        self.observed.usable_cpus =
+            told("tell which CPUs are usable", look.usable_cpus()).flatten();
         tracing::debug!(requests = asked() - before, "looked at everything");
         Ok(self.assemble())
     }
@@ -208,15 +209,15 @@ impl Scanner {
         if changes.default_routes || interfaces.iter().any(carries) {
             self.observed.default_routes = self.netlink.default_route_interfaces()?;
         }
-        let mut changed = rdma::Changed::default();
+        let mut looked_at = rdma::Changed::default();
         for &index in &interfaces {
-            self.observed.note_rdma(index, &mut changed);
+            self.observed.note_rdma(index, &mut looked_at);
             self.look_at(index)?;
-            self.observed.note_rdma(index, &mut changed);
+            self.observed.note_rdma(index, &mut looked_at);
         }
         if !interfaces.is_empty() {
             let Observed { rdma, links, .. } = &mut self.observed;
-            rdma::again(&mut self.sysfs.look(), rdma, links, &changed);
+            rdma::again(&mut self.sysfs.look(), rdma, links, &looked_at);
         }
         Ok(self.assemble())
     }
@@ -240,11 +241,11 @@ impl Scanner {
         interfaces.retain(|index| self.devices.contains(index));
         if self.has_tcx && (had_loose || self.attached.has_loose()) {
             let held = self.attached.programs_of_links();
-            let has_loose = |index: &IfIndex| {
+            let has_one = |index: &IfIndex| {
                 let programs = self.tcx.get(index).into_iter().flatten();
                 programs.into_iter().any(|program| !held.contains(program))
             };
-            for index in self.turn.next(&self.devices, has_loose) {
+            for index in self.turn.next(&self.devices, has_one) {
                 // What cannot be asked now is asked with the next scan.
                 let Ok(programs) = xdp::tcx_programs(index) else { continue };
                 if self.tcx.get(&index).map_or(&[][..], Vec::as_slice) != programs {
@@ -440,12 +441,12 @@ pub(super) fn place(look: &mut Look<'_>, interface: &IfName) -> Result<SysfsFact
     }
 }
 
-/// Nor must anything that is no interface.
-fn told<T>(what: &str, found: Result<T, SysfsError>) -> Option<T> {
+/// Nor must anything that is no interface. `what` could not be done.
+pub(super) fn told<T>(what: &str, found: Result<T, SysfsError>) -> Option<T> {
     found
         .inspect_err(|error| {
             let error = error as &dyn Error;
-            tracing::warn!(error, "cannot tell this node's {what}");
+            tracing::warn!(error, "cannot {what}");
         })
         .ok()
 }

@@ -1,12 +1,12 @@
 //! Asks sysfs for RDMA devices: for all of them, or again for those that a change may be about.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::path::PathBuf;
 
+use super::super::scan::told;
 use super::function_of_alone;
 use crate::sys::netlink::LinkFacts;
-use crate::sys::sysfs::{Look, RdmaDevice, RdmaHome, SysfsError};
+use crate::sys::sysfs::{Look, RdmaDevice, RdmaHome};
 
 /// What of the interfaces that have changed an RDMA device knows.
 #[derive(Debug, Default)]
@@ -67,18 +67,10 @@ fn one(look: &mut Look<'_>, name: &str) -> Option<RdmaDevice> {
     Some(device)
 }
 
-/// One odd device must not hide all the others.
-fn told<T>(what: &str, found: Result<T, SysfsError>) -> Option<T> {
-    found
-        .inspect_err(|error| {
-            let error = error as &dyn Error;
-            tracing::warn!(error, "cannot {what}");
-        })
-        .ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
     use crate::model::IfIndex;
     use crate::sys::asked;
@@ -98,7 +90,8 @@ mod tests {
         );
         for nth in 0..hardware {
             let place = format!("devices/pci0000:3a/0000:3a:02.0/0000:3b:00.{nth}");
-            text += &format!(
+            let _ = write!(
+                text,
                 "
             {place}:
               class = 0x020000
