@@ -100,7 +100,8 @@ impl Attached {
 /// Cilium keeps classifiers that only other programs jump to, so that on its nodes there is always one
 /// that no link holds, and the kernel takes its lock on all interfaces for each question. Whoever
 /// attaches a program has loaded it just before, as a rule: so all devices are asked for some looks after
-/// programs came or went, and else only those that have such a program, and a few others in turn.
+/// programs came or went, and else those that have such a program, and of the others one half after the
+/// other, so that nothing is seen later than two looks after it happened.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     /// How many looks still ask all.
@@ -112,9 +113,8 @@ pub(super) struct Turn {
 /// Looks that ask all devices once programs came or went: there is a second from one to the next.
 const AFTER_NEWS: u32 = 3;
 
-/// Devices that are asked in turn. A node with no more than twice as many sees everything within two
-/// looks.
-const IN_TURN: usize = 8;
+/// So few devices are all asked at once.
+const FEW: usize = 8;
 
 impl Turn {
     /// Has the next looks ask all.
@@ -133,8 +133,9 @@ impl Turn {
             return devices.clone();
         }
         let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let count = devices.len().div_ceil(2).max(FEW).min(devices.len());
         let upwards = devices.range((after, Bound::Unbounded));
-        let turn: Vec<_> = upwards.chain(devices).take(IN_TURN.min(devices.len())).collect();
+        let turn: Vec<_> = upwards.chain(devices).take(count).collect();
         self.last = turn.last().map(|index| **index).or(self.last);
         turn.into_iter().chain(devices.iter().filter(|index| has_one(index))).copied().collect()
     }
@@ -183,20 +184,19 @@ mod tests {
     }
 
     #[test]
-    fn while_all_is_quiet_a_few_are_asked_in_turn_and_who_has_something() {
+    fn while_all_is_quiet_half_are_asked_in_turn_and_who_has_something() {
         let devices: BTreeSet<_> = (1..=20).map(IfIndex).collect();
         let mut turn = Turn::default();
         let next = |turn: &mut Turn| -> Vec<u32> {
             turn.next(&devices, |index| index.0 == 3).iter().map(|index| index.0).collect()
         };
-        assert_eq!(next(&mut turn), (1..=8).collect::<Vec<_>>());
-        assert_eq!(next(&mut turn), [3, 9, 10, 11, 12, 13, 14, 15, 16]);
-        assert_eq!(next(&mut turn), [1, 2, 3, 4, 17, 18, 19, 20]);
+        assert_eq!(next(&mut turn), (1..=10).collect::<Vec<_>>());
+        assert_eq!(next(&mut turn), [3, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
         turn.begin();
         for _ in 0..AFTER_NEWS {
             assert_eq!(next(&mut turn).len(), 20);
         }
-        assert_eq!(next(&mut turn), [3, 5, 6, 7, 8, 9, 10, 11, 12]);
+        assert_eq!(next(&mut turn), (1..=10).collect::<Vec<_>>());
         let few = BTreeSet::from([IfIndex(1), IfIndex(30)]);
         assert_eq!(turn.next(&few, |_| false), few, "all of a few, each time");
         assert!(turn.next(&BTreeSet::new(), |_| true).is_empty());

@@ -231,7 +231,7 @@ fn a_classifier_that_no_link_holds_does_not_have_all_devices_asked_again_and_aga
         }
         for _ in 0..3 {
             let (quiet, changes) = requests(|| scanner.attached().unwrap());
-            assert_eq!((quiet, changes), (there() + 2 + 2 * 8, Changes::default()));
+            assert_eq!((quiet, changes), (there() + 2 + 2 * 20, Changes::default()));
         }
     });
 }
