@@ -235,8 +235,8 @@ impl Worker {
     }
 
     /// Has physical functions have as many virtual ones as `rules` say, where nobody would lose
-    /// anything by that. To be called once at start, before anything is published: a scan after it
-    /// finds what is new. Each outcome is logged, and told as soon as it is known; there is an end to
+    /// anything by that. To be called at start, before anything is published, and
+    /// whoever publishes should wait a while: a scan after it finds what is new. Each outcome is logged, and told as soon as it is known; there is an end to
     /// them when all are, or the driver is stopping.
     ///
     /// The kernel may take seconds for each, and a driver that hangs for ever. Nobody waits for that

@@ -120,11 +120,12 @@ pub enum Step {
         from: Place,
         to: Place,
     },
-    /// Has a physical function have as many virtual ones; those that it has all go first. There is no
-    /// way back for them.
+    /// Has a physical function that has `from` virtual ones have `to`; those that it has all go first.
+    /// There is no way back for them.
     SetVfCount {
         pf: PciAddress,
-        count: u32,
+        from: u32,
+        to: u32,
     },
     /// Makes the VRF, up, unless there is one of this name and table.
     AddVrf {
@@ -360,7 +361,9 @@ impl fmt::Display for Step {
             Self::MoveRdma { device, from, to } => {
                 write!(f, "move RDMA device {} from {from} to {to}", device.name)
             }
-            Self::SetVfCount { pf, count } => write!(f, "set {count} virtual functions of {pf}"),
+            Self::SetVfCount { pf, from, to } => {
+                write!(f, "set {to} virtual functions of {pf} in place of {from}")
+            }
             Self::AddVrf { place, vrf } => write!(f, "add VRF {} to {place}", vrf.name),
             Self::RemoveVrf { place, vrf } => write!(f, "remove VRF {} from {place}", vrf.name),
             Self::SetController { at, controller: Some(name) } => {

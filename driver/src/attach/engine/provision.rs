@@ -1,6 +1,7 @@
 //! Virtual functions by configuration, at start.
 
 use std::collections::BTreeSet;
+use std::panic::{self, AssertUnwindSafe};
 use std::{io, thread};
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -34,12 +35,12 @@ impl<N: Node> Engine<N> {
         let places = self.checkpoint.records().filter_map(|record| record.device.pci.as_ref());
         let held: BTreeSet<_> = places.map(|pci| pci.address).collect();
         for decided in plan::provision(rules, &pfs, &held, self.checkpoint.is_partial()) {
-            let Provision::Set { pf, to, .. } = decided else {
+            let Provision::Set { pf, from, to } = decided else {
                 self.returned(Provisioned { decided, failure: None }, outcomes);
                 continue;
             };
             self.changing.insert(pf);
-            let step = Step::SetVfCount { pf, count: to };
+            let step = Step::SetVfCount { pf, from, to };
             if let Err(error) = self.send(decided.clone(), &step, outcomes) {
                 let failure = Some(format!("start a thread: {error}"));
                 self.returned(Provisioned { decided, failure }, outcomes);
@@ -53,7 +54,11 @@ impl<N: Node> Engine<N> {
         let queue = self.queue.clone();
         let named = thread::Builder::new().name("provision".to_owned());
         let run = move || {
-            let failure = errand().err().map(|error| error.message);
+            // Whatever happens to it, the function is not said to be changing for ever.
+            let failure = match panic::catch_unwind(AssertUnwindSafe(errand)) {
+                Ok(done) => done.err().map(|error| error.message),
+                Err(_) => Some("the driver failed, see its log".to_owned()),
+            };
             let outcome = Provisioned { decided, failure };
             // A driver that is stopping has nobody left to tell.
             if let Some(queue) = queue.and_then(|queue| queue.upgrade()) {

@@ -29,10 +29,10 @@ pub(super) fn physical(places: &mut Places, sysfs: &Sysfs) -> Result<Vec<PfState
 
 pub(super) fn set_vf_count(sysfs: Option<&Sysfs>, step: &Step) -> Result<Was, StepError> {
     let error = |message| StepError { message };
-    let Step::SetVfCount { pf, count } = step else {
+    let Step::SetVfCount { pf, from, to } = step else {
         return Err(error(format!("{step}: is not about a number of virtual functions")));
     };
-    let changed = super::known(sysfs)?.set_vf_count(*pf, *count)?;
+    let changed = super::known(sysfs)?.set_vf_count(*pf, *from, *to)?;
     Ok(if changed { Was::Otherwise } else { Was::Same })
 }
 

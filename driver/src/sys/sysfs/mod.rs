@@ -49,6 +49,9 @@ pub enum SysfsError {
     #[error("write {text} to {}", .path.display())]
     Write { path: PathBuf, text: String, source: io::Error },
 
+    #[error("{} holds {is} by now, not {from}", .path.display())]
+    Overtaken { path: PathBuf, is: u32, from: u32 },
+
     #[error("{} leads out of {}, to {}", .path.display(), .root.display(), .target.display())]
     Outside { path: PathBuf, root: PathBuf, target: PathBuf },
 

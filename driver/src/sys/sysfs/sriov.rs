@@ -63,23 +63,27 @@ impl Sysfs {
         Ok(Some(VfUse { address, driver, has_rdma, interfaces: interfaces(path)? }))
     }
 
-    /// Has a physical function have as many virtual ones. Those that there are go first: the kernel
-    /// takes another number only while it is 0 (`sriov_numvfs_store()` in `drivers/pci/iov.c`, Linux
-    /// 6.12). Answers whether anything changed.
+    /// Has a physical function that has `from` virtual ones have `to`. Those that there are go first: the
+    /// kernel takes another number only while it is 0 (`sriov_numvfs_store()` in `drivers/pci/iov.c`,
+    /// Linux 6.12). Waits for whoever is changing the number. Answers whether anything changed.
     ///
     /// # Errors
     ///
+    /// [`SysfsError::Overtaken`] where the number is neither by now: nothing was decided about those.
     /// [`SysfsError::Write`] with what the kernel said; there may be no virtual functions then.
-    pub fn set_vf_count(&self, pf: PciAddress, count: u32) -> Result<bool, SysfsError> {
+    pub fn set_vf_count(&self, pf: PciAddress, from: u32, to: u32) -> Result<bool, SysfsError> {
         let file = self.root.join("bus/pci/devices").join(pf.to_string()).join("sriov_numvfs");
         let is = number(&file)?.unwrap_or(0);
-        if is == count {
+        if is == to {
             return Ok(false);
         }
-        if is != 0 && count != 0 {
+        if is != from {
+            return Err(SysfsError::Overtaken { path: file, is, from });
+        }
+        if from != 0 && to != 0 {
             write(&file, 0)?;
         }
-        write(&file, count)?;
+        write(&file, to)?;
         Ok(true)
     }
 }
@@ -185,11 +189,15 @@ mod tests {
     fn a_number_is_written_once_and_only_where_there_is_a_file() {
         let tree = SysfsTree::new(IGB);
         let (sysfs, pf) = (tree.sysfs(), "0000:01:00.0".parse().unwrap());
-        assert!(sysfs.set_vf_count(pf, 3).unwrap());
-        assert!(!sysfs.set_vf_count(pf, 3).unwrap(), "it is so already");
+        assert!(sysfs.set_vf_count(pf, 1, 3).unwrap());
+        assert!(!sysfs.set_vf_count(pf, 1, 3).unwrap(), "it is so already");
         let file = "devices/pci0000:00/0000:00:02.0/0000:01:00.0/sriov_numvfs";
         assert_eq!(tree.text(file).as_deref(), Some("3"));
-        let error = sysfs.set_vf_count("0000:01:10.0".parse().unwrap(), 1).unwrap_err();
+        // Somebody was making these while it was decided to make some where there are none.
+        let error = sysfs.set_vf_count(pf, 0, 8).unwrap_err().to_string();
+        assert!(error.ends_with("sriov_numvfs holds 3 by now, not 0"), "{error}");
+        assert_eq!(tree.text(file).as_deref(), Some("3"));
+        let error = sysfs.set_vf_count("0000:01:10.0".parse().unwrap(), 0, 1).unwrap_err();
         assert!(matches!(error, SysfsError::Write { .. }), "{error}");
     }
 }

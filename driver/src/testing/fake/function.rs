@@ -65,12 +65,15 @@ impl World {
         match step {
             Step::SetVf { vf, settings } => self.set_vf(vf, settings),
             Step::MoveRdma { device, from, to } => self.move_rdma(device, from, to),
-            Step::SetVfCount { pf, count } => {
+            Step::SetVfCount { pf, from, to } => {
                 let mut all = self.physical_functions.iter_mut();
                 let found = all.find(|it| it.address == *pf);
                 let found = found.ok_or_else(|| error(format!("{pf}: no such device")))?;
-                let was = std::mem::replace(&mut found.num_vfs, *count);
-                Ok(if was == *count { Was::Same } else { Was::Otherwise })
+                if ![from, to].contains(&&found.num_vfs) {
+                    return Err(error(format!("{pf}: there are {} by now", found.num_vfs)));
+                }
+                let was = std::mem::replace(&mut found.num_vfs, *to);
+                Ok(if was == *to { Was::Same } else { Was::Otherwise })
             }
             _ => Err(error(format!("{step}: is not about functions"))),
         }

@@ -140,7 +140,7 @@ fn on_a_function(test: impl FnOnce(&mut LinuxNode, &VfPlace) + Send) {
         let pf = netlink.links().unwrap().into_iter().find(|link| link.mac == Some(IGB));
         let pf = pf.expect("the first igb");
         let address = pf.bus_device.clone().unwrap().parse().unwrap();
-        let make = Step::SetVfCount { pf: address, count: 2 };
+        let make = Step::SetVfCount { pf: address, from: 0, to: 2 };
         assert_eq!(twice(node, &make), Was::Otherwise);
         let Observed::PhysicalFunctions(all) = node.observe(&Subject::PhysicalFunctions).unwrap()
         else {
@@ -150,7 +150,7 @@ fn on_a_function(test: impl FnOnce(&mut LinuxNode, &VfPlace) + Send) {
         assert_eq!((found.num_vfs, found.vfs.len()), (2, 2), "{found:?}");
         let place = VfPlace { pf: pf.name, pf_index: pf.index, number: 0 };
         test(node, &place);
-        twice(node, &Step::SetVfCount { pf: address, count: 0 });
+        twice(node, &Step::SetVfCount { pf: address, from: 2, to: 0 });
         assert!(netlink.link(&By::Index(place.pf_index)).unwrap().is_some());
         assert_eq!(node.observe(&Subject::Vf(place)).unwrap(), Observed::Vf(None));
     });
