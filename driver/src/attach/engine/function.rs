@@ -105,7 +105,10 @@ impl<N: Node> Engine<N> {
                 return Vec::new();
             }
             Ok(Whereabouts::Elsewhere) => {
-                let message = format!("{} is in another network namespace", vf.place.pf);
+                let message = format!(
+                    "{} is in another network namespace, or tells nothing of it",
+                    vf.place.pf
+                );
                 return vec![owed(&vf, StepError { message })];
             }
             Err(error) => return vec![owed(&vf, error)],
@@ -136,14 +139,16 @@ impl<N: Node> Engine<N> {
         if !self.has_function(function)? {
             return Ok(Whereabouts::Gone);
         }
-        let at_pf = self.interfaces_of(function.pf)?;
-        let same_name = at_pf.iter().find(|state| state.name == place.pf);
-        let Some(found) = same_name.or(at_pf.first()) else { return Ok(Whereabouts::Elsewhere) };
-        let place = VfPlace { pf: found.name.clone(), pf_index: found.index, number: place.number };
-        Ok(match self.vf(&place)? {
-            Some(_) => Whereabouts::Here(place),
-            None => Whereabouts::Gone,
-        })
+        let mut at_pf = self.interfaces_of(function.pf)?;
+        // Representors and other ports are on the same function, and know of no virtual one.
+        at_pf.sort_by_key(|state| state.name != place.pf);
+        for found in at_pf {
+            let place = VfPlace { pf: found.name, pf_index: found.index, number: place.number };
+            if self.vf(&place)?.is_some() {
+                return Ok(Whereabouts::Here(place));
+            }
+        }
+        Ok(Whereabouts::Elsewhere)
     }
 
     /// Whether the physical function has a driver still, and as many virtual ones.
@@ -240,7 +245,7 @@ fn owed(vf: &VfRecord, error: StepError) -> Residue {
 enum Whereabouts {
     /// On the host, with its virtual one.
     Here(VfPlace),
-    /// In another namespace.
+    /// In another namespace, or on the host and knows nothing of a virtual one that is there.
     Elsewhere,
     /// It or the virtual one is no more, and what it was told neither.
     Gone,
