@@ -214,12 +214,32 @@ impl<N: Node> Engine<N> {
         }
     }
 
+    /// The files of a record's RDMA device, which may have another name where it is by now.
+    pub(super) fn files_of(&mut self, record: &Record) -> Result<Vec<PathBuf>, StepError> {
+        let mut device = record.device.clone();
+        if let (Some(place), Some(netns)) = (&record.rdma, record.phase.netns()) {
+            let there = Place::Pod(netns.clone());
+            if let Some(seen) = self.rdma(there, &place.name, Some(place.index))? {
+                device.rdma_device = Some(seen.place.name);
+            }
+        }
+        self.rdma_nodes(&device)
+    }
+
     /// The files of the device's RDMA device as they are called now; they are numbered anew whenever its
-    /// driver is loaded, or it moves.
+    /// driver is loaded, or it moves. To find none is an error where there were some.
     pub(super) fn rdma_nodes(&mut self, device: &Device) -> Result<Vec<PathBuf>, StepError> {
         let Some(name) = device.rdma_device.clone() else { return Ok(Vec::new()) };
         let function = device.pci.as_ref().map(|pci| pci.address);
-        match self.node.observe(&Subject::RdmaNodes { name, function })? {
+        match self.node.observe(&Subject::RdmaNodes { name: name.clone(), function })? {
+            Observed::RdmaNodes(nodes) if nodes.is_empty() && !device.rdma_nodes.is_empty() => {
+                let was: Vec<_> = device.rdma_nodes.iter().map(|it| it.to_string_lossy()).collect();
+                let message = format!(
+                    "its RDMA device {name} has no files any more, it had {}",
+                    was.join(", ")
+                );
+                Err(StepError { message })
+            }
             Observed::RdmaNodes(nodes) => Ok(nodes),
             _ => Err(mismatch()),
         }
