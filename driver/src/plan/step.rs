@@ -434,7 +434,8 @@ pub enum Subject {
         name: String,
         index: Option<u32>,
     },
-    /// The character devices of an RDMA device, wherever it is, on whichever function.
+    /// The character devices of an RDMA device, in whichever namespace it is: on its function, where that
+    /// is known.
     RdmaNodes {
         name: String,
         function: Option<PciAddress>,

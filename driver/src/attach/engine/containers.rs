@@ -43,11 +43,11 @@ impl<N: Node> Engine<N> {
         let mut attached = self.select(|record| matches!(record.phase, Phase::Attached { .. }));
         for record in attached.iter_mut().filter(|record| record.subinterface.is_none()) {
             // Its driver may have been loaded anew while nobody was there.
-            match self.rdma_nodes(&record.device) {
+            match self.files_of(record) {
                 Ok(nodes) => record.device.rdma_nodes = nodes,
                 Err(error) => {
                     let device = &record.device.name;
-                    tracing::warn!(%device, %error, "cannot look for files of its RDMA device");
+                    tracing::warn!(%device, %error, "files of its RDMA device stay as recorded");
                 }
             }
         }

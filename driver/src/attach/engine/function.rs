@@ -105,7 +105,10 @@ impl<N: Node> Engine<N> {
                 return Vec::new();
             }
             Ok(Whereabouts::Elsewhere) => {
-                let message = format!("{} is in another network namespace", vf.place.pf);
+                let message = format!(
+                    "{} is in another network namespace, or tells nothing of it",
+                    vf.place.pf
+                );
                 return vec![owed(&vf, StepError { message })];
             }
             Err(error) => return vec![owed(&vf, error)],
@@ -136,14 +139,16 @@ impl<N: Node> Engine<N> {
         if !self.has_function(function)? {
             return Ok(Whereabouts::Gone);
         }
-        let at_pf = self.interfaces_of(function.pf)?;
-        let same_name = at_pf.iter().find(|state| state.name == place.pf);
-        let Some(found) = same_name.or(at_pf.first()) else { return Ok(Whereabouts::Elsewhere) };
-        let place = VfPlace { pf: found.name.clone(), pf_index: found.index, number: place.number };
-        Ok(match self.vf(&place)? {
-            Some(_) => Whereabouts::Here(place),
-            None => Whereabouts::Gone,
-        })
+        let mut at_pf = self.interfaces_of(function.pf)?;
+        // Representors and other ports are on the same function, and know of no virtual one.
+        at_pf.sort_by_key(|state| state.name != place.pf);
+        for found in at_pf {
+            let place = VfPlace { pf: found.name, pf_index: found.index, number: place.number };
+            if self.vf(&place)?.is_some() {
+                return Ok(Whereabouts::Here(place));
+            }
+        }
+        Ok(Whereabouts::Elsewhere)
     }
 
     /// Whether the physical function has a driver still, and as many virtual ones.
@@ -209,12 +214,32 @@ impl<N: Node> Engine<N> {
         }
     }
 
+    /// The files of a record's RDMA device, which may have another name where it is by now.
+    pub(super) fn files_of(&mut self, record: &Record) -> Result<Vec<PathBuf>, StepError> {
+        let mut device = record.device.clone();
+        if let (Some(place), Some(netns)) = (&record.rdma, record.phase.netns()) {
+            let there = Place::Pod(netns.clone());
+            if let Some(seen) = self.rdma(there, &place.name, Some(place.index))? {
+                device.rdma_device = Some(seen.place.name);
+            }
+        }
+        self.rdma_nodes(&device)
+    }
+
     /// The files of the device's RDMA device as they are called now; they are numbered anew whenever its
-    /// driver is loaded, or it moves.
+    /// driver is loaded, or it moves. To find none is an error where there were some.
     pub(super) fn rdma_nodes(&mut self, device: &Device) -> Result<Vec<PathBuf>, StepError> {
         let Some(name) = device.rdma_device.clone() else { return Ok(Vec::new()) };
         let function = device.pci.as_ref().map(|pci| pci.address);
-        match self.node.observe(&Subject::RdmaNodes { name, function })? {
+        match self.node.observe(&Subject::RdmaNodes { name: name.clone(), function })? {
+            Observed::RdmaNodes(nodes) if nodes.is_empty() && !device.rdma_nodes.is_empty() => {
+                let was: Vec<_> = device.rdma_nodes.iter().map(|it| it.to_string_lossy()).collect();
+                let message = format!(
+                    "its RDMA device {name} has no files any more, it had {}",
+                    was.join(", ")
+                );
+                Err(StepError { message })
+            }
             Observed::RdmaNodes(nodes) => Ok(nodes),
             _ => Err(mismatch()),
         }
@@ -240,7 +265,7 @@ fn owed(vf: &VfRecord, error: StepError) -> Residue {
 enum Whereabouts {
     /// On the host, with its virtual one.
     Here(VfPlace),
-    /// In another namespace.
+    /// In another namespace, or on the host and knows nothing of a virtual one that is there.
     Elsewhere,
     /// It or the virtual one is no more, and what it was told neither.
     Gone,

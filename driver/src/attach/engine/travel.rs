@@ -203,7 +203,7 @@ impl<N: Node> Engine<N> {
             return Ok(());
         }
         let unseen = |source| Failure::Unseen(record.device.name.clone(), source);
-        record.device.rdma_nodes = self.rdma_nodes(&record.device).map_err(unseen)?;
+        record.device.rdma_nodes = self.files_of(record).map_err(unseen)?;
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::function::{function_above, pci_address};
 use super::{FunctionFacts, Look, Sysfs, SysfsError, entries, is_there, some_text, text};
 use crate::model::{PciAddress, RdmaFacts, RdmaLinkLayer};
 
@@ -203,8 +204,10 @@ impl Sysfs {
     /// The character devices of an RDMA device as they are called now, also where it is in another
     /// namespace: its own directory is not shown then, but its class devices are, which belong to no
     /// namespace (`uverbs_class` in `drivers/infiniband/core/uverbs_main.c` and `umad_class` in
-    /// `user_mad.c`, Linux 6.12). Where those of several devices have the name, in a namespace each, it
-    /// is those on `function`.
+    /// `user_mad.c`, Linux 6.12).
+    ///
+    /// Where the device is known to be on `function`, it is those there, else those of software, which
+    /// are on none: after its driver was loaded anew, the name may be that of another function's.
     ///
     /// # Errors
     ///
@@ -214,20 +217,27 @@ impl Sysfs {
         device: &str,
         function: Option<PciAddress>,
     ) -> Result<Vec<PathBuf>, SysfsError> {
-        let function = function.map(|address| address.to_string());
-        let (mut near, mut all) = (Vec::new(), Vec::new());
+        let (mut near, mut of_software, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for class in NODE_CLASSES {
             let class = self.root.join("class").join(class);
             for name in entries(&class)? {
                 let Some(path) = self.target(&class.join(&name))? else { continue };
                 if text(&path.join("ibdev"))?.is_some_and(|owner| owner == device) {
-                    let is_near = path.iter().any(|part| part.to_str() == function.as_deref());
-                    near.extend(is_near.then(|| name.clone()));
+                    match function_above(&path).and_then(pci_address) {
+                        None => of_software.push(name.clone()),
+                        at if at == function => near.push(name.clone()),
+                        Some(_) => {}
+                    }
                     all.push(name);
                 }
             }
         }
-        Ok(in_dev(if near.is_empty() { all } else { near }, has_cm(self)))
+        let names = match function {
+            None => all,
+            Some(_) if near.is_empty() => of_software,
+            Some(_) => near,
+        };
+        Ok(in_dev(names, has_cm(self)))
     }
 }
 
@@ -321,25 +331,27 @@ mod tests {
         assert_eq!(function.pci.root, "pci0000:d7", "not the domain behind the bridge");
     }
 
-    /// Devices may have the same name where namespaces do not share them.
+    /// Drivers that were loaded in another order have given the names to each other's devices.
     #[test]
-    fn nodes_of_a_device_in_another_namespace_are_found_by_its_name_and_its_function() {
+    fn nodes_of_another_function_are_never_those_of_the_name() {
         let tree = SysfsTree::machine(
             "
             devices/pci0000:3a/0000:3b:00.0/infiniband_verbs/uverbs0/ibdev = mlx5_0
             devices/pci0000:3a/0000:3b:00.1:
-              infiniband_verbs/uverbs3/ibdev = mlx5_0
-              infiniband_mad/umad2/ibdev = mlx5_0
-              infiniband_mad/umad4/ibdev = mlx5_1
+              infiniband_verbs/uverbs3/ibdev = mlx5_1
+              infiniband_mad/umad2/ibdev = mlx5_1
+            devices/virtual/infiniband_verbs/uverbs5/ibdev = rxe0
             ",
         );
         let found = |name, function: Option<&str>| {
             let function = function.map(|address| address.parse().unwrap());
             tree.sysfs().rdma_nodes(name, function).unwrap()
         };
-        assert_eq!(found("mlx5_0", Some("0000:3b:00.1")), nodes(&["umad2", "uverbs3"]));
-        assert_eq!(found("mlx5_1", Some("0000:3b:00.0")), nodes(&["umad4"]), "of its other port");
-        assert_eq!(found("mlx5_0", None), nodes(&["umad2", "uverbs0", "uverbs3"]));
+        assert_eq!(found("mlx5_1", Some("0000:3b:00.1")), nodes(&["umad2", "uverbs3"]));
+        assert_eq!(found("mlx5_0", Some("0000:3b:00.1")), nodes(&[]));
+        assert_eq!(found("mlx5_1", Some("0000:3b:00.0")), nodes(&[]));
+        assert_eq!(found("rxe0", Some("0000:3b:00.0")), nodes(&["uverbs5"]), "of software");
+        assert_eq!(found("mlx5_1", None), nodes(&["umad2", "uverbs3"]), "a bond is on none");
         assert_eq!(found("mlx5_7", None), nodes(&[]));
     }
 

@@ -45,15 +45,16 @@ impl World {
                     Place::Host => it.netns.is_none(),
                     Place::Pod(netns) => it.netns.as_ref() == Some(&netns.id),
                 };
-                let mut here = self.rdma.iter().filter(|(_, it)| is_here(it));
-                let found = here.find(|(other, it)| *other == name || Some(it.index) == *index);
+                let here = || self.rdma.iter().filter(|(_, it)| is_here(it));
+                let by_index = here().find(|(_, it)| Some(it.index) == *index);
+                let found = by_index.or_else(|| here().find(|(other, _)| *other == name));
                 Observed::Rdma(found.map(|(name, it)| RdmaSeen {
                     place: RdmaPlace { name: name.clone(), index: it.index },
                     is_exclusive: self.is_rdma_exclusive,
                 }))
             }
             Subject::RdmaNodes { name, .. } => {
-                let found = self.rdma.get(name).into_iter();
+                let found = self.rdma.get(name).filter(|_| !self.is_rdma_without_files).into_iter();
                 Observed::RdmaNodes(found.map(FakeRdma::node).collect())
             }
             Subject::Function(address) => Observed::Function(self.functions.get(address).cloned()),
@@ -133,8 +134,9 @@ impl World {
         if !self.interfaces.contains_key(&key(to)) {
             return Err(error(format!("{to} is gone")));
         }
-        let found = self.rdma.get_mut(&device.name).filter(|it| it.index == device.index);
-        let found = found.ok_or_else(|| error(format!("{}: no such device", device.name)))?;
+        let found = self.rdma.iter_mut().find(|(_, it)| it.index == device.index);
+        let (name, found) =
+            found.ok_or_else(|| error(format!("{}: no such device", device.name)))?;
         if found.netns == key(to) {
             return Ok(Was::Same);
         }
@@ -145,7 +147,13 @@ impl World {
             return Err(error(format!("{} is not in {from}", device.name)));
         }
         found.netns = key(to);
-        self.renumber(&device.name);
+        let mut name = name.clone();
+        if *to == Place::Host && name != device.name {
+            let found = self.rdma.remove(&name);
+            name.clone_from(&device.name);
+            self.rdma.extend(found.map(|found| (name.clone(), found)));
+        }
+        self.renumber(&name);
         Ok(Was::Otherwise)
     }
 

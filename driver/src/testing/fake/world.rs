@@ -64,6 +64,8 @@ pub struct World {
     pub is_rdma_stuck: bool,
     /// RDMA devices end when their interface goes to another namespace, as `rxe` ones do.
     pub is_rdma_software: bool,
+    /// RDMA devices have no character devices.
+    pub is_rdma_without_files: bool,
     /// That user space may have.
     pub functions: BTreeMap<PciAddress, FunctionSeen>,
     /// Where interfaces sit, by their identity.

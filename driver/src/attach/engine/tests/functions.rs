@@ -245,6 +245,42 @@ fn what_a_physical_function_was_told_is_owed_while_it_is_in_another_namespace() 
     assert_eq!(bench.node.world().vfs[&(IfIndex(77), 0)].settings, fresh_vf());
 }
 
+/// It comes back under another name, and something else on it is there before.
+#[test]
+fn what_is_owed_is_put_back_past_the_representors_of_a_physical_function() {
+    let bench = with_functions(false);
+    bench.node.world().physical_functions = vec![PfState { num_vfs: 2, ..physical_function() }];
+    let vf = |device: &mut Device| {
+        make_vf(device, 0);
+        at_pci(device, 1);
+    };
+    bench.run(None, |engine| {
+        engine.prepare(&one("a", "eth1", vf, vf_wishes())).unwrap();
+        pf(&bench, None);
+        engine.unprepare(&claim("claim-a").uid).unwrap();
+        {
+            let mut world = bench.node.world();
+            world.places.insert(78, pci(0));
+            let host = world.interfaces.get_mut(&None).unwrap();
+            let mut representor = host[&"eth2".parse().unwrap()].clone();
+            (representor.identity, representor.index) = (78, IfIndex(78));
+            host.insert("rep0".parse().unwrap(), representor);
+        }
+        engine.settle();
+        assert_eq!(bench.phases(), ["unpreparing"]);
+        pf(&bench, Some(IfIndex(77)));
+        {
+            let mut world = bench.node.world();
+            let host = world.interfaces.get_mut(&None).unwrap();
+            let renamed = host.remove(&"pf0".parse().unwrap()).unwrap();
+            host.insert("uplink".parse().unwrap(), renamed);
+        }
+        engine.settle();
+    });
+    assert!(bench.records().is_empty());
+    assert_eq!(bench.node.world().vfs[&(IfIndex(77), 0)].settings, fresh_vf());
+}
+
 #[test]
 fn what_is_no_virtual_function_or_cannot_be_told_is_refused() {
     let bench = with_functions(false);

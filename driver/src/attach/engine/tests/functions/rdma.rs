@@ -162,3 +162,60 @@ fn containers_get_the_files_that_the_device_has_when_they_are_made() {
         });
     }
 }
+
+fn rename_rdma(bench: &Bench, from: &str, to: &str) {
+    let mut world = bench.node.world();
+    let device = world.rdma.remove(from).unwrap();
+    world.rdma.insert(to.to_owned(), device);
+}
+
+#[test]
+fn containers_get_the_files_of_a_device_that_was_renamed() {
+    for wanted in [beside(), alone()] {
+        let bench = with_functions(true);
+        let fresh = bench.node.snapshot();
+        bench.run(None, |engine| {
+            engine.prepare(&wanted).unwrap();
+            rename_rdma(&bench, "mlx5_0", "roce0");
+            attach(engine).unwrap();
+        });
+        assert_eq!(files(&bench), ["/dev/infiniband/uverbs0"]);
+        rename_rdma(&bench, "roce0", "pods");
+        bench.node.world().rdma.get_mut("pods").unwrap().number = 6;
+        bench.run(None, |engine| {
+            engine.settle();
+            assert_eq!(files(&bench), ["/dev/infiniband/uverbs6"]);
+            engine.unprepare(&claim("claim-a").uid).unwrap();
+        });
+        assert_eq!(bench.node.snapshot(), fresh);
+    }
+}
+
+#[test]
+fn nobody_is_attached_without_the_files_that_were_there_and_nobody_loses_them() {
+    for wanted in [beside(), alone()] {
+        let bench = with_functions(true);
+        let fresh = bench.node.snapshot();
+        bench.run(None, |engine| {
+            engine.prepare(&wanted).unwrap();
+            bench.node.world().is_rdma_without_files = true;
+            let error = attach(engine).unwrap_err().to_string();
+            assert!(error.contains("mlx5_0 has no files any more"), "{error}");
+            assert!(error.contains("it had /dev/infiniband/uverbs0"), "{error}");
+            assert_eq!(bench.phases(), ["prepared"]);
+            assert_eq!(rdma_place(&bench), None);
+            bench.node.world().is_rdma_without_files = false;
+            attach(engine).unwrap();
+            bench.node.world().is_rdma_without_files = true;
+            engine.synchronize(&[pod_a()]);
+            assert_eq!(files(&bench), ["/dev/infiniband/uverbs0"]);
+        });
+        bench.run(None, |engine| {
+            engine.settle();
+            assert_eq!(files(&bench), ["/dev/infiniband/uverbs0"]);
+            engine.unprepare(&claim("claim-a").uid).unwrap();
+        });
+        bench.node.world().is_rdma_without_files = false;
+        assert_eq!(bench.node.snapshot(), fresh);
+    }
+}
