@@ -20,6 +20,7 @@ use super::{Identity, ProviderError, releasing};
 use crate::attach::Worker;
 use crate::inventory::Inventory;
 use crate::model::{ClaimUid, Device, DeviceName, ProviderRule, ShareId};
+use crate::sys::disk::on_disk;
 
 const PROFILE: &str = "/GetProfileConfig";
 
@@ -338,18 +339,6 @@ async fn resolved(
             let reason = format!("{other} is not an object");
             Err(ProviderError::Nonsense { provider: provider.to_owned(), path: PROFILE, reason })
         }
-    }
-}
-
-/// Waiting for the disk is for another thread.
-pub async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(ended) => match ended.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The process is about to end, and nothing comes of whatever was going to follow.
-            Err(_) => std::future::pending().await,
-        },
     }
 }
 
