@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,7 @@ use super::filter::Undecided;
 use super::sharing::Shares;
 use super::sieve::Memory;
 use crate::model::{Device, DeviceName, ProvidedValue, Record};
+use crate::sys::disk::{self, Survival, on_disk};
 
 /// Below the state directory.
 const OFFERED: &str = "offered.json";
@@ -119,11 +120,36 @@ impl Offered {
     }
 
     /// Shows it to whoever asks on this node.
-    pub(super) fn write(&self, state_dir: &Path) -> io::Result<()> {
-        let path = state_dir.join(OFFERED);
-        let next = path.with_extension("new");
-        fs::write(&next, serde_json::to_vec(self)?)?;
-        fs::rename(&next, &path)
+    fn write(&self, state_dir: &Path) -> io::Result<()> {
+        disk::replace(&state_dir.join(OFFERED), &serde_json::to_vec(self)?, Survival::Any)
+    }
+}
+
+/// Where it is shown, and what is there by now.
+#[derive(Debug)]
+pub(super) struct Shown {
+    /// `None` where nobody asks.
+    state_dir: Option<PathBuf>,
+    last: Option<Offered>,
+}
+
+impl Shown {
+    pub(super) fn new(state_dir: Option<PathBuf>) -> Self {
+        Self { state_dir, last: None }
+    }
+
+    /// Without it `weir devices` would have to guess. What could not be written is written the next time.
+    pub(super) async fn show(&mut self, offered: Offered) {
+        let Some(state_dir) =
+            self.state_dir.clone().filter(|_| self.last.as_ref() != Some(&offered))
+        else {
+            return;
+        };
+        let write = move || offered.write(&state_dir).map(|()| offered);
+        match on_disk(write).await {
+            Ok(offered) => self.last = Some(offered),
+            Err(error) => tracing::warn!(%error, "what is offered is not shown"),
+        }
     }
 }
 
@@ -179,5 +205,34 @@ mod tests {
         assert_eq!(super::offered(directory.path()).unwrap(), None);
         offered.write(directory.path()).unwrap();
         assert_eq!(super::offered(directory.path()).unwrap(), Some(offered));
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_shown_is_shown_the_next_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("later");
+        let mut shown = Shown::new(Some(place.clone()));
+        shown.show(Offered::default()).await;
+        fs::create_dir(&place).unwrap();
+        shown.show(Offered::default()).await;
+        assert_eq!(super::offered(&place).unwrap(), Some(Offered::default()));
+    }
+
+    /// A pipe that nobody reads keeps whoever opens it waiting, as a disk may.
+    #[tokio::test]
+    async fn nothing_else_waits_for_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join(OFFERED).with_extension("new");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            let went_on = told.recv_timeout(std::time::Duration::from_mins(1));
+            (went_on, fs::read(&pipe).unwrap())
+        });
+        let mut shown = Shown::new(Some(directory.path().to_owned()));
+        tokio::join!(shown.show(Offered::default()), async { tell.send(()).unwrap() });
+        let (went_on, written) = reader.join().unwrap();
+        assert_eq!(went_on, Ok(()));
+        assert_eq!(serde_json::from_slice::<Offered>(&written).unwrap(), Offered::default());
     }
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::api_text;
 use super::mirror::Mirror;
-use super::offered::{Manner, Offered};
+use super::offered::{Manner, Offered, Shown};
 use super::sieve::{Memory, Sieve};
 use super::slices::{Change, Terms, changes, published, render};
 use super::taints::{Defects, Taints, taints};
@@ -84,7 +84,7 @@ pub struct Publisher {
     defects: Defects,
     /// What the filter said; `None` before the first round.
     memory: Option<Memory>,
-    shown: Option<Offered>,
+    shown: Shown,
     /// Whether the API server has what the inventory found at least once.
     published: watch::Sender<bool>,
     owner: Option<OwnerReference>,
@@ -122,6 +122,7 @@ impl Publisher {
         metrics: Arc<Metrics>,
         published: watch::Sender<bool>,
     ) -> Self {
+        let shown = Shown::new(offer.state_dir.clone());
         Self {
             pool,
             offer,
@@ -131,7 +132,7 @@ impl Publisher {
             metrics,
             defects: Defects::default(),
             memory: None,
-            shown: None,
+            shown,
             published,
             owner: None,
             generation: 0,
@@ -235,7 +236,7 @@ impl Publisher {
         self.metrics.filtered(memory.complaints().len() - memory.unanswered(), memory.unanswered());
         let offered = Offered::of(manner, &everything, &devices, &records, memory);
         let wanted = render(&devices, &terms, 0);
-        self.show(offered);
+        self.shown.show(offered).await;
         let count = wanted.len();
         let changes = changes(wanted, &mirror.slices(), self.generation);
         let writes = changes.len();
@@ -262,18 +263,6 @@ impl Publisher {
             vocabulary: self.offer.vocabulary.clone(),
             shares: self.offer.shares.clone(),
         }
-    }
-
-    /// Without it `weir devices` would have to guess.
-    fn show(&mut self, offered: Offered) {
-        let Some(state_dir) = &self.offer.state_dir else { return };
-        if self.shown.as_ref() == Some(&offered) {
-            return;
-        }
-        if let Err(error) = offered.write(state_dir) {
-            tracing::warn!(%error, "what is offered is not shown");
-        }
-        self.shown = Some(offered);
     }
 
     /// What to keep schedulers away from, and when there may be more of that.

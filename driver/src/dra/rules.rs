@@ -22,7 +22,8 @@ use crate::attach::Worker;
 use crate::config::{NodeFiles, NodeSettings, UnknownProfile};
 use crate::inventory::Inventory;
 use crate::model::{NodeRules, Problems, PublishRules};
-use crate::provider::{Providers, on_disk};
+use crate::provider::Providers;
+use crate::sys::disk::{self, Survival, on_disk};
 use crate::telemetry::Metrics;
 
 /// How often the files and the node's label are looked at. A changed `ConfigMap` takes about a minute to
@@ -298,11 +299,7 @@ impl RuleFollower {
     /// Without it `weir devices` shows what would hold without a file.
     async fn show(&self, publish: &Arc<PublishRules>) {
         let (path, publish) = (self.state_dir.join(IN_FORCE), Arc::clone(publish));
-        let next = path.with_extension("new");
-        let write = move || {
-            fs::write(&next, serde_json::to_vec(&*publish)?)?;
-            fs::rename(&next, &path)
-        };
+        let write = move || disk::replace(&path, &serde_json::to_vec(&*publish)?, Survival::Any);
         if let Err(error) = on_disk(write).await {
             tracing::warn!(%error, to = IN_FORCE, "what is offered is not shown");
         }

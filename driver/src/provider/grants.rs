@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::{Identity, ProviderError};
 use crate::model::{ClaimUid, Record, ShareId};
+use crate::sys::disk::{self, Survival};
 
 const NAME: &str = "profiles.json";
 /// Raised when a reader of the former version could misread it.
@@ -199,8 +200,10 @@ impl Grants {
         change(&mut grants);
         let path = &self.0.path;
         let failed = |source| ProviderError::Record { path: path.clone(), source };
-        write(path, &Content { version: VERSION, grants: grants.clone() }).map_err(failed)?;
-        self.state().grants = grants;
+        let content = Content { version: VERSION, grants };
+        let text = serde_json::to_vec(&content).map_err(|error| failed(error.into()))?;
+        disk::replace(path, &text, Survival::Lasting).map_err(failed)?;
+        self.state().grants = content.grants;
         Ok(())
     }
 
@@ -221,19 +224,6 @@ impl Grant {
 
     fn is(&self, claim: &ClaimUid, device: &str, share: Option<&ShareId>) -> bool {
         self.claim == *claim && self.device.name == device && self.share.as_ref() == share
-    }
-}
-
-/// Replaces the file, and waits for the disk.
-fn write(path: &Path, content: &Content) -> io::Result<()> {
-    let next = path.with_extension("new");
-    let mut file = File::create(&next)?;
-    file.write_all(&serde_json::to_vec(content)?)?;
-    file.sync_all()?;
-    fs::rename(&next, path)?;
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
     }
 }
 

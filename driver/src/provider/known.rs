@@ -20,6 +20,7 @@ use super::{Identity, ProviderError, releasing};
 use crate::attach::Worker;
 use crate::inventory::Inventory;
 use crate::model::{ClaimUid, Device, DeviceName, ProviderRule, ShareId};
+use crate::sys::disk::on_disk;
 
 const PROFILE: &str = "/GetProfileConfig";
 
@@ -231,6 +232,8 @@ impl Providers {
             return Err(ProviderError::NotYet { profile: profile.to_owned() });
         }
         let earlier = before.as_ref().filter(|before| before.profile == profile);
+        // It may have answered an earlier try.
+        let asked = earlier.map_or(config, |earlier| &earlier.config).clone();
         // It may have granted something, and nobody else could give that back.
         let server = if let Some(server) = earlier.and_then(|it| self.server(&it.provider)) {
             server
@@ -245,7 +248,7 @@ impl Providers {
             share: share.cloned(),
             provider: server.rule.name.clone(),
             profile: profile.to_owned(),
-            config: config.clone(),
+            config: asked,
             answer: None,
             superseded: false,
         };
@@ -253,16 +256,10 @@ impl Providers {
         let mut question = json!({
             "device": grant.device, "claim": claim, "claim_uid": uid, "config": config,
         });
-        let answer = match caller.post(PROFILE, &question).await? {
-            Value::Null => json!({}),
-            answer @ Value::Object(_) => answer,
-            other => {
-                let reason = format!("{other} is not an object");
-                let provider = grant.provider;
-                return Err(ProviderError::Nonsense { provider, path: PROFILE, reason });
-            }
-        };
+        let answer = resolved(&caller, &question, &grant.provider).await?;
         grant.config = over(config, answer.clone());
+        // Whatever follows, this is what has to be given back.
+        self.record(grant.clone()).await?;
         question["config"] = grant.config.clone();
         server.check_runtime_hook(&caller, &question, profile).await?;
         grant.answer = Some(answer.clone());
@@ -329,15 +326,19 @@ impl Providers {
     }
 }
 
-/// Waiting for the disk is for another thread.
-pub async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(ended) => match ended.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The process is about to end, and nothing comes of whatever was going to follow.
-            Err(_) => std::future::pending().await,
-        },
+/// What a provider makes of a profile.
+async fn resolved(
+    caller: &Caller,
+    question: &Value,
+    provider: &str,
+) -> Result<Value, ProviderError> {
+    match caller.post(PROFILE, question).await? {
+        Value::Null => Ok(json!({})),
+        answer @ Value::Object(_) => Ok(answer),
+        other => {
+            let reason = format!("{other} is not an object");
+            Err(ProviderError::Nonsense { provider: provider.to_owned(), path: PROFILE, reason })
+        }
     }
 }
 

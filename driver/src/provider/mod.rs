@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::error::ProviderError;
 pub use self::grants::Granting;
-pub use self::known::{Providers, on_disk, over};
+pub use self::known::{Providers, over};
 use crate::model::{Device, MacAddr, PciAddress};
 
 /// What a provider is told of a device (`DeviceIdentifiers` of the protocol).

@@ -8,10 +8,10 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::grants::Grant;
-use super::known::on_disk;
 use super::{ProviderError, Providers};
 use crate::attach::Worker;
 use crate::model::ClaimUid;
+use crate::sys::disk::on_disk;
 
 const RELEASE: &str = "/ReleaseProfileConfig";
 

@@ -10,9 +10,9 @@ use tokio::runtime::Handle;
 
 use super::attributes::{Attributes, read};
 use super::call::Caller;
-use super::known::on_disk;
 use super::{Identity, ProviderError, file};
 use crate::model::{Device, DeviceName, ProviderPlace, ProviderRule};
+use crate::sys::disk::on_disk;
 
 const HEALTH: &str = "/health";
 const ATTRIBUTES: &str = "/GetDeviceAttributes";

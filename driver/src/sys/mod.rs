@@ -1,4 +1,5 @@
-//! The kernel's doors: namespaces, route netlink, sysfs, bpf(2), and the questions about XDP.
+//! The kernel's doors: namespaces, route netlink, sysfs, bpf(2), files of ours, and the questions about
+//! XDP.
 //!
 //! The only room with `unsafe` and raw system calls. What comes in through here becomes a `model`
 //! type on the line where it arrives. This room decides nothing and knows no other room but `model`.
@@ -7,6 +8,7 @@ pub mod asked;
 pub mod bpf;
 pub mod clock;
 pub mod cookie;
+pub mod disk;
 pub mod ethtool;
 pub mod gate;
 pub mod generic;

@@ -181,16 +181,32 @@ async fn a_profile_that_has_something_run_on_the_node_is_refused_and_given_back(
     assert_eq!(asked[0]["config"]["interface"]["mtu"], 1450, "as it was resolved");
     assert_eq!(asked[0]["claim"]["metadata"]["name"], "nics");
     assert!(world.worker.records().is_empty());
-
-    // This one needs none.
-    webhook.behave(|it| it.runtime_hook = Some(Value::Null));
-    assert_eq!(driver.prepare(&nics).await.unwrap()["c1"].as_ref().err(), None);
+    // Neither the refusal nor a try that gets no answer makes it forget what was granted.
+    webhook.behave(|it| it.profiles.clear());
+    assert!(driver.prepare(&nics).await.unwrap()["c1"].is_err());
 
     // The next driver finds what was granted, and no record of the claim.
     let next = employed(directory.path(), at(webhook.url())).await;
     let other = World::start(Duration::ZERO);
     let _running = running(&next, &other);
-    eventually("it is given back", || webhook.asked("/ReleaseProfileConfig").len() == 1).await;
+    let released = || webhook.asked("/ReleaseProfileConfig");
+    eventually("it is given back", || released().len() == 1).await;
+    assert_eq!(released()[0]["config"]["interface"]["mtu"], 1450, "as it was granted");
+}
+
+#[tokio::test]
+async fn a_profile_that_has_nothing_run_after_all_is_taken() {
+    let directory = TempDir::new().unwrap();
+    let hook = json!({ "path": "/opt/bin/tune-nic", "args": ["tune-nic"] });
+    let behaviour = Behaviour { runtime_hook: Some(hook), ..pool_profile() };
+    let webhook = Webhook::on_tcp(behaviour).await.unwrap();
+    let providers = employed(directory.path(), at(webhook.url())).await;
+    let (world, _kubelet, driver) = World::registered_asking(providers).await;
+    let nics = [claim_ref("nics", "c1")];
+    world.api.add_claim(claim("nics", "c1", &["eth1"], &[json!({ "profile": "pool" })]));
+    assert!(driver.prepare(&nics).await.unwrap()["c1"].is_err());
+    webhook.behave(|it| it.runtime_hook = Some(Value::Null));
+    assert_eq!(driver.prepare(&nics).await.unwrap()["c1"].as_ref().err(), None);
 }
 
 #[tokio::test]
