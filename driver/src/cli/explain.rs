@@ -122,7 +122,7 @@ fn judged(
         .filter(|(_, known)| known.is_none())
         .map(|(it, _)| it.clone())
         .collect();
-    let filter = Filter::compile(filter).map_err(CliError::Filter)?;
+    let filter = Filter::compile(filter).map_err(|error| CliError::Filter(error.to_string()))?;
     let verdicts = verdicts(&filter, &open, &offered.manner);
     let mut verdicts = verdicts.into_iter().map(standing);
     for place in all.iter_mut().filter(|known| known.is_none()) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::claim;
-use crate::dra::Filter;
+use crate::dra::{CompileError, Filter};
 use crate::model::{NodeConfig, NodeLayer, NodeRules, Problems};
 
 /// Where the files are. They can change while the driver runs.
@@ -33,7 +33,7 @@ pub struct UnknownProfile(pub String);
 
 impl NodeFiles {
     /// Reads both. Takes some milliseconds where there are filters, which are compiled to see whether
-    /// they can be.
+    /// they can be. One that nobody could find that out of now is left to whoever uses it.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ fn read(file: &Path, problems: &mut Problems) -> Option<NodeConfig> {
         problems.add(place.to_string(), format_args!("has {count} documents, not one"));
         return None;
     };
-    match node_config(document) {
+    match checked(document, |error| !error.may_pass()) {
         Ok(config) => Some(config),
         Err(found) => {
             for problem in &found {
@@ -105,10 +105,19 @@ fn read(file: &Path, problems: &mut Problems) -> Option<NodeConfig> {
 ///
 /// Everything that is wrong with it, each problem with its path.
 pub fn node_config(document: &Value) -> Result<NodeConfig, Problems> {
+    checked(document, |_| true)
+}
+
+fn checked(
+    document: &Value,
+    counts: impl Fn(&CompileError) -> bool,
+) -> Result<NodeConfig, Problems> {
     let config = claim::parse_node_config(document)?;
     let mut problems = Problems::default();
     for (path, filter) in claim::filters(&config) {
-        if let Err(error) = Filter::compile(filter) {
+        if let Err(error) = Filter::compile(filter)
+            && counts(&error)
+        {
             problems.add(path, error);
         }
     }

@@ -58,6 +58,26 @@ pub enum NoAnswer {
     NoThread(String),
 }
 
+/// Why an expression was not compiled.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CompileError {
+    /// What is wrong with it, in one line.
+    #[error("{0}")]
+    Text(String),
+    #[error(transparent)]
+    NoAnswer(#[from] NoAnswer),
+}
+
+impl CompileError {
+    /// Whether the same expression may be compiled another time: the machine had no room, or no time.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Text(_) | Self::NoAnswer(NoAnswer::Ended) => false,
+            Self::NoAnswer(NoAnswer::TooLong | NoAnswer::Busy | NoAnswer::NoThread(_)) => true,
+        }
+    }
+}
+
 /// Makes of an expression what judges by it.
 type Maker = fn(&str) -> Result<Judge, String>;
 
@@ -75,13 +95,13 @@ impl Filter {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, in one line: that it is no CEL, or that it is about something else than
-    /// `device`.
-    pub fn compile(source: &str) -> Result<Self, String> {
+    /// What is wrong with it: that it is no CEL, or that it is about something else than `device`. Or
+    /// that nobody could find out.
+    pub fn compile(source: &str) -> Result<Self, CompileError> {
         Self::made_by(Judge::new, source)
     }
 
-    fn made_by(maker: Maker, source: &str) -> Result<Self, String> {
+    fn made_by(maker: Maker, source: &str) -> Result<Self, CompileError> {
         let source = Arc::from(source);
         let jobs = Arc::new(Mutex::new(start(maker, &source)?));
         Ok(Self { source, maker, jobs })
@@ -99,7 +119,11 @@ impl Filter {
                 Err(NoAnswer::Ended) => {
                     verdicts.push(Err(NoAnswer::Ended.into()));
                     if let Err(error) = self.restart() {
-                        verdicts.resize(devices.len(), Err(NoAnswer::NoThread(error).into()));
+                        let why = match error {
+                            CompileError::NoAnswer(why) => why,
+                            CompileError::Text(error) => NoAnswer::NoThread(error),
+                        };
+                        verdicts.resize(devices.len(), Err(why.into()));
                     }
                 }
                 Err(other) => verdicts.resize(devices.len(), Err(other.into())),
@@ -137,7 +161,7 @@ impl Filter {
     }
 
     /// Has another thread evaluate from now on.
-    fn restart(&self) -> Result<(), String> {
+    fn restart(&self) -> Result<(), CompileError> {
         tracing::error!("the evaluation of publish.filter ended by a bug, and is started anew");
         *self.jobs() = start(self.maker, &self.source)?;
         Ok(())
@@ -149,7 +173,7 @@ impl Filter {
 }
 
 /// A thread that evaluates `source`, for as long as somebody may ask it.
-fn start(maker: Maker, source: &Arc<str>) -> Result<SyncSender<Job>, String> {
+fn start(maker: Maker, source: &Arc<str>) -> Result<SyncSender<Job>, CompileError> {
     let (jobs, incoming) = mpsc::sync_channel::<Job>(1);
     let (compiled, outcome) = mpsc::sync_channel(1);
     let source = Arc::clone(source);
@@ -167,11 +191,12 @@ fn start(maker: Maker, source: &Arc<str>) -> Result<SyncSender<Job>, String> {
         .name("filter".to_owned())
         .stack_size(STACK)
         .spawn(work)
-        .map_err(|error| format!("no thread to evaluate it on: {error}"))?;
-    outcome.recv_timeout(PATIENCE).map_err(|error| match error {
-        RecvTimeoutError::Timeout => NoAnswer::TooLong.to_string(),
-        RecvTimeoutError::Disconnected => NoAnswer::Ended.to_string(),
-    })??;
+        .map_err(|error| NoAnswer::NoThread(error.to_string()))?;
+    let outcome = outcome.recv_timeout(PATIENCE).map_err(|error| match error {
+        RecvTimeoutError::Timeout => NoAnswer::TooLong,
+        RecvTimeoutError::Disconnected => NoAnswer::Ended,
+    })?;
+    outcome.map_err(CompileError::Text)?;
     Ok(jobs)
 }
 
@@ -196,8 +221,16 @@ mod tests {
         let slices = render(&[device("eth1")], &Terms::of(&pool), 1);
         let devices: Vec<_> =
             slices.into_iter().filter_map(|slice| slice.spec.devices).flatten().collect();
-        let filter = Filter::compile(source).map_err(Undecided::Failed)?;
+        let filter =
+            Filter::compile(source).map_err(|error| Undecided::Failed(error.to_string()))?;
         filter.judge("weir.dev", &devices).remove(0)
+    }
+
+    /// What is wrong with a text that is refused for good.
+    fn refused(source: &str) -> String {
+        let error = Filter::compile(source).unwrap_err();
+        assert!(!error.may_pass(), "{error}");
+        error.to_string()
     }
 
     #[test]
@@ -235,12 +268,12 @@ mod tests {
             ("node.name == 'a'", "\"node\" is not known here"),
             ("attributes['a']", "\"attributes\" is not known here"),
         ] {
-            let error = Filter::compile(source).unwrap_err();
+            let error = refused(source);
             assert!(error.to_lowercase().contains(said) && !error.contains('\n'), "{error}");
         }
         let nested = |depth| format!("{}true{}", "(".repeat(depth), ")".repeat(depth));
         assert!(Filter::compile(&nested(32)).is_ok());
-        assert!(Filter::compile(&nested(33)).unwrap_err().contains("deeper than 32"));
+        assert!(refused(&nested(33)).contains("deeper than 32"));
         assert!(Filter::compile(&nested(100_000)).is_err());
     }
 
@@ -274,20 +307,20 @@ mod tests {
         assert_eq!(NoAnswer::TooLong.to_string(), "takes longer than 5 s");
 
         let deeper = "[0].all(a, [0].all(b, [0].all(c, a == b)))";
-        assert!(Filter::compile(deeper).unwrap_err().contains("nested deeper than 2"));
+        assert!(refused(deeper).contains("nested deeper than 2"));
         assert!(Filter::compile("[0].map(a, a).map(a, a).all(a, a == 0)").is_ok());
     }
 
     #[test]
     fn what_would_end_the_evaluator_or_fill_the_memory_is_refused() {
-        for (source, refused) in [
+        for (source, said) in [
             ("Foo{}", "Foo{}"),
             ("Foo{a: 1}.a == 1", "Foo{}"),
             ("[[0]].flatten().all(a, a == 0)", "flatten()"),
             ("lists.range(9).all(a, a >= 0)", "range()"),
         ] {
-            let error = Filter::compile(source).unwrap_err();
-            assert!(error.starts_with(refused), "{source}: {error}");
+            let error = refused(source);
+            assert!(error.starts_with(said), "{source}: {error}");
         }
         assert_eq!(
             judge("sets.contains(['eth1'], [device.attributes['weir.dev'].ifName])"),

@@ -44,7 +44,7 @@ pub use self::attributes::{Names, Vocabulary};
 pub(crate) use self::claims::is_meant;
 pub use self::error::{ClaimError, ServeError};
 pub use self::events::Events;
-pub use self::filter::{Filter, Undecided, Verdict};
+pub use self::filter::{CompileError, Filter, Undecided, Verdict};
 pub use self::health::HealthSources;
 pub use self::offered::{Manner, Offered, OfferedDevice, Standing, offered};
 pub use self::plugin::Plugin;

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::error::api_text;
-use super::filter::Filter;
+use super::filter::{CompileError, Filter};
 use super::sieve::Sieve;
 use super::{API_TIMEOUT, Pool};
 use crate::attach::Worker;
@@ -74,6 +74,20 @@ impl Known {
         complete
     }
 
+    /// What holds, where that is news. What could not be found out now is news again.
+    async fn resolved(&mut self, compile: Compiler) -> Option<(NodeRules, Sieve)> {
+        let settings = self.news()?;
+        let profile = self.profile().map(str::to_owned);
+        match on_disk(move || resolve(settings, profile.as_deref(), compile)).await {
+            Ok(found) => Some(found),
+            Err(error) => {
+                tracing::error!(%error, "the configuration stays as it was");
+                self.is_news = matches!(error, RuleError::Filter(error) if error.may_pass());
+                None
+            }
+        }
+    }
+
     fn profile(&self) -> Option<&str> {
         let has_profiles = self.settings.as_ref().is_some_and(NodeSettings::has_profiles);
         match &self.label {
@@ -82,6 +96,9 @@ impl Known {
         }
     }
 }
+
+/// Makes a filter of its text. It may take seconds.
+type Compiler = fn(&str) -> Result<Filter, CompileError>;
 
 /// How long the first publication waits for virtual functions.
 const PROVISIONING: Duration = Duration::from_secs(20);
@@ -123,7 +140,7 @@ enum RuleError {
     #[error(transparent)]
     Profile(#[from] UnknownProfile),
     #[error("publish.filter: {0}")]
-    Filter(String),
+    Filter(CompileError),
 }
 
 impl RuleFollower {
@@ -171,11 +188,8 @@ impl RuleFollower {
         loop {
             self.look_at_files(&mut known).await;
             self.look_at_label(&mut known).await;
-            if let Some(settings) = known.news() {
-                match resolve(settings, known.profile()) {
-                    Ok((rules, sieve)) => self.post(rules, sieve).await,
-                    Err(error) => tracing::error!(%error, "the configuration stays as it was"),
-                }
+            if let Some((rules, sieve)) = known.resolved(Filter::compile).await {
+                self.post(rules, sieve).await;
             }
             if self.pause().await {
                 (known.contents, known.label_at) = (None, None);
@@ -306,11 +320,15 @@ impl RuleFollower {
     }
 }
 
-fn resolve(settings: NodeSettings, profile: Option<&str>) -> Result<(NodeRules, Sieve), RuleError> {
+fn resolve(
+    settings: NodeSettings,
+    profile: Option<&str>,
+    compile: Compiler,
+) -> Result<(NodeRules, Sieve), RuleError> {
     let rules = settings.rules(profile)?;
     let sieve = match &rules.publish.filter {
         None => Sieve::All,
-        Some(filter) => Sieve::Only(Filter::compile(filter).map_err(RuleError::Filter)?),
+        Some(filter) => Sieve::Only(compile(filter).map_err(RuleError::Filter)?),
     };
     Ok((rules, sieve))
 }
@@ -326,5 +344,64 @@ pub fn in_force(state_dir: &std::path::Path) -> io::Result<PublishRules> {
         Ok(text) => Ok(serde_json::from_slice(&text)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(PublishRules::default()),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::dra::filter::NoAnswer;
+
+    const FILE: &str =
+        "apiVersion: weir.dev/v1alpha1\nkind: NodeConfig\npublish: {filter: 'true'}\n";
+
+    fn known() -> Known {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("node.yaml");
+        fs::write(&file, FILE).unwrap();
+        let settings = NodeFiles { shared: Some(file), own: None }.read().unwrap();
+        Known { settings: Some(settings), is_news: true, ..Known::default() }
+    }
+
+    #[tokio::test]
+    async fn a_filter_that_could_not_be_compiled_now_is_compiled_later() {
+        let late: [Compiler; 2] = [
+            |_| Err(NoAnswer::TooLong.into()),
+            |_| Err(NoAnswer::NoThread("no room".to_owned()).into()),
+        ];
+        for late in late {
+            let mut known = known();
+            assert!(known.resolved(late).await.is_none());
+            assert!(known.resolved(late).await.is_none());
+            let (rules, sieve) = known.resolved(Filter::compile).await.unwrap();
+            assert_eq!(rules.publish.filter.as_deref(), Some("true"));
+            assert!(matches!(sieve, Sieve::Only(_)));
+            assert!(known.resolved(Filter::compile).await.is_none(), "it is no news any more");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_filter_that_is_wrong_waits_for_another_one() {
+        let wrong: [Compiler; 2] =
+            [|_| Err(CompileError::Text("no CEL".to_owned())), |_| Err(NoAnswer::Ended.into())];
+        for wrong in wrong {
+            let mut known = known();
+            assert!(known.resolved(wrong).await.is_none());
+            assert!(known.resolved(Filter::compile).await.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn no_thread_of_the_runtime_waits_for_a_filter_to_be_compiled() {
+        // The runtime of a test has one thread for all that is asynchronous: this one.
+        thread_local!(static IS_ASYNC: Cell<bool> = const { Cell::new(false) });
+        IS_ASYNC.set(true);
+        let compile: Compiler = |text| {
+            assert!(!IS_ASYNC.get(), "it has other work");
+            Filter::compile(text)
+        };
+        assert!(known().resolved(compile).await.is_some());
     }
 }

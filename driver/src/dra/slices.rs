@@ -25,26 +25,19 @@ const MAX_NAME_LEN: usize = 253;
 /// What to publish: what is on the host, and what claims hold, sorted by name.
 ///
 /// A held device stays published as it was when it was prepared, wherever it is: an allocation must
-/// not lose its device, and what the claim did to it is nobody's selection criterion.
+/// not lose its device, and what the claim did to it is nobody's selection criterion. On the host, too, it
+/// is known by the name that its record has: the inventory names nobody else so.
 pub(super) fn published(on_host: &[Device], records: &[Record]) -> Vec<Device> {
     let mut devices: Vec<_> = records.iter().map(|record| &record.device).collect();
     let held = devices.len();
     for device in on_host {
-        if !devices[..held].iter().any(|held| held.name == device.name || is_one(held, device)) {
+        if !devices[..held].iter().any(|held| held.name == device.name) {
             devices.push(device);
         }
     }
     devices.sort_by(|a, b| a.name.cmp(&b.name));
     devices.dedup_by(|a, b| a.name == b.name);
     devices.into_iter().cloned().collect()
-}
-
-/// Whether both are the same interface, whatever they are called: a second one of a PCI function gets the
-/// name of the first once that has gone into a pod.
-fn is_one(held: &Device, device: &Device) -> bool {
-    let function = |device: &Device| device.pci.as_ref().map(|pci| pci.address);
-    let identity = |device: &Device| Some((function(device)?, device.index?, device.mac?));
-    identity(held).is_some() && identity(held) == identity(device)
 }
 
 /// What beside the devices decides what is published.
@@ -338,16 +331,6 @@ mod tests {
         let devices = published(&[in_use, device("eth2")], &held);
 
         assert_eq!(devices, [device("eth0"), device("eth1"), device("eth2")]);
-    }
-
-    #[test]
-    fn a_held_interface_that_has_got_another_name_is_not_published_twice() {
-        let second = everything("eth2");
-        let renamed = Device { name: "pci-0000-3b-00-1".parse().unwrap(), ..second.clone() };
-        let held = [record(second.clone())];
-        assert_eq!(published(std::slice::from_ref(&renamed), &held), [second]);
-        let other = Device { index: None, ..renamed };
-        assert_eq!(published(std::slice::from_ref(&other), &held).len(), 2);
     }
 
     /// A function that was bound to another driver while a claim has it is not there twice, and is
