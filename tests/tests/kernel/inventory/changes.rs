@@ -190,13 +190,18 @@ fn a_scan_asks_no_more_of_twice_as_many_interfaces_and_a_change_is_asked_about_a
     });
 }
 
+/// Forty interfaces.
+fn add_pairs(netlink: &Netlink) {
+    for nth in 0..20 {
+        netlink.add_veth(&name(&format!("nic{nth}")), &name(&format!("wire{nth}"))).unwrap();
+    }
+}
+
 #[test]
 fn a_quiet_node_is_asked_next_to_nothing() {
     in_own_namespaces(|sysfs| {
         let netlink = Netlink::open().unwrap();
-        for nth in 0..20 {
-            netlink.add_veth(&name(&format!("nic{nth}")), &name(&format!("wire{nth}"))).unwrap();
-        }
+        add_pairs(&netlink);
         let mut scanner = scanner(sysfs);
         scanner.scan().unwrap();
         let there = bpf::program_ids().unwrap().len() + bpf::link_ids().unwrap().len();
@@ -215,9 +220,7 @@ fn a_classifier_that_no_link_holds_does_not_have_all_devices_asked_again_and_aga
     }
     in_own_namespaces(|sysfs| {
         let netlink = Netlink::open().unwrap();
-        for nth in 0..20 {
-            netlink.add_veth(&name(&format!("nic{nth}")), &name(&format!("wire{nth}"))).unwrap();
-        }
+        add_pairs(&netlink);
         let mut scanner = scanner(sysfs);
         scanner.scan().unwrap();
         let _loose = strangers(&spec(tc(), None));
